@@ -1,0 +1,25 @@
+"""nbflows: normalizing flows for images, to read, to teach and to train."""
+
+from nbflows import layers, models, nets, upstream
+from nbflows.bijection import Bijection, Identity, Inverse, Sequential, WithContext
+from nbflows.checks import BijectionError, check_bijection
+from nbflows.flow import Flow
+from nbflows.multiscale import Multiscale
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Bijection",
+    "BijectionError",
+    "Flow",
+    "Identity",
+    "Inverse",
+    "Multiscale",
+    "Sequential",
+    "WithContext",
+    "check_bijection",
+    "layers",
+    "models",
+    "nets",
+    "upstream",
+]

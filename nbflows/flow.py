@@ -1,0 +1,118 @@
+"""A bijection and standard normal noise: a distribution to score, encode, decode and sample."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nbflows.bijection import Bijection, sum_dimensions
+
+
+class Flow(nn.Module):
+    """The distribution of x when z = bijection(x) is standard normal noise.
+
+    log p(x) = log N(z; 0, I) + log_det.  For an image flow (first layer ``Dequantize``) this is a lower bound of the
+    log-probability of the discrete image, estimated with one draw of the dequantization noise.
+
+    Args:
+        bijection: data -> noise.
+        shape: of one example, ``(C, H, W)`` or ``(D,)``; every layer is checked against it here.
+        context_shape: of the context of one example; None if the flow takes no context.
+    """
+
+    def __init__(self, bijection: Bijection, shape: Sequence[int], context_shape: Sequence[int] | None = None):
+        super().__init__()
+        self.bijection = bijection
+        self.shape = tuple(shape)
+        self.context_shape = None if context_shape is None else tuple(context_shape)
+        self.latent_shape = bijection.output_shape(self.shape)
+        # Follows .to() and .double(), so that noise is drawn where the parameters are, also in a flow without any.
+        self.register_buffer("_like", torch.empty(0), persistent=False)
+
+    def _check(self, x: Tensor, shape: tuple[int, ...], context: Tensor | None) -> None:
+        if tuple(x.shape[1:]) != shape:
+            raise ValueError(f"expected a batch of {shape}, got a tensor of {tuple(x.shape)}")
+        if (context is None) != (self.context_shape is None):
+            wanted = "takes no context" if self.context_shape is None else f"needs a context of {self.context_shape}"
+            raise ValueError(f"this flow {wanted}")
+        if context is not None and tuple(context.shape) != (x.shape[0], *self.context_shape):
+            raise ValueError(
+                f"expected a context of {(x.shape[0], *self.context_shape)}, one row per example, "
+                f"got {tuple(context.shape)}"
+            )
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Maps data to noise: z ``(B, *latent_shape)``, every level of it, and log_det ``(B,)`` in nats."""
+        self._check(x, self.shape, context)
+        return self.bijection(x, context)
+
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """Maps noise to data ``(B, *shape)``; uint8 for image flows."""
+        self._check(z, self.latent_shape, context)
+        return self.bijection.inverse(z, context)
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """log p(x) in nats, ``(B,)``; for image flows a one-draw estimate of a lower bound."""
+        z, log_det = self.encode(x, context)
+        log_noise = -0.5 * (z.to(log_det.dtype).square() + math.log(2 * math.pi))
+        return sum_dimensions(log_noise) + log_det
+
+    def bits_per_dim(
+        self, x: Tensor, context: Tensor | None = None, num_draws: int = 1, chunk_size: int = 256
+    ) -> Tensor:
+        """-log2 p(x) / D with D dimensions, ``(B,)``; lower is better, 8 is a uniform guess for 8-bit images.
+
+        With M = ``num_draws`` > 1, p(x) is the mean over M draws of the dequantization noise: the importance-weighted
+        bound, which tightens as M grows (Burda et al., 2016, arXiv:1509.00519). Figures with different M do not compare.
+
+        Args:
+            num_draws: M.
+            chunk_size: images in one pass through the flow; bounds the memory.
+        """
+        if num_draws < 1 or chunk_size < 1:
+            raise ValueError(f"num_draws and chunk_size are at least 1, got {num_draws} and {chunk_size}")
+        self._check(x, self.shape, context)
+        rows = torch.arange(len(x), device=x.device).repeat_interleave(num_draws)
+        log_probs = [
+            self.log_prob(x[chunk], None if context is None else context[chunk]) for chunk in rows.split(chunk_size)
+        ]
+        log_prob = torch.cat(log_probs).view(len(x), num_draws).logsumexp(1) - math.log(num_draws)
+        return -log_prob / (math.prod(self.shape) * math.log(2))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        num_samples: int,
+        context: Tensor | None = None,
+        temperature: float | Sequence[float] = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Draws ``(num_samples, *shape)``.
+
+        Args:
+            context: one row per sample, or one row for all of them.
+            temperature: scales the noise: one number, or one per level (finest first). Below 1 the samples are more typical.
+            generator: of the noise, on the device of the flow; default torch's global one.
+        """
+        z = torch.randn(
+            num_samples, *self.latent_shape, generator=generator, dtype=self._like.dtype, device=self._like.device
+        )
+        levels = self.unpack(z)
+        temperatures = [temperature] * len(levels) if isinstance(temperature, (int, float)) else list(temperature)
+        if len(temperatures) != len(levels) or min(temperatures) < 0:
+            raise ValueError(
+                f"temperature is a number >= 0 or one per level; this flow has {len(levels)}, got {temperature}"
+            )
+        z = self.pack([t * level for t, level in zip(temperatures, levels, strict=True)])
+        if context is not None and len(context) == 1:
+            context = context.expand(num_samples, *context.shape[1:])
+        return self.decode(z, context)
+
+    def unpack(self, z: Tensor) -> list[Tensor]:
+        """Cuts a latent into its levels, finest first; a flow that is not multi-scale has one."""
+        return self.bijection.unpack(z)
+
+    def pack(self, levels: list[Tensor]) -> Tensor:
+        """Joins the levels of ``unpack`` to one latent."""
+        return self.bijection.pack(levels)

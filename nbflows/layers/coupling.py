@@ -1,0 +1,107 @@
+"""Affine coupling: one part of the input scales and shifts the other."""
+
+import torch
+from torch import Tensor, nn
+
+from nbflows.bijection import Bijection, sum_dimensions
+
+
+class AffineCoupling(Bijection):
+    """Scales and shifts one part of the input by amounts read off the other part.
+
+    z = [kept, moved * exp(s) + t]  or, with ``shift_first``,  [kept, (moved + t) * exp(s)],
+    where  t, raw = net(kept, context),  s = bound(raw),  log_det = sum(s).
+
+    Args:
+        net: maps what is kept, and the context, to the shift t, then the raw log-scale, joined along channels. With
+            halves: C/2 channels to C; with a mask: C to 2C.
+        keep: "first" or "second": that half of the channels is kept. Or a mask, bool ``(C or 1, H, W)``, True where x is
+            kept: the net sees zeros elsewhere.
+        bound: elementwise map from the raw log-scale to s.
+        shift_first: shift before scaling, as in Glow and the UvA tutorial; after it, as in Real NVP.
+
+    Shapes: ``(B, C, H, W)``, or vectors ``(B, D)`` split along D; kept.
+    Source: Dinh et al., "Density estimation using Real NVP", 2017, section 3.2 (arXiv:1605.08803).
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        keep: str | Tensor = "first",
+        bound: nn.Module | None = None,
+        shift_first: bool = False,
+    ):
+        super().__init__()
+        self.net = net
+        # tanh bounds each scale; without it one bad batch early in training overflows.
+        self.bound = nn.Tanh() if bound is None else bound
+        self.shift_first = shift_first
+        mask = keep if isinstance(keep, Tensor) else None
+        if mask is not None and mask.dtype != torch.bool:
+            raise ValueError(f"a mask is a bool tensor, True where x is kept; got {mask.dtype}")
+        if mask is None and keep not in ("first", "second"):
+            raise ValueError(f"keep is 'first', 'second' or a mask, got {keep!r}")
+        self.keep = "masked" if mask is not None else keep
+        self.register_buffer("mask", mask, persistent=False)
+
+    def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.keep == "masked":
+            return x * self.mask, x * ~self.mask
+        first, second = x.chunk(2, dim=1)
+        return (first, second) if self.keep == "first" else (second, first)
+
+    def _join(self, kept: Tensor, moved: Tensor) -> Tensor:
+        if self.keep == "masked":
+            return kept + moved
+        return torch.cat([kept, moved] if self.keep == "first" else [moved, kept], dim=1)
+
+    def _shift_and_log_scale(self, kept: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        # Coordinates stay in the flow's precision, whatever the network computes in.
+        t, raw = self.net(kept, context).to(kept.dtype).chunk(2, dim=1)
+        s = self.bound(raw)
+        return (t * ~self.mask, s * ~self.mask) if self.keep == "masked" else (t, s)
+
+    def forward(self, x, context=None):
+        self.output_shape(tuple(x.shape[1:]))
+        kept, moved = self._split(x)
+        t, s = self._shift_and_log_scale(kept, context)
+        moved = (moved + t) * s.exp() if self.shift_first else moved * s.exp() + t
+        return self._join(kept, moved), sum_dimensions(s)
+
+    def inverse(self, z, context=None):
+        kept, moved = self._split(z)
+        t, s = self._shift_and_log_scale(kept, context)
+        moved = moved * (-s).exp() - t if self.shift_first else (moved - t) * (-s).exp()
+        return self._join(kept, moved)
+
+    def output_shape(self, shape):
+        if self.keep == "masked" and tuple(shape[1:]) != tuple(self.mask.shape[1:]):
+            raise ValueError(f"the mask is for images of {tuple(self.mask.shape[1:])}, got {tuple(shape[1:])}")
+        if self.keep != "masked" and shape[0] % 2:
+            raise ValueError(f"a coupling of halves needs an even number of channels, got {shape[0]}; use a mask")
+        return tuple(shape)
+
+
+class LearnedTanh(nn.Module):
+    """s = exp(a) tanh(raw / exp(a)), with a learned limit exp(a) per channel: |s| < exp(a), slope 1 at 0.
+
+    Args:
+        num_channels: of the raw log-scale.
+        num_dims: its spatial dimensions, 2 for images, 0 for vectors.
+
+    Source: UvA Deep Learning Tutorial 11, 2021 (a: ``scaling_factor`` there, 0 at the start).
+    """
+
+    def __init__(self, num_channels: int, num_dims: int = 2):
+        super().__init__()
+        self.log_limit = nn.Parameter(torch.zeros(num_channels, *[1] * num_dims))
+
+    def forward(self, raw: Tensor) -> Tensor:
+        limit = self.log_limit.exp()
+        return limit * torch.tanh(raw / limit)
+
+
+def checkerboard(height: int, width: int, invert: bool = False) -> Tensor:
+    """A mask ``(1, height, width)``, True where row + column is odd (even if inverted)."""
+    odd = (torch.arange(height)[:, None] + torch.arange(width)) % 2 == 1
+    return (~odd if invert else odd)[None]

@@ -1,0 +1,156 @@
+"""From integers to real numbers and back: uniform noise, learned noise, the logit."""
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nbflows.bijection import Bijection, sum_dimensions
+
+
+class Logit(Bijection):
+    """Stretches the unit interval over the real line: z = log(v / (1 - v)) with v = (1 - alpha) x + alpha / 2.
+
+    log_det = sum( log(1 - alpha) - log v - log(1 - v) ).
+
+    Args:
+        alpha: squeezes [0, 1] away from its ends, where the logit is infinite.
+
+    Source: Dinh et al., "Density estimation using Real NVP", 2017, section 4.1 (arXiv:1605.08803).
+    """
+
+    def __init__(self, alpha: float = 1e-5):
+        super().__init__()
+        self.alpha = _check_alpha(alpha)
+
+    def forward(self, x, context=None):
+        return _logit(x, 1 - x, self.alpha)
+
+    def inverse(self, z, context=None):
+        return _unsqueeze(torch.sigmoid(z), self.alpha)
+
+
+class _Dequantization(Bijection):
+    """What uniform and variational dequantization share; they differ in ``noise`` alone.
+
+    Not a bijection in the strict sense: ``inverse(forward(x)) == x`` exactly, not the converse.
+    """
+
+    def __init__(self, num_levels: int, alpha: float | None):
+        super().__init__()
+        if not 2 <= num_levels <= 256:
+            raise ValueError(f"num_levels is between 2 and 256, got {num_levels}")
+        self.num_levels = num_levels
+        self.alpha = None if alpha is None else _check_alpha(alpha)
+        # Follows .to() and .double(): integers do not say in which precision the flow works.
+        self.register_buffer("_like", torch.empty(0), persistent=False)
+
+    def noise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Draws the noise u for integers x: ``(u, 1 - u, -log q(u | x))``; the last summed to ``(B,)``."""
+        raise NotImplementedError
+
+    def forward(self, x, context=None):
+        if x.is_floating_point():
+            raise ValueError(f"dequantization takes integers 0..{self.num_levels - 1} (uint8), got {x.dtype}")
+        low, high = (bound.item() for bound in x.aminmax())
+        if low < 0 or high >= self.num_levels:
+            raise ValueError(
+                f"this flow was built for {self.num_levels} grey levels, 0..{self.num_levels - 1}, "
+                f"got values in {low}..{high}"
+            )
+        u, rest, entropy = self.noise(x)
+        # The noise keeps a rounding error's distance from its bin's edges, so that the round trip is exact. A draw in
+        # ten thousand moves, by less than the flow resolves.
+        margin = 1024 * torch.finfo(u.dtype).eps
+        u, rest = u.clamp(margin, 1 - margin), rest.clamp(margin, 1 - margin)
+        x = x.to(u.dtype)
+        # From both ends: near white, 1 - v taken from a rounded v would have few correct digits left.
+        v = (x + u) / self.num_levels
+        complement = ((self.num_levels - 1 - x) + rest) / self.num_levels
+        bins = entropy - math.log(self.num_levels) * x[0].numel()
+        if self.alpha is None:
+            return v, bins
+        z, log_det = _logit(v, complement, self.alpha)
+        return z, log_det + bins
+
+    def inverse(self, z, context=None):
+        if self.alpha is None:
+            return (z * self.num_levels).floor().clamp(0, self.num_levels - 1).to(torch.uint8)
+        from_black = _unsqueeze(torch.sigmoid(z), self.alpha) * self.num_levels
+        from_white = _unsqueeze(torch.sigmoid(-z), self.alpha) * self.num_levels
+        x = torch.where(z < 0, from_black.floor(), self.num_levels - 1 - from_white.floor())
+        return x.clamp(0, self.num_levels - 1).to(torch.uint8)
+
+
+class Dequantize(_Dequantization):
+    """Spreads each grey level evenly over its bin: z = logit((x + u) / K), u uniform on [0, 1).
+
+    With v = (1 - alpha) (x + u) / K + alpha / 2:  log_det = sum( log((1 - alpha) / K) - log v - log(1 - v) ).
+    E[log p(z) + log_det] is at most the log-probability of the discrete image. Noise is one ``torch.rand`` per call.
+
+    Args:
+        num_levels: K, the number of grey levels.
+        alpha: as in ``Logit``; None leaves the values in [0, 1): z = (x + u) / K.
+
+    Shapes: integers ``(B, ...)`` to reals of the same shape; ``inverse`` returns uint8.
+    Source: Theis et al., "A note on the evaluation of generative models", 2016, section 3.1 (arXiv:1511.01844).
+    """
+
+    def __init__(self, num_levels: int = 256, alpha: float | None = 1e-5):
+        super().__init__(num_levels, alpha)
+
+    def noise(self, x):
+        u = torch.rand(x.shape, dtype=self._like.dtype, device=x.device)
+        return u, 1 - u, u.new_zeros(len(u))
+
+
+class VariationalDequantize(_Dequantization):
+    """Spreads each grey level over its bin as a flow has learned to: u ~ q(u | x) instead of uniform.
+
+    u = sigmoid(transform(logit(base), image)) with base uniform, all within the squeeze of ``Logit``, and
+    -log q(u | x) = log_det of logit + transform + sigmoid.  Then z and log_det as in ``Dequantize``, with -log q added.
+
+    Args:
+        transform: bijection, base noise to dequantization noise, both logits, by its ``forward``. Its context is the
+            image scaled to [-1, 1], of the same shape as the noise.
+        num_levels: K, the number of grey levels.
+        alpha: as in ``Logit``.
+
+    Shapes: integers ``(B, C, H, W)`` to reals of the same shape; ``inverse`` returns uint8.
+    Source: Ho et al., "Flow++", 2019, section 3.1 (arXiv:1902.00275).
+    """
+
+    def __init__(self, transform: Bijection, num_levels: int = 256, alpha: float = 1e-5):
+        super().__init__(num_levels, alpha)
+        self.transform = transform
+
+    def noise(self, x):
+        base = torch.rand(x.shape, dtype=self._like.dtype, device=x.device)
+        image = x.to(base.dtype) * (2 / (self.num_levels - 1)) - 1
+        z, logit_log_det = _logit(base, 1 - base, self.alpha)
+        z, log_det = self.transform(z, context=image)
+        sigmoid_log_det = F.logsigmoid(z) + F.logsigmoid(-z) - math.log1p(-self.alpha)
+        u, rest = _unsqueeze(torch.sigmoid(z), self.alpha), _unsqueeze(torch.sigmoid(-z), self.alpha)
+        return u, rest, logit_log_det + log_det + sum_dimensions(sigmoid_log_det)
+
+    def output_shape(self, shape):
+        return self.transform.output_shape(shape)
+
+
+def _check_alpha(alpha: float) -> float:
+    if not 0 <= alpha < 1:
+        raise ValueError(f"alpha is in [0, 1), got {alpha}")
+    return alpha
+
+
+def _logit(v: Tensor, complement: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """The logit of v, squeezed, and its log_det; ``complement`` is 1 - v, as exactly as the caller knows it."""
+    log_v = (v * (1 - alpha) + alpha / 2).log()
+    log_complement = (complement * (1 - alpha) + alpha / 2).log()
+    # log_v is subtracted from each pixel's term before the sum: a sum of large terms would lose digits.
+    return log_v - log_complement, sum_dimensions(math.log1p(-alpha) - log_v - log_complement)
+
+
+def _unsqueeze(v: Tensor, alpha: float) -> Tensor:
+    return (v - alpha / 2) / (1 - alpha)

@@ -1,0 +1,121 @@
+"""The three image flows of the UvA Deep Learning Tutorial 11, at their published sizes and sized for 8x8 digits.
+
+Source: P. Lippe, "Normalizing flows for image modeling", UvA Deep Learning Tutorial 11, 2021. Published test bits/dim on
+MNIST, importance-weighted with 8 draws: simple 1.078, variational 1.043, multiscale 1.020.
+"""
+
+from nbflows.bijection import Bijection, Sequential
+from nbflows.flow import Flow
+from nbflows.layers import AffineCoupling, Dequantize, LearnedTanh, Squeeze, VariationalDequantize, checkerboard
+from nbflows.multiscale import Multiscale
+from nbflows.nets import GatedConvNet
+
+
+def simple(
+    shape: tuple[int, int, int] = (1, 28, 28),
+    num_levels: int = 256,
+    num_couplings: int = 8,
+    hidden_channels: int = 32,
+    num_blocks: int = 3,
+) -> Flow:
+    """Uniform dequantization and checkerboard couplings at one resolution. 556,312 parameters."""
+    couplings = _checkerboard_couplings(shape, num_couplings, hidden_channels, num_blocks)
+    return Flow(Sequential(Dequantize(num_levels), *couplings), shape)
+
+
+def variational(
+    shape: tuple[int, int, int] = (1, 28, 28),
+    num_levels: int = 256,
+    num_couplings: int = 8,
+    hidden_channels: int = 32,
+    num_blocks: int = 3,
+    num_noise_couplings: int = 4,
+    noise_channels: int = 16,
+) -> Flow:
+    """As ``simple``, with dequantization noise learned by a flow of its own. 628,388 parameters."""
+    dequantize = _variational_dequantize(shape, num_levels, num_noise_couplings, noise_channels, num_blocks)
+    couplings = _checkerboard_couplings(shape, num_couplings, hidden_channels, num_blocks)
+    return Flow(Sequential(dequantize, *couplings), shape)
+
+
+def multiscale(
+    shape: tuple[int, int, int] = (1, 28, 28),
+    num_levels: int = 256,
+    num_couplings: tuple[int, int, int] = (2, 2, 4),
+    hidden_channels: tuple[int, int, int] = (32, 48, 64),
+    num_blocks: int = 3,
+    num_noise_couplings: int = 4,
+    noise_channels: int = 16,
+) -> Flow:
+    """Learned noise, checkerboard couplings, then two squeezed levels; half of the latents leave after the first.
+
+    The original masks channels, and so carries weights that only ever see zeros or make outputs that are thrown away
+    (1,711,818 parameters with them); here the couplings split the channels: 1,657,038 parameters, the same functions.
+
+    Args:
+        num_couplings, hidden_channels: at full resolution, at half, at a quarter of it.
+    """
+    c, h, w = shape
+    full, half, quarter = num_couplings
+    dequantize = _variational_dequantize(shape, num_levels, num_noise_couplings, noise_channels, num_blocks)
+    levels = [
+        Sequential(Squeeze(), *_channel_couplings(4 * c, half, hidden_channels[1], num_blocks)),
+        Sequential(Squeeze(), *_channel_couplings(8 * c, quarter, hidden_channels[2], num_blocks)),
+    ]
+    return Flow(
+        Sequential(
+            dequantize,
+            *_checkerboard_couplings(shape, full, hidden_channels[0], num_blocks),
+            Multiscale(levels, shape),
+        ),
+        shape,
+    )
+
+
+def digits_simple(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17) -> Flow:
+    """``simple`` for the 8x8 digits of scikit-learn; the sizes are ours."""
+    return simple(shape, num_levels, num_couplings=8, hidden_channels=24, num_blocks=2)
+
+
+def digits_variational(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17) -> Flow:
+    """``variational`` for the 8x8 digits of scikit-learn; the sizes are ours."""
+    return variational(shape, num_levels, num_couplings=8, hidden_channels=24, num_blocks=2, noise_channels=12)
+
+
+def digits_multiscale(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17) -> Flow:
+    """``multiscale`` for the 8x8 digits of scikit-learn; the sizes are ours."""
+    return multiscale(
+        shape, num_levels, num_couplings=(2, 4, 4), hidden_channels=(24, 32, 48), num_blocks=2, noise_channels=12
+    )
+
+
+def _checkerboard_couplings(shape, num_couplings: int, hidden_channels: int, num_blocks: int, context_channels: int = 0):
+    """Couplings that keep one colour of a checkerboard, then the other."""
+    c, h, w = shape
+    return [
+        AffineCoupling(
+            GatedConvNet(c, hidden_channels, 2 * c, num_blocks, context_channels),
+            keep=checkerboard(h, w, invert=i % 2 == 1),
+            bound=LearnedTanh(c),
+            shift_first=True,
+        )
+        for i in range(num_couplings)
+    ]
+
+
+def _channel_couplings(channels: int, num_couplings: int, hidden_channels: int, num_blocks: int):
+    """Couplings that keep one half of the channels, then the other."""
+    return [
+        AffineCoupling(
+            GatedConvNet(channels // 2, hidden_channels, channels, num_blocks),
+            keep="second" if i % 2 else "first",
+            bound=LearnedTanh(channels // 2),
+            shift_first=True,
+        )
+        for i in range(num_couplings)
+    ]
+
+
+def _variational_dequantize(shape, num_levels, num_couplings: int, hidden_channels: int, num_blocks: int) -> Bijection:
+    couplings = _checkerboard_couplings(shape, num_couplings, hidden_channels, num_blocks, context_channels=shape[0])
+    return VariationalDequantize(Sequential(*couplings), num_levels)

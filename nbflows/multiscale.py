@@ -1,0 +1,103 @@
+"""Levels of decreasing resolution, each with an early exit for half of its channels."""
+
+from math import prod
+
+import torch
+
+from nbflows.bijection import Bijection, Identity
+
+
+class Multiscale(Bijection):
+    """Sends half of the channels out after every level but the last; each exit has its prior.
+
+    At level i of L:  x = level_i(x);  for i < L:  x, leaving = halves(x),  noise_i = prior_i(leaving, context=x);
+    for i = L:  noise_L = prior_L(x, context).  z = [noise_1, ..., noise_L], flattened and joined;
+    log_det = the sum of those of all levels and priors.
+
+    Args:
+        levels: one bijection per level, finest first. All get the outer context.
+        shape: ``(C, H, W)`` of the input, checked against every level here.
+        priors: one bijection per level that keeps its shape, from latent to standard normal noise. Default: ``Identity``.
+        keep: which half of the channels goes on to the next level, "first" or "second".
+
+    Shapes: x ``(B, C, H, W)``, z ``(B, D)`` with D the number of elements of x.
+    Source: Dinh et al., "Density estimation using Real NVP", 2017, section 3.6 (arXiv:1605.08803).
+    """
+
+    def __init__(
+        self,
+        levels: list[Bijection],
+        shape: tuple[int, int, int],
+        priors: list[Bijection] | None = None,
+        keep: str = "first",
+    ):
+        super().__init__()
+        priors = [Identity() for _ in levels] if priors is None else priors
+        if not levels or len(priors) != len(levels):
+            raise ValueError(f"Multiscale needs one prior per level, got {len(levels)} levels and {len(priors)} priors")
+        if keep not in ("first", "second"):
+            raise ValueError(f"keep is 'first' or 'second', got {keep!r}")
+        self.levels = torch.nn.ModuleList(levels)
+        self.priors = torch.nn.ModuleList(priors)
+        self.shape = tuple(shape)
+        self.keep = keep
+        self.latent_shapes = self._latent_shapes()
+
+    def _latent_shapes(self) -> list[tuple[int, ...]]:
+        shapes, shape = [], self.shape
+        for i, (level, prior) in enumerate(zip(self.levels, self.priors, strict=True)):
+            shape = level.output_shape(shape)
+            if i < len(self.levels) - 1:
+                if shape[0] % 2:
+                    raise ValueError(f"level {i} ends with {shape[0]} channels, which do not split in halves")
+                shape = (shape[0] // 2, *shape[1:])
+            if prior.output_shape(shape) != shape:
+                raise ValueError(f"the prior of level {i} changes the shape of its latent {shape}")
+            shapes.append(shape)
+        return shapes
+
+    def _halves(self, x):
+        first, second = x.chunk(2, dim=1)
+        return (first, second) if self.keep == "first" else (second, first)
+
+    def _join(self, kept, leaving):
+        return torch.cat([kept, leaving] if self.keep == "first" else [leaving, kept], dim=1)
+
+    def forward(self, x, context=None):
+        if tuple(x.shape[1:]) != self.shape:
+            raise ValueError(f"this Multiscale was built for images {self.shape}, got {tuple(x.shape[1:])}")
+        noises, log_det = [], 0.0
+        for level, prior in zip(self.levels[:-1], self.priors[:-1], strict=True):
+            x, level_log_det = level(x, context)
+            x, leaving = self._halves(x)
+            # The half that goes on predicts the half that leaves.
+            noise, prior_log_det = prior(leaving, context=x)
+            noises.append(noise)
+            log_det = log_det + level_log_det + prior_log_det
+        x, level_log_det = self.levels[-1](x, context)
+        noise, prior_log_det = self.priors[-1](x, context)
+        return self.pack([*noises, noise]), log_det + level_log_det + prior_log_det
+
+    def inverse(self, z, context=None):
+        *noises, noise = self.unpack(z)
+        x = self.levels[-1].inverse(self.priors[-1].inverse(noise, context), context)
+        for level, prior, noise in zip(
+            reversed(self.levels[:-1]), reversed(self.priors[:-1]), reversed(noises), strict=True
+        ):
+            leaving = prior.inverse(noise, context=x)
+            x = level.inverse(self._join(x, leaving), context)
+        return x
+
+    def output_shape(self, shape):
+        if tuple(shape) != self.shape:
+            raise ValueError(f"this Multiscale was built for images {self.shape}, got {tuple(shape)}")
+        return (prod(self.shape),)
+
+    def unpack(self, z):
+        """Cuts ``(B, D)`` into the latents of the levels, ``(B, c, h, w)`` each, finest first."""
+        parts = z.split([prod(shape) for shape in self.latent_shapes], dim=1)
+        return [part.unflatten(1, shape) for part, shape in zip(parts, self.latent_shapes, strict=True)]
+
+    def pack(self, levels):
+        """Joins the latents of the levels to ``(B, D)``."""
+        return torch.cat([level.flatten(1) for level in levels], dim=1)

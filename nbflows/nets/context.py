@@ -1,0 +1,19 @@
+"""How a conditioner network takes its context: as further input channels."""
+
+import torch
+from torch import Tensor
+
+
+def join_context(x: Tensor, context: Tensor | None, context_channels: int) -> Tensor:
+    """Puts the context's channels behind those of x; x alone for a network that declared no context.
+
+    Raises:
+        ValueError: the network declared ``context_channels`` > 0 and the context is missing or does not fit.
+    """
+    if context_channels == 0:
+        return x
+    wanted = (x.shape[0], context_channels, *x.shape[2:])
+    if context is None or tuple(context.shape) != wanted:
+        got = "none" if context is None else f"{tuple(context.shape)}"
+        raise ValueError(f"this network was built for a context of {wanted}, got {got}")
+    return torch.cat([x, context.to(x.dtype)], dim=1)

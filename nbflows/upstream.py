@@ -1,0 +1,130 @@
+"""Loads the original authors' published weights into our models."""
+
+import torch
+from torch import Tensor
+
+from nbflows import models
+from nbflows.flow import Flow
+from nbflows.layers import AffineCoupling
+
+
+def uva(state_dict: dict[str, Tensor]) -> Flow:
+    """The MNIST flows of the UvA Deep Learning Tutorial 11: simple, variational or multi-scale.
+
+    The kind and every size are read off the tensors.
+
+    Args:
+        state_dict: of the tutorial's ``ImageFlow``, masks included. In the published files it stands under "state_dict".
+
+    Raises:
+        ValueError: naming the keys that are missing or unexpected, or the mask that differs from the tutorial's.
+    """
+    state = dict(state_dict)
+    groups = _group_by_layer(state)
+    noise = [key for key in groups if key.startswith("flows.0.flows.")]
+    main = [key for key in groups if key not in noise]
+    if not main:
+        raise ValueError("no coupling layers in this state dict: keys 'flows.N.network.nn...' are missing")
+    flow = _build(state, groups, noise, main)
+    layers = [layer for layer in flow.modules() if isinstance(layer, AffineCoupling)]
+    for prefix, layer in zip(noise + main, layers, strict=True):
+        _load_coupling(state, prefix, layer)
+    if state:
+        raise ValueError(f"unexpected keys: {', '.join(sorted(state))}")
+    return flow
+
+
+def _group_by_layer(state: dict[str, Tensor]) -> list[str]:
+    """The couplings' prefixes, in order of their numbers."""
+    suffix = ".network.nn.0.weight"
+    prefixes = [key[: -len(suffix)] for key in state if key.endswith(suffix)]
+    return sorted(prefixes, key=lambda prefix: [int(part) for part in prefix.split(".") if part.isdigit()])
+
+
+def _mask(state: dict[str, Tensor], prefix: str) -> Tensor:
+    return _take(state, f"{prefix}.mask", keep=True)
+
+
+def _hidden(state: dict[str, Tensor], prefix: str) -> int:
+    return state[f"{prefix}.network.nn.0.weight"].shape[0]
+
+
+def _num_blocks(state: dict[str, Tensor], prefix: str) -> int:
+    return sum(key.startswith(f"{prefix}.network.nn.") and key.endswith(".net.1.weight") for key in state)
+
+
+def _build(state, groups, noise: list[str], main: list[str]) -> Flow:
+    first = _mask(state, main[0])
+    height, width = first.shape[2:]
+    if (height, width) == (1, 1):
+        raise ValueError(f"'{main[0]}.mask' is a channel mask: the first coupling must have a checkerboard")
+    sizes = {"shape": (1, height, width), "num_blocks": _num_blocks(state, main[0])}
+    if noise:
+        sizes |= {"num_noise_couplings": len(noise), "noise_channels": _hidden(state, noise[0])}
+    by_channels: dict[int, list[str]] = {}
+    for prefix in main:
+        mask = _mask(state, prefix)
+        by_channels.setdefault(mask.shape[1], []).append(prefix)
+    if list(by_channels) == [1]:
+        sizes |= {"num_couplings": len(main), "hidden_channels": _hidden(state, main[0])}
+        return models.variational(**sizes) if noise else models.simple(**sizes)
+    if list(by_channels) != [1, 4, 8] or not noise:
+        raise ValueError(
+            f"not one of the tutorial's models: couplings with {list(by_channels)} channels, expected 1 alone, "
+            "or 1, 4 and 8 with variational dequantization"
+        )
+    return models.multiscale(
+        **sizes,
+        num_couplings=tuple(len(prefixes) for prefixes in by_channels.values()),
+        hidden_channels=tuple(_hidden(state, prefixes[0]) for prefixes in by_channels.values()),
+    )
+
+
+def _load_coupling(state: dict[str, Tensor], prefix: str, layer: AffineCoupling) -> None:
+    """Copies one coupling's weights; a channel mask becomes a selection of channels."""
+    mask = _take(state, f"{prefix}.mask").bool()[0]
+    if layer.keep == "masked":
+        if not torch.equal(mask, layer.mask):
+            raise ValueError(f"'{prefix}.mask' is not the tutorial's checkerboard")
+        kept = moved = torch.arange(len(mask))
+    else:
+        half = torch.arange(len(mask)) < len(mask) // 2
+        if not torch.equal(mask[:, 0, 0], half if layer.keep == "first" else ~half):
+            raise ValueError(f"'{prefix}.mask' does not keep the {layer.keep} half of the channels")
+        kept, moved = mask[:, 0, 0].nonzero()[:, 0], (~mask[:, 0, 0]).nonzero()[:, 0]
+    # What the network sees: the kept channels, then the image if it is a noise coupling.
+    context = torch.arange(len(mask), len(mask) + layer.net.context_channels)
+    inputs = torch.cat([kept, context])
+    # The original's last convolution returns log-scales, then shifts; ours the other way round.
+    outputs = torch.cat([len(mask) + moved, moved])
+    net, last = layer.net, 2 * len(layer.net.blocks) + 2
+    nn = f"{prefix}.network.nn"
+    weights = {
+        net.first.weight: _take(state, f"{nn}.0.weight")[:, inputs],
+        net.first.bias: _take(state, f"{nn}.0.bias"),
+        net.last.weight: _take(state, f"{nn}.{last}.weight")[outputs],
+        net.last.bias: _take(state, f"{nn}.{last}.bias")[outputs],
+        layer.bound.log_limit: _take(state, f"{prefix}.scaling_factor")[moved][:, None, None],
+    }
+    for i, block in enumerate(net.blocks):
+        weights |= {
+            block.conv.weight: _take(state, f"{nn}.{2 * i + 1}.net.1.weight"),
+            block.conv.bias: _take(state, f"{nn}.{2 * i + 1}.net.1.bias"),
+            block.value_and_gate.weight: _take(state, f"{nn}.{2 * i + 1}.net.3.weight"),
+            block.value_and_gate.bias: _take(state, f"{nn}.{2 * i + 1}.net.3.bias"),
+            block.norm.weight: _take(state, f"{nn}.{2 * i + 2}.gamma").flatten(),
+            block.norm.bias: _take(state, f"{nn}.{2 * i + 2}.beta").flatten(),
+        }
+    with torch.no_grad():
+        for parameter, weight in weights.items():
+            if parameter.shape != weight.shape:
+                raise ValueError(
+                    f"a weight of '{prefix}' is {tuple(weight.shape)}, the others say {tuple(parameter.shape)}"
+                )
+            parameter.copy_(weight)
+
+
+def _take(state: dict[str, Tensor], key: str, keep: bool = False) -> Tensor:
+    if key not in state:
+        raise ValueError(f"missing key: {key}")
+    return state[key] if keep else state.pop(key)
