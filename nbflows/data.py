@@ -1,0 +1,412 @@
+"""Image data sets as uint8 tensors in memory, all behind the same small interface: ``load(name)`` and ``Batches``."""
+
+import contextlib
+import hashlib
+import io
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val"),
+    "test": ("test", "testing"),
+}
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set: three splits that never overlap, uint8 ``(N, C, H, W)``.
+
+    Attributes:
+        name: as given to ``load``.
+        variant: what exactly the images are; stands beside every figure measured on them.
+        num_levels: grey levels; values are 0..num_levels - 1.
+    """
+
+    name: str
+    variant: str
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+    num_levels: int = 256
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of an image."""
+        return tuple(self.train.shape[1:])
+
+
+def load(name: str | Path, image_size: int | None = None, root: str | Path = "data") -> ImageData:
+    """Loads a data set by its name, or any folder of images, .npy or .npz file by its path.
+
+    Args:
+        name: one of ``names()``, or a path. A folder may hold ``train``, ``validation`` and ``test`` folders; a missing
+            split is taken from the others at random with a fixed seed, a tenth of them.
+        image_size: for folders: images are resized (shorter side, area average) and cropped to this square.
+        root: where downloads and caches go.
+
+    Raises:
+        ValueError: unknown name, or nothing readable.
+        FileNotFoundError: neither there nor downloadable; says where it looked and how to get it.
+    """
+    if str(name) in _LOADERS:
+        if image_size is not None:
+            raise ValueError(f"{name} has a fixed size; image_size is for folders of images")
+        return _LOADERS[str(name)](Path(root))
+    path = Path(name)
+    if path.is_dir():
+        return _load_folder(path, image_size, Path(root) / "cache")
+    if path.is_file() and path.suffix in (".npy", ".npz"):
+        return _load_arrays(path)
+    raise ValueError(f"no data set or path {str(name)!r}; data sets: {', '.join(names())}; or a folder, .npy or .npz file")
+
+
+def names() -> list[str]:
+    """The data sets that ``load`` knows by name."""
+    return sorted(_LOADERS)
+
+
+class Batches:
+    """Batches of a tensor by indexing, in memory; iterating gives one epoch.
+
+    Shuffled, it is one endless stream of epochs, each in an order drawn from (seed, epoch) alone and without its last
+    incomplete batch; ``position`` counts the batches given so far, and setting it resumes the stream exactly there.
+    Otherwise every image comes once, in order.
+
+    Args:
+        images: ``(N, C, H, W)``.
+        batch_size: over all ranks.
+        shuffle: a training stream.
+        seed: of the order.
+        rank, world_size: this process gets every ``world_size``-th image of a batch.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        batch_size: int,
+        shuffle: bool = False,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        if not world_size <= batch_size or (shuffle and batch_size > len(images)):
+            raise ValueError(
+                f"batch_size {batch_size} does not fit {len(images)} images on {world_size} device(s); "
+                f"choose one between {world_size} and {len(images)}"
+            )
+        self.images = images
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.position = 0
+
+    def __len__(self) -> int:
+        return len(self.images) // self.batch_size if self.shuffle else -(-len(self.images) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for i in range(len(self)):
+            if self.shuffle:
+                epoch, i = divmod(self.position, len(self))
+                if i == 0 or "order" not in locals():
+                    order = self._order(epoch)
+                self.position += 1
+                rows = order[i * self.batch_size : (i + 1) * self.batch_size]
+                yield self.images[rows[self.rank :: self.world_size]]
+            else:
+                batch = self.images[i * self.batch_size : (i + 1) * self.batch_size]
+                yield batch[self.rank :: self.world_size]
+
+    def _order(self, epoch: int) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        return torch.randperm(len(self.images), generator=generator)
+
+    def state_dict(self) -> dict[str, int]:
+        """What a checkpoint keeps."""
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Resumes the stream where a checkpoint left it."""
+        self.position = state["position"]
+
+
+# --- data sets that come with installed packages ----------------------------------------------------------------------
+
+
+def _digits(root: Path) -> ImageData:
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise FileNotFoundError("the digits come with scikit-learn: pip install scikit-learn") from error
+    images = torch.from_numpy(load_digits().images).to(torch.uint8)[:, None]
+    train, validation, test = _split(images, (1437, 180, 180))
+    variant = "UCI optical digits of scikit-learn, 8x8, 17 grey levels, 1437/180/180 images"
+    return ImageData("digits", variant, train, validation, test, num_levels=17)
+
+
+def _photo_patches(root: Path) -> ImageData:
+    try:
+        import skimage.data
+        from sklearn.datasets import load_sample_image
+    except ImportError as error:
+        raise FileNotFoundError(
+            "the photo patches come with scikit-learn and scikit-image: pip install scikit-learn scikit-image"
+        ) from error
+    photographs = [load_sample_image("china.jpg"), load_sample_image("flower.jpg")]
+    photographs += [
+        getattr(skimage.data, name)()
+        for name in (
+            "astronaut",
+            "chelsea",
+            "coffee",
+            "rocket",
+            "retina",
+            "hubble_deep_field",
+            "immunohistochemistry",
+        )
+    ]
+    parts = {"train": [], "validation": [], "test": []}
+    for photograph in photographs:
+        patches = torch.from_numpy(np.array(photograph)).permute(2, 0, 1).unfold(1, 32, 32).unfold(2, 32, 32)
+        columns = patches.shape[2]
+        # By region: a strip of columns for validation, the last strip for the test. No pixel is in two splits.
+        held_out = max(1, round(columns / 10))
+        for split, part in zip(parts, patches.split([columns - 2 * held_out, held_out, held_out], dim=2), strict=True):
+            parts[split].append(part.permute(1, 2, 0, 3, 4).flatten(0, 1))
+    tensors = {split: torch.cat(part).contiguous() for split, part in parts.items()}
+    sizes = "/".join(str(len(part)) for part in tensors.values())
+    return ImageData("photo-patches", f"32x32 crops of nine photographs, split by region, {sizes} images", **tensors)
+
+
+# --- data sets that are downloaded ------------------------------------------------------------------------------------
+
+
+def _mnist(root: Path) -> ImageData:
+    from torchvision.datasets import MNIST
+
+    train, test = _torchvision(MNIST, root, "MNIST", MNIST.mirrors, "the four unpacked files MNIST/raw/*-ubyte")
+    train, test = train.data[:, None], test.data[:, None]
+    train, validation = _split(train, (50_000, 10_000))
+    return ImageData("mnist", "MNIST 28x28, 256 grey levels, 50000/10000/10000 images", train, validation, test)
+
+
+def _cifar10(root: Path) -> ImageData:
+    from torchvision.datasets import CIFAR10
+
+    train, test = _torchvision(CIFAR10, root, "CIFAR-10", [CIFAR10.url], CIFAR10.filename)
+    train, test = (torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous() for part in (train, test))
+    train, validation = _split(train, (45_000, 5_000))
+    return ImageData("cifar10", "CIFAR-10 32x32 colour, 45000/5000/10000 images", train, validation, test)
+
+
+def _torchvision(dataset: type, root: Path, title: str, addresses: list[str], file: str):
+    """Both parts of a torchvision data set: from ``root`` if they are there, downloaded otherwise."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return dataset(root, train=True, download=True), dataset(root, train=False, download=True)
+    except (OSError, RuntimeError) as error:
+        raise FileNotFoundError(
+            f"{title} is not below {root.resolve()} and could not be downloaded from {' or '.join(addresses)} ({error}). "
+            f"Put {file} there, or run on a machine with internet: python -c "
+            f"\"from torchvision.datasets import {dataset.__name__}; {dataset.__name__}('{root}', download=True)\""
+        ) from error
+
+
+def _imagenet(size: int, root: Path) -> ImageData:
+    folder = root / f"imagenet{size}"
+    batches = sorted(folder.rglob("train_data_batch_*.npz"), key=lambda p: int(re.findall(r"\d+", p.stem)[-1]))
+    test = sorted(folder.rglob("val_data.npz"))
+    if not batches or not test:
+        raise FileNotFoundError(
+            f"no train_data_batch_*.npz and val_data.npz below {folder.resolve()}. Downsampled ImageNet {size}x{size} needs "
+            f"a login at https://image-net.org/download-images; then: unzip Imagenet{size}_train*_npz.zip -d {folder} && "
+            f"unzip Imagenet{size}_val_npz.zip -d {folder}"
+        )
+    train = torch.cat([_imagenet_batch(file, size) for file in tqdm(batches, desc=f"ImageNet {size}x{size}")])
+    train, validation = _split(train, (len(train) - len(train) // 100, len(train) // 100))
+    variant = f"downsampled ImageNet {size}x{size} (npz), {len(batches)} training batches"
+    return ImageData(f"imagenet{size}", variant, train, validation, _imagenet_batch(test[0], size))
+
+
+def _imagenet_batch(file: Path, size: int) -> Tensor:
+    with np.load(file, allow_pickle=False) as arrays:
+        images = arrays["data"]
+    if images.dtype != np.uint8 or images.shape[1:] != (3 * size * size,):
+        raise ValueError(f"{file}: expected uint8 rows of {3 * size * size}, got {images.dtype} {images.shape}")
+    return torch.from_numpy(images).view(-1, 3, size, size)
+
+
+_LOADERS: dict[str, Callable[[Path], ImageData]] = {
+    "digits": _digits,
+    "photo-patches": _photo_patches,
+    "mnist": _mnist,
+    "cifar10": _cifar10,
+    "imagenet32": partial(_imagenet, 32),
+    "imagenet64": partial(_imagenet, 64),
+}
+
+
+# --- a user's own images ----------------------------------------------------------------------------------------------
+
+
+def _load_folder(folder: Path, image_size: int | None, cache: Path) -> ImageData:
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise ValueError(f"no image files below {folder.resolve()}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
+    fingerprint = hashlib.sha256(repr((image_size, str(folder.resolve()))).encode())
+    for file in files:
+        fingerprint.update(repr((str(file), file.stat().st_size, file.stat().st_mtime_ns)).encode())
+    cached = cache / f"{folder.name}-{fingerprint.hexdigest()[:16]}.npz"
+    if cached.exists():
+        with np.load(cached, allow_pickle=False) as arrays:
+            parts = {split: torch.from_numpy(arrays[split]) for split in arrays.files}
+    else:
+        parts = _decode_splits(folder, files, image_size)
+        _save_atomically(cached, parts)
+    size = f"{parts['train'].shape[-1]}x{parts['train'].shape[-2]}"
+    how = "" if image_size is None else ", shorter side resized by area average and centre crop"
+    return _complete(folder.name, f"images of folder {folder.name}, {size}{how}", parts)
+
+
+def _decode_splits(folder: Path, files: list[Path], image_size: int | None) -> dict[str, Tensor]:
+    images: dict[str, list[np.ndarray]] = {}
+    failed = []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        decoded = tqdm(
+            pool.map(partial(_decode, image_size=image_size), files), total=len(files), desc=f"reading {folder.name}"
+        )
+        for file, image in zip(files, decoded, strict=True):
+            if isinstance(image, str):
+                failed.append(f"{file} ({image})")
+            else:
+                images.setdefault(_split_of(file.relative_to(folder)), []).append(image)
+    if failed:
+        listed = "; ".join(failed[:20]) + (f"; and {len(failed) - 20} more" if len(failed) > 20 else "")
+        warnings.warn(f"skipped {len(failed)} of {len(files)} files that could not be read: {listed}", stacklevel=5)
+    if not images:
+        raise ValueError(f"none of the {len(files)} image files below {folder.resolve()} could be read: {listed}")
+    everything = [image for part in images.values() for image in part]
+    sizes = {image.shape[:2] for image in everything}
+    if len(sizes) > 1:
+        some = ", ".join(f"{w}x{h}" for h, w in sorted(sizes)[:4])
+        raise ValueError(f"the images below {folder} have {len(sizes)} sizes ({some} ...); give an image size (--image-size)")
+    # Grey only if all are grey.
+    if any(image.ndim == 3 for image in everything):
+        images = {
+            split: [image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2) for image in part]
+            for split, part in images.items()
+        }
+    return {split: _channels_first(np.stack(part)) for split, part in images.items()}
+
+
+def _decode(file: Path, image_size: int | None) -> np.ndarray | str:
+    """One image, ``(H, W)`` or ``(H, W, 3)`` uint8, or why it could not be read."""
+    from PIL import Image, ImageOps
+
+    if file.stat().st_size == 0:
+        return "empty file"
+    try:
+        with Image.open(file) as image:
+            if image.mode.startswith(("I", "F")):
+                return f"more than 8 bits per channel, mode {image.mode}; convert it first"
+            image = ImageOps.exif_transpose(image)
+            image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
+            if image_size is not None:
+                # Area average when shrinking: no aliasing, and exact means for whole factors.
+                shrinks = min(image.size) >= image_size
+                image = ImageOps.fit(
+                    image, (image_size, image_size), Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC
+                )
+            return np.asarray(image)
+    except Exception as error:
+        # Decoders raise anything on broken files; the caller names the file and counts it.
+        return f"{type(error).__name__}: {str(error).replace(str(file), file.name)}"
+
+
+def _split_of(path: Path) -> str:
+    for split, folder_names in SPLITS.items():
+        if len(path.parts) > 1 and path.parts[0].lower() in folder_names:
+            return split
+    return "train"
+
+
+def _load_arrays(file: Path) -> ImageData:
+    """A .npy array, or a .npz with one array or with arrays named after the splits."""
+    loaded = np.load(file, allow_pickle=False)
+    arrays = {"train": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+    parts = {
+        split: arrays[name] for split, folder_names in SPLITS.items() for name in folder_names if name in arrays
+    }
+    if "train" not in parts:
+        images = [array for array in arrays.values() if array.ndim >= 3]
+        if len(images) != 1:
+            raise ValueError(f"{file}: expected one array of images or one named 'train', got {sorted(arrays)}")
+        parts = {"train": images[0]}
+    return _complete(file.stem, f"arrays of {file.name}", {name: _as_images(array, file) for name, array in parts.items()})
+
+
+def _as_images(array: np.ndarray, file: Path) -> Tensor:
+    if array.dtype != np.uint8 or array.ndim not in (3, 4):
+        raise ValueError(f"{file}: expected uint8 images (N, H, W), (N, H, W, C) or (N, C, H, W), got {array.dtype} {array.shape}")
+    if array.ndim == 4 and array.shape[1] in (1, 3) and array.shape[3] not in (1, 3):
+        return torch.from_numpy(np.ascontiguousarray(array))
+    if array.ndim == 4 and array.shape[3] not in (1, 3):
+        raise ValueError(f"{file}: images have 1 or 3 channels, first or last; got {array.shape}")
+    return _channels_first(array)
+
+
+def _channels_first(array: np.ndarray) -> Tensor:
+    array = array[..., None] if array.ndim == 3 else array
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2)))
+
+
+def _complete(name: str, variant: str, parts: dict[str, Tensor]) -> ImageData:
+    """Fills the missing splits from the others, a tenth of them, at random with a fixed seed."""
+    parts = dict(parts)
+    if "train" not in parts:
+        raise ValueError(f"{name} has no training images, only {sorted(parts)}")
+    if "test" not in parts and "validation" in parts:
+        # As with ImageNet, whose validation part everyone tests on.
+        parts["test"] = parts.pop("validation")
+    for split in ("test", "validation"):
+        if split not in parts:
+            held_out = len(parts["train"]) // 10
+            if held_out == 0:
+                raise ValueError(f"{name} has {len(parts['train'])} images, too few to split; at least 20 are needed")
+            parts["train"], parts[split] = _split(parts["train"], (len(parts["train"]) - held_out, held_out))
+    sizes = "/".join(str(len(parts[split])) for split in SPLITS)
+    return ImageData(name, f"{variant}, {sizes} images", **parts)
+
+
+def _split(images: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:
+    """Cuts a tensor into parts of these sizes, in an order drawn with seed 42."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(42))
+    return [images[rows] for rows in order.split(sizes)]
+
+
+def _save_atomically(file: Path, parts: dict[str, Tensor]) -> None:
+    """A cache that was cut off while written must never be read: write elsewhere, then rename."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as stream:
+            np.savez(stream, **{split: part.numpy() for split, part in parts.items()})
+        temporary.replace(file)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        print(f"could not cache the decoded images in {file.parent}: {error}", file=sys.stderr)

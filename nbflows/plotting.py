@@ -1,0 +1,34 @@
+"""The figures of the lessons, in one style."""
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+
+
+def use_style() -> None:
+    """One look for all figures: colour-blind safe, light grid, readable at the width of a notebook."""
+    sns.set_theme(style="whitegrid", palette="colorblind", context="notebook")
+    plt.rcParams.update({"figure.dpi": 100, "figure.constrained_layout.use": True, "image.interpolation": "nearest"})
+
+
+def close(figure) -> None:
+    """Frees a figure that was saved and will not be shown."""
+    plt.close(figure)
+
+
+def training_curve(history: list[dict[str, float]]):
+    """Bits/dim of training batches and of the validation images over the steps."""
+    figure, axes = plt.subplots(figsize=(7, 4))
+    for key, label, style in (
+        ("bits_per_dim", "training batch", {"alpha": 0.5}),
+        ("validation_bits_per_dim", "validation, averaged weights", {"marker": "o"}),
+    ):
+        points = [(row["step"], row[key]) for row in history if key in row]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=label, **style)
+    values = sorted(row["bits_per_dim"] for row in history if "bits_per_dim" in row)
+    if values:
+        # The first steps are far above all others and would flatten the rest.
+        axes.set_ylim(values[0] - 0.05, values[int(0.95 * (len(values) - 1))] + 0.1)
+    axes.set(xlabel="training step", ylabel="bits/dim (one draw of noise)")
+    axes.legend()
+    return figure

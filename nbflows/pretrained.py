@@ -1,0 +1,108 @@
+"""Saves a flow to two small files and loads it back: weights as safetensors, the rest as JSON."""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+
+from nbflows import models, upstream
+from nbflows.flow import Flow
+
+SAVED_MODELS = Path("saved_models")
+
+
+def save_flow(flow: Flow, file: str | Path, builder: str, arguments: dict, **details) -> Path:
+    """Writes ``FILE.safetensors`` and ``FILE.json``, each at once or not at all.
+
+    Args:
+        file: with or without the suffix.
+        builder, arguments: the function of ``nbflows.models`` that makes this flow, and its arguments.
+        details: whatever else the JSON should say: recipe, data, bits/dim, budget.
+
+    Returns:
+        The safetensors file.
+    """
+    from safetensors.torch import save
+
+    file = Path(file).with_suffix(".safetensors")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in flow.state_dict().items()}
+    _write(file, save(weights))
+    _write(file.with_suffix(".json"), json.dumps({"builder": builder, "arguments": arguments, **details}, indent=1).encode())
+    return file
+
+
+def load_flow(model: str | Path, device: str | torch.device = "cpu") -> Flow:
+    """Loads a flow in eval mode.
+
+    Args:
+        model: a name in ``saved_models/``, a .safetensors file, or the folder of a training run.
+        device: where its parameters go.
+
+    Raises:
+        FileNotFoundError: no such model; names those in ``saved_models/``.
+        ValueError: the files do not belong together.
+    """
+    weights, description = _find(model)
+    builders = {name: getattr(models, name) for name in models.__all__}
+    if description["builder"] not in builders:
+        raise ValueError(f"{model}: unknown builder {description['builder']!r}; known: {', '.join(sorted(builders))}")
+    arguments = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in description["arguments"].items()
+    }
+    flow = builders[description["builder"]](**arguments)
+    try:
+        flow.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{model}: the weights are not those of its builder: {error}") from error
+    return flow.to(device).eval()
+
+
+def describe(model: str | Path) -> dict:
+    """What the JSON beside a model says."""
+    return json.loads(_files(model)[1].read_text())
+
+
+def load_upstream(file: str | Path) -> Flow:
+    """A checkpoint of the UvA tutorial as its authors published it; see ``upstream.uva``."""
+    if not Path(file).exists():
+        raise FileNotFoundError(f"no checkpoint {file}")
+    # weights_only: a checkpoint is a pickle, and nothing in it may run.
+    content = torch.load(file, map_location="cpu", weights_only=True)
+    return upstream.uva(content["state_dict"]).eval()
+
+
+def _files(model: str | Path) -> tuple[Path, Path]:
+    path = Path(model)
+    if path.is_dir():
+        exported = path / "model.safetensors"
+        return (exported if exported.exists() else path / "best.ckpt"), path / "model.json"
+    if path.suffix != ".safetensors":
+        path = SAVED_MODELS / f"{model}.safetensors"
+    return path, path.with_suffix(".json")
+
+
+def _find(model: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
+    weights, description = _files(model)
+    for file in (weights, description):
+        if not file.exists():
+            known = ", ".join(sorted(p.stem for p in SAVED_MODELS.glob("*.safetensors"))) or "none"
+            raise FileNotFoundError(
+                f"{file} does not exist. A model is a name in {SAVED_MODELS.resolve()} ({known}), a .safetensors file "
+                "with its .json, or the folder of a training run"
+            )
+    if weights.suffix == ".ckpt":
+        state = torch.load(weights, map_location="cpu", weights_only=True)["state_dict"]
+        tensors = {name.removeprefix("flow."): tensor for name, tensor in state.items() if name.startswith("flow.")}
+    else:
+        from safetensors.torch import load_file
+
+        tensors = load_file(weights)
+    return tensors, json.loads(description.read_text())
+
+
+def _write(file: Path, content: bytes) -> None:
+    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(file)

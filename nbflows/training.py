@@ -1,0 +1,433 @@
+"""Trains a flow with Lightning: the loss, the schedule, averaged weights, checkpoints that survive a kill."""
+
+import contextlib
+import csv
+import json
+import logging
+import math
+import time
+import warnings
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar, WeightAveraging
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from nbflows import data as datasets
+from nbflows import metrics, pretrained
+from nbflows.data import Batches, ImageData
+from nbflows.flow import Flow
+from nbflows.recipes import Recipe
+
+SECONDS_BETWEEN_CHECKPOINTS = 30
+
+
+class NonFiniteError(RuntimeError):
+    """The loss or a gradient is no longer a number; the message says where it happened first."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What ``train`` returns.
+
+    Attributes:
+        flow: with the best averaged weights, in eval mode.
+        test: its bits/dim on the test images, in float32.
+        history: one dict per logged step, as in the CSV files.
+        out: folder with checkpoints, log, samples and the model.
+    """
+
+    flow: Flow
+    test: metrics.BitsPerDim
+    history: list[dict[str, float]]
+    out: Path
+
+
+class FlowModule(L.LightningModule):
+    """Maximum likelihood training of a flow: minimises mean bits/dim with Adam.
+
+    Args:
+        flow: the model.
+        recipe: learning rate, schedule and clipping.
+        steps_per_epoch: after which the learning rate decays.
+    """
+
+    def __init__(self, flow: Flow, recipe: Recipe, steps_per_epoch: int):
+        super().__init__()
+        self.flow = flow
+        self.recipe = recipe
+        self.steps_per_epoch = steps_per_epoch
+        self.validation_bits = MeanMetric()
+        self._random_state_to_restore = None
+
+    def training_step(self, images: Tensor, batch_index: int) -> Tensor:
+        random_state = _random_state()
+        loss = self.flow.bits_per_dim(images, chunk_size=len(images)).mean()
+        if not loss.isfinite():
+            _set_random_state(random_state)
+            raise NonFiniteError(
+                f"the loss is {loss.item()} at {self._where(batch_index)}. First in forward order: "
+                f"{first_non_finite(self.flow, images)}. {self._way_out()}"
+            )
+        self.log("bits_per_dim", loss, prog_bar=True)
+        return loss
+
+    def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
+        norm = nn.utils.clip_grad_norm_(self.parameters(), self.recipe.clip_norm)
+        if not norm.isfinite():
+            # Clipping by a norm that is not finite leaves nothing but such gradients: name those of a fresh look.
+            names = [name for name, p in self.flow.named_parameters() if not p.grad.isfinite().all()]
+            raise NonFiniteError(
+                f"the gradient's norm is {norm.item()} at {self._where(self.trainer.fit_loop.batch_idx)}, the loss is "
+                f"still finite; gradients of {', '.join(names[:5])}. {self._way_out()}"
+            )
+        self.log("gradient_norm", norm)
+
+    def validation_step(self, images: Tensor, batch_index: int) -> None:
+        # The same noise at every validation, so that epochs compare; training's own stream of noise goes on untouched.
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(batch_index * self.trainer.world_size + self.trainer.global_rank)
+            self.validation_bits.update(self.flow.bits_per_dim(images, chunk_size=len(images)))
+        self.log("validation_bits_per_dim", self.validation_bits, prog_bar=True, on_epoch=True)
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.Adam(self.flow.parameters(), lr=self.recipe.learning_rate)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _learning_rate_factor(self, step: int) -> float:
+        warmup = min(1.0, (step + 1) / max(1, self.recipe.warmup_steps))
+        return warmup * self.recipe.decay_per_epoch ** (step // self.steps_per_epoch)
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["random_state"] = _random_state()
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self._random_state_to_restore = checkpoint["random_state"]
+
+    def on_train_start(self) -> None:
+        # As late as possible: building the loaders and callbacks may draw numbers too.
+        if self._random_state_to_restore is not None:
+            _set_random_state(self._random_state_to_restore)
+            self._random_state_to_restore = None
+
+    def _where(self, batch_index: int) -> str:
+        return f"step {self.trainer.global_step} (epoch {self.trainer.current_epoch}, batch {batch_index})"
+
+    def _way_out(self) -> str:
+        savers = [callback for callback in self.trainer.callbacks if isinstance(callback, SaveLast)]
+        saved = next((saver.file for saver in savers if saver.file.exists()), None)
+        where = f"The last good checkpoint is {saved}: resume" if saved else "There is no checkpoint yet: start again"
+        return f"{where} with a lower learning rate (--lr), a longer warm-up or --precision 32-true"
+
+
+def first_non_finite(flow: Flow, images: Tensor) -> str:
+    """Runs a batch through the flow and names the first module that returned a value that is not finite."""
+    found = []
+
+    def look(name: str, module: nn.Module, inputs, outputs) -> None:
+        tensors = [t for t in (outputs if isinstance(outputs, tuple) else (outputs,)) if isinstance(t, Tensor)]
+        if not found and not all(t.isfinite().all() for t in tensors if t.is_floating_point()):
+            bad = [key for key, p in module.named_parameters() if not p.isfinite().all()]
+            why = f", whose {', '.join(bad)} are not finite" if bad else ""
+            found.append(f"{name} ({type(module).__name__}{why})")
+
+    hooks = [
+        module.register_forward_hook(lambda module, inputs, outputs, name=name: look(name, module, inputs, outputs))
+        for name, module in flow.named_modules()
+        if name
+    ]
+    try:
+        with torch.no_grad():
+            flow.log_prob(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found[0] if found else "no layer, in a second pass; the noise N(z; 0, I) of a latent that is too large"
+
+
+class ImageBatches(L.LightningDataModule):
+    """The batches of each rank."""
+
+    def __init__(self, data: ImageData, batch_size: int, seed: int):
+        super().__init__()
+        self.data, self.batch_size, self.seed = data, batch_size, seed
+
+    def _ranks(self) -> dict[str, int]:
+        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+
+    def train_dataloader(self) -> Batches:
+        return Batches(self.data.train, self.batch_size, shuffle=True, seed=self.seed, **self._ranks())
+
+    def val_dataloader(self) -> Batches:
+        return Batches(self.data.validation, max(self.batch_size, 128), **self._ranks())
+
+
+class AveragedWeights(WeightAveraging):
+    """Exponential moving average of the weights: validated, and saved as the model.
+
+    average += (1 - d) (weights - average)  with  d = min(decay, (1 + n) / (10 + n))  at step n: a short memory at the
+    start, when the weights are still far from where they will be.
+    """
+
+    def __init__(self, decay: float):
+        def update(averages, weights, n):
+            d = min(decay, (1 + int(n)) / (10 + int(n)))
+            torch._foreach_lerp_(averages, weights, 1 - d)
+
+        super().__init__(use_buffers=False, multi_avg_fn=update)
+
+
+class StopAfter(Callback):
+    """Ends the training after so many steps in all, or so many minutes in this process; a last validation follows."""
+
+    def __init__(self, steps: int, minutes: float | None):
+        self.steps, self.minutes = steps, math.inf if minutes is None else minutes
+
+    def on_train_start(self, trainer, module) -> None:
+        self.started_at = time.monotonic()
+        if trainer.global_step >= self.steps:
+            raise ValueError(
+                f"the run is at step {trainer.global_step} already, and it was asked to end at {self.steps}; "
+                "nothing to train, give more --max-steps or epochs"
+            )
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
+        over = trainer.global_step >= self.steps or time.monotonic() - self.started_at > 60 * self.minutes
+        trainer.should_stop = trainer.should_stop or trainer.strategy.broadcast(over)
+
+
+class SaveLast(Callback):
+    """Keeps ``last.ckpt`` at most half a minute old, and writes it when training stops; each time at once or not at all."""
+
+    def __init__(self, file: Path):
+        self.file = file
+        self.saved_at = time.monotonic()
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
+        due = trainer.should_stop or time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS
+        if trainer.strategy.broadcast(due):
+            trainer.save_checkpoint(self.file)
+            self.saved_at = time.monotonic()
+
+
+class SampleImages(Callback):
+    """A PNG of 64 samples at every validation, drawn from the averaged weights with the same noise each time."""
+
+    def __init__(self, folder: Path, num_levels: int):
+        self.folder, self.num_levels = folder, num_levels
+
+    def on_validation_epoch_end(self, trainer, module) -> None:
+        if trainer.is_global_zero:
+            generator = torch.Generator(module.device).manual_seed(0)
+            samples = module.flow.sample(64, generator=generator)
+            save_images(samples, self.folder / f"step_{trainer.global_step:07d}.png", self.num_levels)
+
+
+def save_images(images: Tensor, file: str | Path, num_levels: int, columns: int = 8) -> None:
+    """Writes uint8 images as one PNG; small ones are enlarged."""
+    from torchvision.utils import save_image
+
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    scale = max(1, 32 // images.shape[-1])
+    enlarged = (images.float() / (num_levels - 1)).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    save_image(enlarged, file, nrow=columns)
+
+
+def train(
+    recipe: Recipe,
+    data: ImageData | None = None,
+    out: str | Path = "runs/latest",
+    resume: bool = False,
+    max_minutes: float | None = None,
+    max_steps: int | None = None,
+    precision: str = "auto",
+    device: str = "auto",
+    devices: int = 1,
+    num_nodes: int = 1,
+    progress: bool = True,
+    flow: Flow | None = None,
+) -> TrainingResult:
+    """Trains a recipe's model and keeps everything in one folder.
+
+    ``out`` gets ``last.ckpt`` (to resume), ``best.ckpt`` (lowest validation bits/dim), ``log/`` (CSV), ``samples/`` (PNG),
+    ``training_curve.png``, and the best model as ``model.safetensors`` and ``model.json``.
+
+    Args:
+        recipe: see ``nbflows.recipes``; change a setting with ``dataclasses.replace``.
+        data: default: the recipe's.
+        out: folder of this run.
+        resume: go on from ``out``/last.ckpt, with optimiser, averaged weights, schedule and random state.
+        max_minutes, max_steps: end earlier than the recipe says.
+        precision: of the conditioner networks, as Lightning names it: "32-true", "bf16-mixed", ...; "auto" takes the faster
+            of these two, measured at the start. Coordinates and log-determinants stay in float32.
+        device: "cpu", "cuda", "mps" or "auto".
+        devices, num_nodes: how many of them.
+        progress: show progress bars.
+        flow: a model of your own, instead of the recipe's; then only its checkpoints are saved.
+
+    Raises:
+        FileExistsError: ``out`` holds a run already and ``resume`` is off.
+        FileNotFoundError: there is nothing to resume.
+        NonFiniteError: the loss or a gradient is not finite.
+    """
+    out = Path(out)
+    last, best = out / "last.ckpt", out / "best.ckpt"
+    if resume and not last.exists():
+        raise FileNotFoundError(f"nothing to resume: {last} does not exist; start without --resume")
+    if not resume and (last.exists() or best.exists()):
+        raise FileExistsError(f"{out} holds a run already: go on with --resume, or choose another folder with --out")
+    started = time.monotonic()
+    L.seed_everything(recipe.seed, verbose=False)
+    data = datasets.load(recipe.data) if data is None else data
+    batches = ImageBatches(data, recipe.batch_size, recipe.seed)
+    steps_per_epoch = len(Batches(data.train, recipe.batch_size, shuffle=True))
+    own_model = flow is not None
+    module = FlowModule(flow if own_model else recipe.build(data), recipe, steps_per_epoch)
+    total_steps = recipe.epochs * steps_per_epoch
+    checkpoint = ModelCheckpoint(
+        out, filename="best", monitor="validation_bits_per_dim", mode="min", enable_version_counter=False
+    )
+    callbacks = [
+        # Before the averaged weights are swapped out again, and with the decision to stop made before it is saved.
+        SampleImages(out / "samples", data.num_levels),
+        AveragedWeights(recipe.ema_decay),
+        StopAfter(total_steps if max_steps is None else min(max_steps, total_steps), max_minutes),
+        SaveLast(last),
+        checkpoint,
+    ]
+    with quiet():
+        trainer = L.Trainer(
+            accelerator={"cuda": "gpu"}.get(device, device),
+            devices=devices,
+            num_nodes=num_nodes,
+            precision=faster_precision(device) if precision == "auto" else precision,
+            max_epochs=-1,
+            check_val_every_n_epoch=recipe.validate_every,
+            num_sanity_val_steps=0,
+            callbacks=[*callbacks, TQDMProgressBar(leave=True)] if progress else callbacks,
+            logger=_loggers(out),
+            log_every_n_steps=min(10, steps_per_epoch),
+            enable_model_summary=False,
+            enable_progress_bar=progress,
+            default_root_dir=out,
+        )
+        trainer.fit(module, batches, ckpt_path=last if resume else None, weights_only=True)
+    seconds = time.monotonic() - started
+    state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
+    flow = module.flow.to(trainer.strategy.root_device)
+    flow.load_state_dict({name.removeprefix("flow."): tensor for name, tensor in state.items()})
+    test = metrics.evaluate(flow, data.test, progress=progress)
+    history = read_log(out)
+    if trainer.is_global_zero:
+        _save_curve(history, out)
+        if not own_model:
+            details = {
+                "recipe": asdict(recipe),
+                "data": data.variant,
+                "steps": trainer.global_step,
+                "seconds": round(seconds),
+                "hardware": _hardware(trainer),
+                "precision": trainer.precision,
+                "validation_bits_per_dim": checkpoint.best_model_score.item(),
+                "test_bits_per_dim": asdict(test),
+            }
+            _save_model(flow, out, recipe, data, details)
+    return TrainingResult(flow.eval(), test, history, out)
+
+
+
+
+def faster_precision(device: str = "auto") -> str:
+    """ "bf16-mixed" where a convolution in bfloat16 is faster than in float32, measured in a tenth of a second."""
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
+    if device == "mps" or (device == "auto" and torch.backends.mps.is_available()):
+        return "32-true"
+    conv = nn.Conv2d(64, 32, 3, padding=1).to(memory_format=torch.channels_last)
+    images = torch.zeros(32, 64, 28, 28).contiguous(memory_format=torch.channels_last)
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        conv, images = conv.to(dtype), images.to(dtype)
+        times = []
+        for _ in range(4):
+            start = time.perf_counter()
+            conv(images).sum().backward()
+            times.append(time.perf_counter() - start)
+        seconds[dtype] = min(times)
+    return "bf16-mixed" if seconds[torch.bfloat16] < 0.7 * seconds[torch.float32] else "32-true"
+
+
+def read_log(out: str | Path) -> list[dict[str, float]]:
+    """All logged steps of a run, resumed parts included, in order."""
+    rows = []
+    for file in sorted((Path(out) / "log").glob("version_*/metrics.csv"), key=lambda f: int(f.parent.name[8:])):
+        with open(file, newline="") as stream:
+            rows += [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(stream)]
+    return rows
+
+
+@contextlib.contextmanager
+def quiet():
+    """Silences Lightning's tips and its advice about data loaders; everything else still warns."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _loggers(out: Path) -> list:
+    loggers = [CSVLogger(out, name="log")]
+    return [*loggers, TensorBoardLogger(out, name="tensorboard")] if find_spec("tensorboard") else loggers
+
+
+def _random_state() -> dict[str, object]:
+    return {
+        "cpu": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def _set_random_state(state: dict) -> None:
+    torch.set_rng_state(state["cpu"].cpu())
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+
+
+def _hardware(trainer) -> str:
+    device = trainer.strategy.root_device
+    if device.type == "cuda":
+        return f"{trainer.world_size} x {torch.cuda.get_device_name(device)}"
+    return f"{torch.get_num_threads()} CPU cores" if device.type == "cpu" else str(device)
+
+
+def _save_model(flow: Flow, out: Path, recipe: Recipe, data: ImageData, details: dict) -> None:
+    arguments = recipe.model_arguments(data)
+    if find_spec("safetensors"):
+        pretrained.save_flow(flow, out / "model", recipe.builder, arguments, **details)
+    else:
+        # load_flow then reads the weights from best.ckpt, beside this file.
+        (out / "model.json").write_text(json.dumps({"builder": recipe.builder, "arguments": arguments, **details}, indent=1))
+        print("safetensors is not installed: the model stays in best.ckpt, which load_flow reads as well")
+
+
+def _save_curve(history: list[dict[str, float]], out: Path) -> None:
+    if not find_spec("matplotlib"):
+        print("matplotlib is not installed: no training_curve.png; the figures are in log/")
+        return
+    from nbflows import plotting
+
+    figure = plotting.training_curve(history)
+    figure.savefig(out / "training_curve.png", dpi=120)
+    plotting.close(figure)
