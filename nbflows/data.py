@@ -71,7 +71,9 @@ def load(name: str | Path, image_size: int | None = None, root: str | Path = "da
         return _load_folder(path, image_size, Path(root) / "cache")
     if path.is_file() and path.suffix in (".npy", ".npz"):
         return _load_arrays(path)
-    raise ValueError(f"no data set or path {str(name)!r}; data sets: {', '.join(names())}; or a folder, .npy or .npz file")
+    raise ValueError(
+        f"no data set or path {str(name)!r}; data sets: {', '.join(names())}; or a folder, .npy or .npz file"
+    )
 
 
 def names() -> list[str]:
@@ -304,7 +306,9 @@ def _decode_splits(folder: Path, files: list[Path], image_size: int | None) -> d
     sizes = {image.shape[:2] for image in everything}
     if len(sizes) > 1:
         some = ", ".join(f"{w}x{h}" for h, w in sorted(sizes)[:4])
-        raise ValueError(f"the images below {folder} have {len(sizes)} sizes ({some} ...); give an image size (--image-size)")
+        raise ValueError(
+            f"the images below {folder} have {len(sizes)} sizes ({some} ...); give an image size (--image-size)"
+        )
     # Grey only if all are grey.
     if any(image.ndim == 3 for image in everything):
         images = {
@@ -349,20 +353,22 @@ def _load_arrays(file: Path) -> ImageData:
     """A .npy array, or a .npz with one array or with arrays named after the splits."""
     loaded = np.load(file, allow_pickle=False)
     arrays = {"train": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-    parts = {
-        split: arrays[name] for split, folder_names in SPLITS.items() for name in folder_names if name in arrays
-    }
+    parts = {split: arrays[name] for split, folder_names in SPLITS.items() for name in folder_names if name in arrays}
     if "train" not in parts:
         images = [array for array in arrays.values() if array.ndim >= 3]
         if len(images) != 1:
             raise ValueError(f"{file}: expected one array of images or one named 'train', got {sorted(arrays)}")
         parts = {"train": images[0]}
-    return _complete(file.stem, f"arrays of {file.name}", {name: _as_images(array, file) for name, array in parts.items()})
+    return _complete(
+        file.stem, f"arrays of {file.name}", {name: _as_images(array, file) for name, array in parts.items()}
+    )
 
 
 def _as_images(array: np.ndarray, file: Path) -> Tensor:
     if array.dtype != np.uint8 or array.ndim not in (3, 4):
-        raise ValueError(f"{file}: expected uint8 images (N, H, W), (N, H, W, C) or (N, C, H, W), got {array.dtype} {array.shape}")
+        raise ValueError(
+            f"{file}: expected uint8 images (N, H, W), (N, H, W, C) or (N, C, H, W), got {array.dtype} {array.shape}"
+        )
     if array.ndim == 4 and array.shape[1] in (1, 3) and array.shape[3] not in (1, 3):
         return torch.from_numpy(np.ascontiguousarray(array))
     if array.ndim == 4 and array.shape[3] not in (1, 3):

@@ -29,7 +29,10 @@ def save_flow(flow: Flow, file: str | Path, builder: str, arguments: dict, **det
     file.parent.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in flow.state_dict().items()}
     _write(file, save(weights))
-    _write(file.with_suffix(".json"), json.dumps({"builder": builder, "arguments": arguments, **details}, indent=1).encode())
+    _write(
+        file.with_suffix(".json"),
+        json.dumps({"builder": builder, "arguments": arguments, **details}, indent=1).encode(),
+    )
     return file
 
 

@@ -342,8 +342,6 @@ def train(
     return TrainingResult(flow.eval(), test, history, out)
 
 
-
-
 def faster_precision(device: str = "auto") -> str:
     """ "bf16-mixed" where a convolution in bfloat16 is faster than in float32, measured in a tenth of a second."""
     if device in ("auto", "cuda") and torch.cuda.is_available():
@@ -418,7 +416,9 @@ def _save_model(flow: Flow, out: Path, recipe: Recipe, data: ImageData, details:
         pretrained.save_flow(flow, out / "model", recipe.builder, arguments, **details)
     else:
         # load_flow then reads the weights from best.ckpt, beside this file.
-        (out / "model.json").write_text(json.dumps({"builder": recipe.builder, "arguments": arguments, **details}, indent=1))
+        (out / "model.json").write_text(
+            json.dumps({"builder": recipe.builder, "arguments": arguments, **details}, indent=1)
+        )
         print("safetensors is not installed: the model stays in best.ckpt, which load_flow reads as well")
 
 

@@ -74,22 +74,38 @@ def multiscale(
 
 def digits_simple(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17) -> Flow:
     """``simple`` for the 8x8 digits of scikit-learn; the sizes are ours."""
-    return simple(shape, num_levels, num_couplings=8, hidden_channels=24, num_blocks=2)
+    return simple(shape, num_levels, num_couplings=8, hidden_channels=24, num_blocks=1)
 
 
 def digits_variational(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17) -> Flow:
     """``variational`` for the 8x8 digits of scikit-learn; the sizes are ours."""
-    return variational(shape, num_levels, num_couplings=8, hidden_channels=24, num_blocks=2, noise_channels=12)
+    return variational(
+        shape,
+        num_levels,
+        num_couplings=8,
+        hidden_channels=24,
+        num_blocks=1,
+        num_noise_couplings=2,
+        noise_channels=12,
+    )
 
 
 def digits_multiscale(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17) -> Flow:
     """``multiscale`` for the 8x8 digits of scikit-learn; the sizes are ours."""
     return multiscale(
-        shape, num_levels, num_couplings=(2, 4, 4), hidden_channels=(24, 32, 48), num_blocks=2, noise_channels=12
+        shape,
+        num_levels,
+        num_couplings=(2, 4, 4),
+        hidden_channels=(24, 32, 32),
+        num_blocks=1,
+        num_noise_couplings=2,
+        noise_channels=12,
     )
 
 
-def _checkerboard_couplings(shape, num_couplings: int, hidden_channels: int, num_blocks: int, context_channels: int = 0):
+def _checkerboard_couplings(
+    shape, num_couplings: int, hidden_channels: int, num_blocks: int, context_channels: int = 0
+):
     """Couplings that keep one colour of a checkerboard, then the other."""
     c, h, w = shape
     return [

@@ -1,0 +1,211 @@
+"""The command line: nbflows train | evaluate | sample | list."""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from nbflows import __version__, data, metrics, pretrained, recipes
+
+EXAMPLES = """examples:
+  nbflows list                                               what there is to train, and which models are here
+  nbflows train digits-multiscale --max-minutes 1            a first flow, no download
+  nbflows train mnist-multiscale --device cuda               the tutorial's best flow, at full length
+  nbflows train photo-patches-multiscale --data MY_PICTURES --image-size 32
+  nbflows train mnist-multiscale --resume                    go on after an interruption
+  nbflows evaluate runs/digits-multiscale --num-draws 8
+  nbflows sample runs/digits-multiscale samples.png --temperature 0.8
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns the exit status."""
+    options, unknown = _parser().parse_known_args(arguments)
+    if unknown:
+        # argparse itself would show the usage of nbflows here, not that of the command.
+        options.parser.error(f"unknown: {' '.join(unknown)}. The options are listed above; --help explains them")
+    try:
+        return options.command(options) or 0
+    except (ValueError, OSError, RuntimeError) as error:
+        # An explained error, not a stack trace: the message has the numbers and the way out.
+        if options.traceback:
+            raise
+        print(f"nbflows: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="nbflows",
+        description="Trains, scores and samples normalizing flows for images.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"nbflows {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_sample(commands)
+    _command(commands, "list", _list, "the recipes, and the models in saved_models/")
+    return parser
+
+
+def _command(commands, name: str, function, summary: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    parser.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
+    parser.set_defaults(command=function, parser=parser)
+    return parser
+
+
+def _add_data(parser: argparse.ArgumentParser, default: str) -> None:
+    parser.add_argument(
+        "--data",
+        metavar="NAME|PATH",
+        help=f"{', '.join(data.names())}; or a folder of images, a .npy or .npz file ({default})",
+    )
+    parser.add_argument("--image-size", type=int, metavar="N", help="resize and crop a folder's images to N x N")
+
+
+def _add_train(commands) -> None:
+    parser = _command(commands, "train", _train, "train a recipe's model; everything goes to one folder")
+    parser.add_argument("recipe", help=f"one of: {', '.join(recipes.RECIPES)}")
+    _add_data(parser, "default: the recipe's")
+    parser.add_argument("--out", metavar="FOLDER", help="folder of the run (default: runs/RECIPE)")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in that folder")
+    parser.add_argument("--max-minutes", type=float, metavar="M", help="stop after M minutes, validate and save")
+    parser.add_argument("--max-steps", type=int, metavar="N", help="stop at training step N, validate and save")
+    parser.add_argument("--epochs", type=int, metavar="N", help="passes over the data (default: the recipe's)")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="over all devices (default: the recipe's)")
+    parser.add_argument("--lr", type=float, metavar="R", help="learning rate (default: the recipe's)")
+    parser.add_argument("--seed", type=int, metavar="N", help="of weights, order and noise (default: the recipe's)")
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        choices=["auto", "32-true", "bf16-mixed", "64-true"],
+        help="of the conditioner networks; coordinates stay in float32. auto (default): the faster of the next two",
+    )
+    parser.add_argument(
+        "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to train (default: auto)"
+    )
+    parser.add_argument(
+        "--devices", type=int, default=1, metavar="N", help="how many devices on each machine (default: 1)"
+    )
+    parser.add_argument("--num-nodes", type=int, default=1, metavar="N", help="how many machines (default: 1)")
+    parser.add_argument("--no-progress", action="store_true", help="no progress bars")
+
+
+def _train(options) -> None:
+    # Lightning takes seconds to import: not for --help.
+    from nbflows import training
+
+    recipe = recipes.get(options.recipe)
+    changes = {
+        "epochs": options.epochs,
+        "batch_size": options.batch_size,
+        "learning_rate": options.lr,
+        "seed": options.seed,
+    }
+    recipe = replace(recipe, **{name: value for name, value in changes.items() if value is not None})
+    out = Path(options.out or f"runs/{options.recipe}")
+    result = training.train(
+        recipe,
+        data.load(options.data or recipe.data, options.image_size),
+        out=out,
+        resume=options.resume,
+        max_minutes=options.max_minutes,
+        max_steps=options.max_steps,
+        precision=options.precision,
+        device=options.device,
+        devices=options.devices,
+        num_nodes=options.num_nodes,
+        progress=not options.no_progress,
+    )
+    print(f"test: {result.test}\nthe model, its samples and the training curve: {out}")
+
+
+def _add_evaluate(commands) -> None:
+    parser = _command(commands, "evaluate", _evaluate, "bits/dim of a model on the test images")
+    parser.add_argument("model", help="a name in saved_models/, a .safetensors file, or the folder of a run")
+    parser.add_argument("--upstream", action="store_true", help="MODEL is a checkpoint of the UvA tutorial's authors")
+    _add_data(parser, "default: the data it was trained on")
+    parser.add_argument(
+        "--num-draws", type=int, default=1, metavar="M", help="draws of dequantization noise per image (default: 1)"
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N test images")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda or mps")
+
+
+def _evaluate(options) -> None:
+    if options.upstream:
+        flow, trained_on = pretrained.load_upstream(options.model).to(options.device), "mnist"
+    else:
+        flow = pretrained.load_flow(options.model, options.device)
+        trained_on = pretrained.describe(options.model).get("recipe", {}).get("data")
+    if not (options.data or trained_on):
+        raise ValueError("the model does not say what it was trained on: name the data with --data")
+    images = data.load(options.data or trained_on, options.image_size)
+    chosen = images.test[: options.limit]
+    result = metrics.evaluate(flow, chosen, options.num_draws, progress=True, seed=options.seed)
+    print(f"{images.variant}, first {len(chosen)} of {len(images.test)} test images: {result}")
+
+
+def _add_sample(commands) -> None:
+    parser = _command(commands, "sample", _sample, "draw images from a model into a PNG")
+    parser.add_argument("model", help="a name in saved_models/, a .safetensors file, or the folder of a run")
+    parser.add_argument("png", nargs="?", default="samples.png", help="where to (default: samples.png)")
+    parser.add_argument("--upstream", action="store_true", help="MODEL is a checkpoint of the UvA tutorial's authors")
+    parser.add_argument("--num-samples", type=int, default=64, metavar="N", help="how many (default: 64)")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        metavar="T",
+        help="scales the noise; one, or one per level (default: 1)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda or mps")
+
+
+def _sample(options) -> None:
+    from nbflows.training import save_images
+
+    if options.upstream:
+        flow = pretrained.load_upstream(options.model).to(options.device)
+    else:
+        flow = pretrained.load_flow(options.model, options.device)
+    temperature = options.temperature[0] if len(options.temperature) == 1 else options.temperature
+    generator = torch.Generator(options.device).manual_seed(options.seed)
+    samples = flow.sample(options.num_samples, temperature=temperature, generator=generator)
+    save_images(samples, options.png, num_levels=flow.bijection[0].num_levels)
+    print(f"{options.num_samples} samples at temperature {temperature}, seed {options.seed}: {options.png}")
+
+
+def _list(options) -> None:
+    rows = [(name, recipe.data, recipe.description) for name, recipe in recipes.RECIPES.items()]
+    print("recipes, for nbflows train:\n")
+    _print_table(rows, ["recipe", "data", "what it is"])
+    rows = []
+    for file in sorted(pretrained.SAVED_MODELS.glob("*.safetensors")):
+        details = pretrained.describe(file)
+        test = metrics.BitsPerDim(**details["test_bits_per_dim"])
+        rows.append((file.stem, str(test), details["data"]))
+    print(f"\nmodels in {pretrained.SAVED_MODELS}/, for nbflows evaluate and sample:\n")
+    _print_table(rows or [("none", "", "")], ["model", "test", "data"])
+
+
+def _print_table(rows: list[tuple], headers: list[str]) -> None:
+    try:
+        from tabulate import tabulate
+    except ImportError:
+        # On a machine that only trains.
+        print("\n".join("\t".join(row) for row in [headers, *rows]))
+    else:
+        print(tabulate(rows, headers))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
