@@ -92,7 +92,7 @@ def check_bijection(
     _require(
         log_det_error <= allowed,
         f"{name}: log_det differs from the Jacobian's log-determinant by {log_det_error:.2e} nats, "
-        f"more than {allowed:.0e}: returned {log_det[0].item():.5f}, autograd says {exact[0].item():.5f} (first example)",
+        f"more than {allowed:.0e}: returned {log_det[0].item():.5f}, autograd {exact[0].item():.5f} (first example)",
     )
     return BijectionReport(round_trip_error, log_det_error)
 

@@ -71,9 +71,7 @@ def load(name: str | Path, image_size: int | None = None, root: str | Path = "da
         return _load_folder(path, image_size, Path(root) / "cache")
     if path.is_file() and path.suffix in (".npy", ".npz"):
         return _load_arrays(path)
-    raise ValueError(
-        f"no data set or path {str(name)!r}; data sets: {', '.join(names())}; or a folder, .npy or .npz file"
-    )
+    raise ValueError(f"no data set or path {str(name)!r}; known: {', '.join(names())}; or a folder, .npy or .npz")
 
 
 def names() -> list[str]:
@@ -223,8 +221,8 @@ def _torchvision(dataset: type, root: Path, title: str, addresses: list[str], fi
             return dataset(root, train=True, download=True), dataset(root, train=False, download=True)
     except (OSError, RuntimeError) as error:
         raise FileNotFoundError(
-            f"{title} is not below {root.resolve()} and could not be downloaded from {' or '.join(addresses)} ({error}). "
-            f"Put {file} there, or run on a machine with internet: python -c "
+            f"{title} is not below {root.resolve()} and could not be downloaded from {' or '.join(addresses)} "
+            f"({error}). Put {file} there, or run on a machine with internet: python -c "
             f"\"from torchvision.datasets import {dataset.__name__}; {dataset.__name__}('{root}', download=True)\""
         ) from error
 
@@ -235,9 +233,9 @@ def _imagenet(size: int, root: Path) -> ImageData:
     test = sorted(folder.rglob("val_data.npz"))
     if not batches or not test:
         raise FileNotFoundError(
-            f"no train_data_batch_*.npz and val_data.npz below {folder.resolve()}. Downsampled ImageNet {size}x{size} needs "
-            f"a login at https://image-net.org/download-images; then: unzip Imagenet{size}_train*_npz.zip -d {folder} && "
-            f"unzip Imagenet{size}_val_npz.zip -d {folder}"
+            f"no train_data_batch_*.npz and val_data.npz below {folder.resolve()}. Downsampled ImageNet {size}x{size} "
+            f"needs a login at https://image-net.org/download-images; then: "
+            f"unzip Imagenet{size}_train*_npz.zip -d {folder} && unzip Imagenet{size}_val_npz.zip -d {folder}"
         )
     train = torch.cat([_imagenet_batch(file, size) for file in tqdm(batches, desc=f"ImageNet {size}x{size}")])
     train, validation = _split(train, (len(train) - len(train) // 100, len(train) // 100))
@@ -306,9 +304,7 @@ def _decode_splits(folder: Path, files: list[Path], image_size: int | None) -> d
     sizes = {image.shape[:2] for image in everything}
     if len(sizes) > 1:
         some = ", ".join(f"{w}x{h}" for h, w in sorted(sizes)[:4])
-        raise ValueError(
-            f"the images below {folder} have {len(sizes)} sizes ({some} ...); give an image size (--image-size)"
-        )
+        raise ValueError(f"the images below {folder} have {len(sizes)} sizes ({some} ...); give --image-size")
     # Grey only if all are grey.
     if any(image.ndim == 3 for image in everything):
         images = {
@@ -367,7 +363,7 @@ def _load_arrays(file: Path) -> ImageData:
 def _as_images(array: np.ndarray, file: Path) -> Tensor:
     if array.dtype != np.uint8 or array.ndim not in (3, 4):
         raise ValueError(
-            f"{file}: expected uint8 images (N, H, W), (N, H, W, C) or (N, C, H, W), got {array.dtype} {array.shape}"
+            f"{file}: expected uint8 (N, H, W), (N, H, W, C) or (N, C, H, W), got {array.dtype} {array.shape}"
         )
     if array.ndim == 4 and array.shape[1] in (1, 3) and array.shape[3] not in (1, 3):
         return torch.from_numpy(np.ascontiguousarray(array))

@@ -64,7 +64,7 @@ class Flow(nn.Module):
         """-log2 p(x) / D with D dimensions, ``(B,)``; lower is better, 8 is a uniform guess for 8-bit images.
 
         With M = ``num_draws`` > 1, p(x) is the mean over M draws of the dequantization noise: the importance-weighted
-        bound, which tightens as M grows (Burda et al., 2016, arXiv:1509.00519). Figures with different M do not compare.
+        bound, which tightens as M grows (Burda et al., 2016, arXiv:1509.00519). Different M do not compare.
 
         Args:
             num_draws: M.
@@ -92,7 +92,7 @@ class Flow(nn.Module):
 
         Args:
             context: one row per sample, or one row for all of them.
-            temperature: scales the noise: one number, or one per level (finest first). Below 1 the samples are more typical.
+            temperature: scales the noise: one number, or one per level (finest first). Below 1: more typical samples.
             generator: of the noise, on the device of the flow; default torch's global one.
         """
         z = torch.randn(

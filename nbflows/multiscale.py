@@ -17,7 +17,7 @@ class Multiscale(Bijection):
     Args:
         levels: one bijection per level, finest first. All get the outer context.
         shape: ``(C, H, W)`` of the input, checked against every level here.
-        priors: one bijection per level that keeps its shape, from latent to standard normal noise. Default: ``Identity``.
+        priors: one bijection per level that keeps its shape, latent to standard normal noise. Default: ``Identity``.
         keep: which half of the channels goes on to the next level, "first" or "second".
 
     Shapes: x ``(B, C, H, W)``, z ``(B, D)`` with D the number of elements of x.

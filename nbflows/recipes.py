@@ -50,8 +50,8 @@ class Recipe:
         return getattr(models, self.builder)(**self.model_arguments(data))
 
 
-# The schedule of the UvA tutorial: Adam 1e-3, decay 0.99, 200 epochs, batch 128, clipping at 1, validation every 5 epochs.
-# Ours are the warm-up and the averaged weights.
+# The schedule of the UvA tutorial: Adam 1e-3, decay 0.99, 200 epochs, batch 128, clipping at 1, validation every 5
+# epochs. Ours are the warm-up and the averaged weights.
 RECIPES = {
     "digits-simple": Recipe(
         "checkerboard couplings on 8x8 digits", "digits", "digits_simple", decay_per_epoch=0.997, epochs=600

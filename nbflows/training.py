@@ -204,7 +204,7 @@ class StopAfter(Callback):
 
 
 class SaveLast(Callback):
-    """Keeps ``last.ckpt`` at most half a minute old, and writes it when training stops; each time at once or not at all."""
+    """Keeps ``last.ckpt`` at most half a minute old, and writes it when training stops; at once or not at all."""
 
     def __init__(self, file: Path):
         self.file = file
@@ -256,8 +256,8 @@ def train(
 ) -> TrainingResult:
     """Trains a recipe's model and keeps everything in one folder.
 
-    ``out`` gets ``last.ckpt`` (to resume), ``best.ckpt`` (lowest validation bits/dim), ``log/`` (CSV), ``samples/`` (PNG),
-    ``training_curve.png``, and the best model as ``model.safetensors`` and ``model.json``.
+    ``out`` gets ``last.ckpt`` (to resume), ``best.ckpt`` (lowest validation bits/dim), ``log/`` (CSV), ``samples/``
+    (PNG), ``training_curve.png``, and the best model as ``model.safetensors`` and ``model.json``.
 
     Args:
         recipe: see ``nbflows.recipes``; change a setting with ``dataclasses.replace``.
@@ -265,8 +265,8 @@ def train(
         out: folder of this run.
         resume: go on from ``out``/last.ckpt, with optimiser, averaged weights, schedule and random state.
         max_minutes, max_steps: end earlier than the recipe says.
-        precision: of the conditioner networks, as Lightning names it: "32-true", "bf16-mixed", ...; "auto" takes the faster
-            of these two, measured at the start. Coordinates and log-determinants stay in float32.
+        precision: of the conditioner networks, as Lightning names it: "32-true", "bf16-mixed", ...; "auto" takes the
+            faster of these two, measured at the start. Coordinates and log-determinants stay in float32.
         device: "cpu", "cuda", "mps" or "auto".
         devices, num_nodes: how many of them.
         progress: show progress bars.

@@ -14,7 +14,7 @@ def uva(state_dict: dict[str, Tensor]) -> Flow:
     The kind and every size are read off the tensors.
 
     Args:
-        state_dict: of the tutorial's ``ImageFlow``, masks included. In the published files it stands under "state_dict".
+        state_dict: of the tutorial's ``ImageFlow``, masks included; "state_dict" in the published files.
 
     Raises:
         ValueError: naming the keys that are missing or unexpected, or the mask that differs from the tutorial's.

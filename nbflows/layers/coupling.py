@@ -15,8 +15,8 @@ class AffineCoupling(Bijection):
     Args:
         net: maps what is kept, and the context, to the shift t, then the raw log-scale, joined along channels. With
             halves: C/2 channels to C; with a mask: C to 2C.
-        keep: "first" or "second": that half of the channels is kept. Or a mask, bool ``(C or 1, H, W)``, True where x is
-            kept: the net sees zeros elsewhere.
+        keep: "first" or "second": that half of the channels is kept. Or a mask, bool ``(C or 1, H, W)``, True where x
+            is kept: the net sees zeros elsewhere.
         bound: elementwise map from the raw log-scale to s.
         shift_first: shift before scaling, as in Glow and the UvA tutorial; after it, as in Real NVP.
 

@@ -1,7 +1,7 @@
 """The three image flows of the UvA Deep Learning Tutorial 11, at their published sizes and sized for 8x8 digits.
 
-Source: P. Lippe, "Normalizing flows for image modeling", UvA Deep Learning Tutorial 11, 2021. Published test bits/dim on
-MNIST, importance-weighted with 8 draws: simple 1.078, variational 1.043, multiscale 1.020.
+Source: P. Lippe, "Normalizing flows for image modeling", UvA Deep Learning Tutorial 11, 2021. Published test bits/dim
+on MNIST, importance-weighted with 8 draws: simple 1.078, variational 1.043, multiscale 1.020.
 """
 
 from nbflows.bijection import Bijection, Sequential
@@ -55,7 +55,7 @@ def multiscale(
     Args:
         num_couplings, hidden_channels: at full resolution, at half, at a quarter of it.
     """
-    c, h, w = shape
+    c = shape[0]
     full, half, quarter = num_couplings
     dequantize = _variational_dequantize(shape, num_levels, num_noise_couplings, noise_channels, num_blocks)
     levels = [
@@ -119,7 +119,7 @@ def _checkerboard_couplings(
     ]
 
 
-def _channel_couplings(channels: int, num_couplings: int, hidden_channels: int, num_blocks: int):
+def _channel_couplings(channels, num_couplings, hidden_channels, num_blocks) -> list[Bijection]:
     """Couplings that keep one half of the channels, then the other."""
     return [
         AffineCoupling(
@@ -132,6 +132,6 @@ def _channel_couplings(channels: int, num_couplings: int, hidden_channels: int, 
     ]
 
 
-def _variational_dequantize(shape, num_levels, num_couplings: int, hidden_channels: int, num_blocks: int) -> Bijection:
+def _variational_dequantize(shape, num_levels, num_couplings, hidden_channels, num_blocks) -> Bijection:
     couplings = _checkerboard_couplings(shape, num_couplings, hidden_channels, num_blocks, context_channels=shape[0])
     return VariationalDequantize(Sequential(*couplings), num_levels)

@@ -78,8 +78,8 @@ def concat_elu(x: Tensor) -> Tensor:
     return _ConcatELU.apply(x)
 
 
-# The two functions below have gradients written by hand. With the plain formulas a training step spends most of its time
-# not in convolutions but in passes over memory around them; here one exponential serves both halves, nothing is
+# The two functions below have gradients written by hand. With the plain formulas a training step spends most of its
+# time not in convolutions but in passes over memory around them; here one exponential serves both halves, nothing is
 # concatenated, and gradients come from results that are kept anyway.
 
 

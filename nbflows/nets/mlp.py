@@ -1,5 +1,7 @@
 """A small fully connected conditioner, for vectors."""
 
+from itertools import pairwise
+
 from torch import nn
 
 from nbflows.nets.context import join_context
@@ -27,9 +29,7 @@ class MLP(nn.Module):
         super().__init__()
         self.context_features = context_features
         widths = [in_features + context_features] + [hidden_features] * num_hidden
-        hidden = [
-            module for a, b in zip(widths[:-1], widths[1:], strict=True) for module in (nn.Linear(a, b), nn.SiLU())
-        ]
+        hidden = [module for a, b in pairwise(widths) for module in (nn.Linear(a, b), nn.SiLU())]
         self.layers = nn.Sequential(*hidden, nn.Linear(widths[-1], out_features))
         nn.init.zeros_(self.layers[-1].weight)
         nn.init.zeros_(self.layers[-1].bias)

@@ -1,0 +1,90 @@
+"""One small example of every public bijection: (bijection, x, context). All property tests run over it."""
+
+import torch
+
+from nbflows import Identity, Inverse, Multiscale, Sequential, WithContext
+from nbflows.layers import AffineCoupling, Flip, LearnedTanh, Logit, Permute, Squeeze, checkerboard
+from nbflows.nets import MLP, ConvNet, GatedConvNet
+
+
+def _coupling(net, **options):
+    return AffineCoupling(net, **options)
+
+
+def _level(channels):
+    return Sequential(
+        Squeeze(),
+        _coupling(ConvNet(2 * channels, 6, 4 * channels), keep="first"),
+        _coupling(ConvNet(2 * channels, 6, 4 * channels), keep="second"),
+    )
+
+
+class _ChannelMixer(torch.nn.Module):
+    """A prior's network: takes its context alone, to test that the right context arrives."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.net = ConvNet(channels, 4, channels)
+
+    def forward(self, context):
+        return self.net(context)
+
+
+def _context_prior(channels):
+    coupling = _coupling(ConvNet(channels // 2, 4, channels, context_channels=channels))
+    return WithContext(coupling, _ChannelMixer(channels))
+
+
+CASES = {
+    "identity": lambda: (Identity(), torch.randn(3, 2, 4, 4), None),
+    "sequential": lambda: (Sequential(Flip(), _coupling(ConvNet(2, 4, 4))), torch.randn(3, 4, 4, 2), None),
+    "sequential of nothing": lambda: (Sequential(), torch.randn(3, 2), None),
+    "inverse": lambda: (Inverse(_coupling(MLP(2, 8, 4))), torch.randn(5, 4), None),
+    "with context": lambda: (
+        WithContext(_coupling(ConvNet(1, 4, 2, context_channels=2)), ConvNet(3, 4, 2)),
+        torch.randn(3, 2, 4, 4),
+        torch.randn(3, 3, 4, 4),
+    ),
+    "squeeze": lambda: (Squeeze(), torch.randn(2, 2, 4, 6), None),
+    "permute": lambda: (Permute([2, 0, 3, 1]), torch.randn(3, 4, 2, 2), None),
+    "flip": lambda: (Flip(), torch.randn(3, 5), None),
+    "logit": lambda: (Logit(0.05), torch.rand(3, 1, 4, 4), None),
+    "logit without squeeze": lambda: (Logit(0.0), torch.rand(3, 4) * 0.98 + 0.01, None),
+    "affine coupling, first half": lambda: (_coupling(MLP(2, 8, 4)), torch.randn(5, 4), None),
+    "affine coupling, second half": lambda: (
+        _coupling(GatedConvNet(2, 4, 4, num_blocks=2), keep="second", shift_first=True),
+        torch.randn(3, 4, 4, 4),
+        None,
+    ),
+    "affine coupling, mask": lambda: (
+        _coupling(
+            GatedConvNet(2, 4, 4, num_blocks=1, context_channels=1),
+            keep=checkerboard(4, 6),
+            bound=LearnedTanh(2),
+            shift_first=True,
+        ),
+        torch.randn(3, 2, 4, 6),
+        torch.randn(3, 1, 4, 6),
+    ),
+    "multiscale, keeping first": lambda: (
+        Multiscale([_level(1), _level(2)], (1, 8, 4), priors=[_context_prior(2), Identity()]),
+        torch.randn(2, 1, 8, 4),
+        None,
+    ),
+    "multiscale, keeping second": lambda: (
+        Multiscale([_level(2), Squeeze()], (2, 4, 4), keep="second"),
+        torch.randn(2, 2, 4, 4),
+        None,
+    ),
+}
+
+
+def make(name: str, dtype: torch.dtype = torch.float32):
+    """The case with random weights: zero-initialised last layers would make every coupling the identity."""
+    torch.manual_seed(0)
+    bijection, x, context = CASES[name]()
+    with torch.no_grad():
+        for parameter in bijection.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    bijection = bijection.to(dtype)
+    return bijection, x.to(dtype), None if context is None else context.to(dtype)

@@ -1,0 +1,166 @@
+"""Dequantization: exact round trips, exact log-determinants, the bound it makes."""
+
+import math
+
+import pytest
+import torch
+
+from nbflows import Flow, Identity, Sequential
+from nbflows.layers import AffineCoupling, Dequantize, VariationalDequantize, checkerboard
+from nbflows.nets import ConvNet
+from tests.reference_data import mnist, replayed_noise
+
+
+def _variational(num_levels=256, size=28):
+    """Random noise flows, strong enough to push the noise to the edges of its bins."""
+    torch.manual_seed(0)
+    couplings = [
+        AffineCoupling(ConvNet(1, 8, 2, context_channels=1), checkerboard(size, size, invert=i % 2 == 1))
+        for i in range(2)
+    ]
+    for coupling in couplings:
+        torch.nn.init.normal_(coupling.net.layers[-1].weight, std=0.5)
+    return VariationalDequantize(Sequential(*couplings), num_levels)
+
+
+def _all_levels(num_levels=256, copies=400):
+    return torch.arange(num_levels, dtype=torch.uint8).repeat(copies).view(copies, 1, 16, -1)
+
+
+LAYERS = {
+    "uniform": lambda: Dequantize(256),
+    "uniform, unit interval": lambda: Dequantize(256, alpha=None),
+    "uniform, 17 levels": lambda: Dequantize(17),
+    "uniform, no squeeze": lambda: Dequantize(256, alpha=0.0),
+    "variational": lambda: _variational(size=16),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_level_comes_back_exactly(name, dtype):
+    torch.manual_seed(0)
+    layer = LAYERS[name]().to(dtype)
+    x = _all_levels(layer.num_levels) if layer.num_levels == 256 else torch.randint(17, (200, 1, 8, 8)).byte()
+    with torch.no_grad():
+        back = layer.inverse(layer(x)[0])
+    assert back.dtype == torch.uint8
+    assert torch.equal(back, x)
+
+
+@pytest.mark.parametrize("edge", [0.0, 1 - 2**-24])
+@pytest.mark.parametrize("alpha", [None, 0.0, 1e-5, 0.05])
+def test_levels_come_back_also_when_the_noise_falls_on_the_edge_of_its_bin(alpha, edge):
+    layer, x = Dequantize(256, alpha), _all_levels(copies=1)
+    with replayed_noise(torch.tensor(edge)):
+        z, _ = layer(x)
+    assert z.isfinite().all()
+    assert torch.equal(layer.inverse(z), x)
+
+
+@pytest.mark.parametrize("make", [Dequantize, _variational], ids=["uniform", "variational"])
+def test_all_mnist_images_come_back_exactly_and_log_det_is_that_of_float64(make):
+    data = mnist()
+    images = torch.cat([data.train, data.validation, data.test])
+    assert len(images) == 70_000
+    torch.manual_seed(0)
+    layer, exact = make(), make().double()
+    exact.load_state_dict(layer.state_dict())
+    wrong, worst = 0, 0.0
+    with torch.no_grad():
+        for x in images.split(2000):
+            u = torch.rand(x.shape)
+            with replayed_noise(u):
+                z, log_det = layer(x)
+            wrong += (layer.inverse(z) != x).sum().item()
+            if make is Dequantize:
+                # The variational log_det holds that of its couplings too, a matter of their networks.
+                with replayed_noise(u):
+                    worst = max(worst, (log_det.double() - exact(x)[1]).abs().max().item())
+    assert wrong == 0
+    assert worst < 1e-3
+
+
+def test_variational_log_det_of_mnist_images_is_that_of_float64():
+    x = mnist().test[:500]
+    torch.manual_seed(0)
+    layer, u = _variational(), torch.rand(500, 1, 28, 28)
+    with torch.no_grad(), replayed_noise(u):
+        single, double = layer(x)[1], layer.double()(x)[1]
+    assert (single.double() - double).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_log_det_is_that_of_the_jacobian_with_respect_to_the_noise(name):
+    # z depends on x + u only, so dz/du is dz/dx: for uniform noise the whole log_det; a noise flow's adds to it.
+    torch.manual_seed(0)
+    layer = LAYERS[name]().double()
+    x = torch.randint(layer.num_levels, (3, 1, 16, 16)).byte()
+    base = (torch.rand(3, 1, 16, 16, dtype=torch.float64) * 0.9 + 0.05).requires_grad_()
+
+    # Not replayed_noise: its copy must stay in the graph.
+    original = torch.rand
+    torch.rand = lambda shape, dtype, device: base
+    try:
+        z, log_det = layer(x)
+    finally:
+        torch.rand = original
+    rows = [torch.autograd.grad(column.sum(), base, retain_graph=True)[0] for column in z.flatten(1).unbind(1)]
+    jacobian = torch.stack([row.flatten(1) for row in rows], dim=1)
+    torch.testing.assert_close(log_det, torch.linalg.slogdet(jacobian).logabsdet, atol=1e-8, rtol=0)
+
+
+def test_the_probabilities_of_all_images_sum_to_one_or_just_below():
+    # One pixel of 5 levels: few enough to sum over. The bound has many draws, so "just below" is within their noise.
+    torch.manual_seed(0)
+    flow = Flow(Sequential(Dequantize(5), Identity()), shape=(1, 1, 1)).double()
+    x = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1)
+    draws = 20_000
+    log_probs = torch.stack([flow.log_prob(x) for _ in range(draws)])
+    probabilities = log_probs.exp()
+    error = (probabilities.std(0) / math.sqrt(draws)).square().sum().sqrt()
+    assert abs(probabilities.mean(0).sum() - 1) < 4 * error
+
+
+def test_learned_noise_of_the_identity_is_uniform():
+    torch.manual_seed(0)
+    u, rest, entropy = VariationalDequantize(Identity(), 17).double().noise(torch.zeros(1000, 1, 8, 8).byte())
+    n = u.numel()
+    assert abs(u.mean() - 0.5) < 4 / math.sqrt(12 * n)
+    assert abs(u.var() - 1 / 12) < 4 * math.sqrt(1 / 180 / n)
+    torch.testing.assert_close(rest, 1 - u, atol=1e-10, rtol=0)
+    torch.testing.assert_close(entropy, torch.zeros(1000, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_keeping_off_the_bins_edges_costs_no_bits():
+    # Against the plain formula, on the noise as it was drawn: bits/dim of each image, and log_det in nats.
+    x, layer = _all_levels(copies=40), Dequantize(256).double()
+    torch.manual_seed(0)
+    u = torch.rand(x.shape)
+    with replayed_noise(u):
+        bits = Flow(layer, shape=(1, 16, 16)).bits_per_dim(x)
+    with replayed_noise(u):
+        _, log_det = layer(x)
+    v = (x + u.double()) / 256 * (1 - 1e-5) + 0.5e-5
+    plain_log_det = (math.log(1 - 1e-5) - math.log(256) - v.log() - (1 - v).log()).flatten(1).sum(1)
+    plain_log_prob = plain_log_det - 0.5 * (v.logit().square() + math.log(2 * math.pi)).flatten(1).sum(1)
+    assert (log_det - plain_log_det).abs().max() < 1e-3
+    assert (bits + plain_log_prob / (256 * math.log(2))).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("make_it", "message"),
+    [
+        (lambda: Dequantize(1), "between 2 and 256, got 1"),
+        (lambda: Dequantize(257), "got 257"),
+        (lambda: Dequantize(alpha=1.0), "[0, 1), got 1.0"),
+        (lambda: Dequantize()(torch.zeros(1, 1, 2, 2)), "integers 0..255 (uint8), got torch.float32"),
+        (lambda: Dequantize(17)(torch.full((1, 1, 2, 2), 17).byte()), "17 grey levels, 0..16, got values in 17..17"),
+        (lambda: Dequantize()(torch.full((1, 1, 2, 2), -1)), "got values in -1..-1"),
+        (lambda: _variational(size=4).output_shape((1, 8, 8)), "(8, 8)"),
+    ],
+)
+def test_bad_input_is_a_clear_error(make_it, message):
+    with pytest.raises(ValueError) as error:
+        make_it()
+    assert message in str(error.value)
