@@ -93,6 +93,9 @@ def _add_train(commands) -> None:
         "--devices", type=int, default=1, metavar="N", help="how many devices on each machine (default: 1)"
     )
     parser.add_argument("--num-nodes", type=int, default=1, metavar="N", help="how many machines (default: 1)")
+    parser.add_argument(
+        "--checkpoint-seconds", type=float, default=30, metavar="S", help="how often last.ckpt is written (default: 30)"
+    )
     parser.add_argument("--no-progress", action="store_true", help="no progress bars")
 
 
@@ -120,6 +123,7 @@ def _train(options) -> None:
         device=options.device,
         devices=options.devices,
         num_nodes=options.num_nodes,
+        checkpoint_seconds=options.checkpoint_seconds,
         progress=not options.no_progress,
     )
     print(f"test: {result.test}\nthe model, its samples and the training curve: {out}")

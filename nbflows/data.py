@@ -278,9 +278,9 @@ def _load_folder(folder: Path, image_size: int | None, cache: Path) -> ImageData
     else:
         parts = _decode_splits(folder, files, image_size)
         _save_atomically(cached, parts)
-    size = f"{parts['train'].shape[-1]}x{parts['train'].shape[-2]}"
+    height, width = next(iter(parts.values())).shape[2:]
     how = "" if image_size is None else ", shorter side resized by area average and centre crop"
-    return _complete(folder.name, f"images of folder {folder.name}, {size}{how}", parts)
+    return _complete(folder.name, f"images of folder {folder.name}, {width}x{height}{how}", parts)
 
 
 def _decode_splits(folder: Path, files: list[Path], image_size: int | None) -> dict[str, Tensor]:
@@ -327,7 +327,7 @@ def _decode(file: Path, image_size: int | None) -> np.ndarray | str:
             image = ImageOps.exif_transpose(image)
             image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
             if image_size is not None:
-                # Area average when shrinking: no aliasing, and exact means for whole factors.
+                # Area average when shrinking: no aliasing.
                 shrinks = min(image.size) >= image_size
                 image = ImageOps.fit(
                     image, (image_size, image_size), Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC
@@ -403,12 +403,13 @@ def _split(images: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:
 
 def _save_atomically(file: Path, parts: dict[str, Tensor]) -> None:
     """A cache that was cut off while written must never be read: write elsewhere, then rename."""
-    file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_suffix(f".{os.getpid()}.tmp")
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as stream:
             np.savez(stream, **{split: part.numpy() for split, part in parts.items()})
         temporary.replace(file)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         print(f"could not cache the decoded images in {file.parent}: {error}", file=sys.stderr)

@@ -24,8 +24,6 @@ from nbflows.data import Batches, ImageData
 from nbflows.flow import Flow
 from nbflows.recipes import Recipe
 
-SECONDS_BETWEEN_CHECKPOINTS = 30
-
 
 class NonFiniteError(RuntimeError):
     """The loss or a gradient is no longer a number; the message says where it happened first."""
@@ -78,14 +76,18 @@ class FlowModule(L.LightningModule):
         return loss
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
-        norm = nn.utils.clip_grad_norm_(self.parameters(), self.recipe.clip_norm)
+        parameters = [p for p in self.flow.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters])
+        # Before clipping: it would spread a norm that is not finite over all gradients.
         if not norm.isfinite():
-            # Clipping by a norm that is not finite leaves nothing but such gradients: name those of a fresh look.
-            names = [name for name, p in self.flow.named_parameters() if not p.grad.isfinite().all()]
+            bad = [
+                name for name, p in self.flow.named_parameters() if p.grad is not None and not p.grad.isfinite().all()
+            ]
             raise NonFiniteError(
                 f"the gradient's norm is {norm.item()} at {self._where(self.trainer.fit_loop.batch_idx)}, the loss is "
-                f"still finite; gradients of {', '.join(names[:5])}. {self._way_out()}"
+                f"still finite; gradients of {', '.join(bad[:5])}. {self._way_out()}"
             )
+        nn.utils.clip_grads_with_norm_(parameters, self.recipe.clip_norm, norm)
         self.log("gradient_norm", norm)
 
     def validation_step(self, images: Tensor, batch_index: int) -> None:
@@ -112,10 +114,13 @@ class FlowModule(L.LightningModule):
         self._random_state_to_restore = checkpoint["random_state"]
 
     def on_train_start(self) -> None:
-        # As late as possible: building the loaders and callbacks may draw numbers too.
-        if self._random_state_to_restore is not None:
+        # As late as possible: building the loaders and callbacks may draw numbers too. A checkpoint holds the state of
+        # the first rank; the others must draw other noise than that one.
+        if self.global_rank > 0:
+            torch.manual_seed(self.recipe.seed + 1_000_003 * self.global_rank + self.trainer.global_step)
+        elif self._random_state_to_restore is not None:
             _set_random_state(self._random_state_to_restore)
-            self._random_state_to_restore = None
+        self._random_state_to_restore = None
 
     def _where(self, batch_index: int) -> str:
         return f"step {self.trainer.global_step} (epoch {self.trainer.current_epoch}, batch {batch_index})"
@@ -204,14 +209,14 @@ class StopAfter(Callback):
 
 
 class SaveLast(Callback):
-    """Keeps ``last.ckpt`` at most half a minute old, and writes it when training stops; at once or not at all."""
+    """Writes ``last.ckpt`` every so many seconds, and when training stops; each time at once or not at all."""
 
-    def __init__(self, file: Path):
-        self.file = file
+    def __init__(self, file: Path, seconds: float):
+        self.file, self.seconds = file, seconds
         self.saved_at = time.monotonic()
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
-        due = trainer.should_stop or time.monotonic() - self.saved_at > SECONDS_BETWEEN_CHECKPOINTS
+        due = trainer.should_stop or time.monotonic() - self.saved_at > self.seconds
         if trainer.strategy.broadcast(due):
             trainer.save_checkpoint(self.file)
             self.saved_at = time.monotonic()
@@ -251,6 +256,7 @@ def train(
     device: str = "auto",
     devices: int = 1,
     num_nodes: int = 1,
+    checkpoint_seconds: float = 30,
     progress: bool = True,
     flow: Flow | None = None,
 ) -> TrainingResult:
@@ -269,6 +275,7 @@ def train(
             faster of these two, measured at the start. Coordinates and log-determinants stay in float32.
         device: "cpu", "cuda", "mps" or "auto".
         devices, num_nodes: how many of them.
+        checkpoint_seconds: how often last.ckpt is written.
         progress: show progress bars.
         flow: a model of your own, instead of the recipe's; then only its checkpoints are saved.
 
@@ -299,7 +306,7 @@ def train(
         SampleImages(out / "samples", data.num_levels),
         AveragedWeights(recipe.ema_decay),
         StopAfter(total_steps if max_steps is None else min(max_steps, total_steps), max_minutes),
-        SaveLast(last),
+        SaveLast(last, checkpoint_seconds),
         checkpoint,
     ]
     with quiet():
@@ -309,7 +316,9 @@ def train(
             num_nodes=num_nodes,
             precision=faster_precision(device) if precision == "auto" else precision,
             max_epochs=-1,
-            check_val_every_n_epoch=recipe.validate_every,
+            # In batches, not epochs: then stopping in the middle of an epoch validates too.
+            check_val_every_n_epoch=None,
+            val_check_interval=recipe.validate_every * steps_per_epoch,
             num_sanity_val_steps=0,
             callbacks=[*callbacks, TQDMProgressBar(leave=True)] if progress else callbacks,
             logger=_loggers(out),

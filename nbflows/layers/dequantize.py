@@ -159,7 +159,7 @@ def _check_alpha(alpha: float) -> float:
 
 
 def _logit(v: Tensor, complement: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
-    """The squeezed logit of v and its log-derivative, per element; ``complement`` is 1 - v, as exactly as it is known."""
+    """The squeezed logit of v and its log-derivative, per element; ``complement`` is 1 - v, as exactly as known."""
     log_v = (v * (1 - alpha) + alpha / 2).log()
     log_complement = (complement * (1 - alpha) + alpha / 2).log()
     return log_v - log_complement, math.log1p(-alpha) - log_v - log_complement

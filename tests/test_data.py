@@ -1,0 +1,283 @@
+"""Data sets: what is in them, how they split, and what happens when files are missing or broken."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nbflows import data
+from nbflows.data import Batches
+
+
+def _picture(file, size=(8, 8), mode="RGB", seed=0):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(values).convert(mode).save(file)
+
+
+def _folder(path, count=30, **options):
+    for i in range(count):
+        _picture(path / f"{i:03d}.png", seed=i, **options)
+    return path
+
+
+@pytest.mark.parametrize(("name", "shape", "levels"), [("digits", (1, 8, 8), 17), ("photo-patches", (3, 32, 32), 256)])
+def test_data_without_download_are_uint8_in_three_disjoint_splits(name, shape, levels):
+    images = data.load(name)
+    assert images.shape == shape
+    assert images.num_levels == levels
+    splits = [images.train, images.validation, images.test]
+    assert all(split.dtype == torch.uint8 and len(split) > 100 for split in splits)
+    assert max(split.max() for split in splits) == levels - 1
+    assert str(len(images.train)) in images.variant
+
+
+def test_digits_are_those_of_scikit_learn_each_once():
+    from sklearn.datasets import load_digits
+
+    images = data.load("digits")
+    ours = torch.cat([images.train, images.validation, images.test]).flatten(1)
+    theirs = torch.from_numpy(load_digits().images).byte().flatten(1)
+    assert sorted(ours.tolist()) == sorted(theirs.tolist())
+
+
+def test_photo_patches_of_train_and_test_share_no_pixels():
+    # A colour ramp over a photograph would do; the real ones: no patch of one split is in another.
+    images = data.load("photo-patches")
+    seen = [{patch.numpy().tobytes() for patch in split} for split in (images.train, images.validation, images.test)]
+    # Flat patches (black borders of the retina) do look alike; they are the only ones.
+    for a, b in ((0, 1), (0, 2), (1, 2)):
+        for shared in seen[a] & seen[b]:
+            assert np.frombuffer(shared, np.uint8).std() < 10
+
+
+def test_mnist_splits_its_training_part(tmp_path):
+    import struct
+
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part, count in (("train", 60_000), ("t10k", 10_000)):
+        pixels = np.zeros((count, 28, 28), np.uint8)
+        pixels[:, 0, 0] = np.arange(count) % 251
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 2051, count, 28, 28) + pixels.tobytes())
+        labels = struct.pack(">II", 2049, count) + bytes(count)
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(labels)
+    images = data.load("mnist", root=tmp_path)
+    assert [len(split) for split in (images.train, images.validation, images.test)] == [50_000, 10_000, 10_000]
+    assert images.shape == (1, 28, 28)
+
+
+def test_imagenet_reads_the_official_batches(tmp_path):
+    folder = tmp_path / "imagenet32"
+    folder.mkdir()
+    rows = np.random.default_rng(0).integers(0, 256, (300, 3072), dtype=np.uint8)
+    np.savez(folder / "train_data_batch_1.npz", data=rows[:100], labels=np.zeros(100))
+    np.savez(folder / "train_data_batch_2.npz", data=rows[100:200], labels=np.zeros(100))
+    np.savez(folder / "val_data.npz", data=rows[200:], labels=np.zeros(100))
+    images = data.load("imagenet32", root=tmp_path)
+    assert (len(images.train), len(images.validation), len(images.test)) == (198, 2, 100)
+    assert np.array_equal(images.test[0].flatten().numpy(), rows[200])
+    np.savez(folder / "val_data.npz", data=rows[200:, :100], labels=np.zeros(100))
+    with pytest.raises(ValueError, match="expected uint8 rows of 3072"):
+        data.load("imagenet32", root=tmp_path)
+
+
+def test_missing_data_say_where_they_were_looked_for_and_how_to_get_them(tmp_path, monkeypatch):
+    from torchvision.datasets import CIFAR10, MNIST
+
+    def no_network(self):
+        raise RuntimeError("no network")
+
+    monkeypatch.setattr(MNIST, "download", no_network)
+    monkeypatch.setattr(CIFAR10, "download", no_network)
+    for name, address, command in (
+        ("mnist", "https://", "download=True"),
+        ("cifar10", "https://", "download=True"),
+        ("imagenet64", "https://image-net.org", "unzip"),
+    ):
+        with pytest.raises(FileNotFoundError) as error:
+            data.load(name, root=tmp_path)
+        assert str(tmp_path) in str(error.value)
+        assert address in str(error.value)
+        assert command in str(error.value)
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"no data set or path 'cats'; known: cifar10, digits"):
+        data.load("cats")
+
+
+def test_a_folder_is_decoded_resized_split_and_cached(tmp_path, monkeypatch):
+    folder = _folder(tmp_path / "pictures", size=(20, 12))
+    images = data.load(folder, image_size=4, root=tmp_path)
+    assert images.shape == (3, 4, 4)
+    assert (len(images.train), len(images.validation), len(images.test)) == (25, 2, 3)
+    monkeypatch.setattr(data, "_decode_splits", None)
+    again = data.load(folder, image_size=4, root=tmp_path)
+    assert torch.equal(again.train, images.train)
+    assert torch.equal(again.test, images.test)
+
+
+def test_halving_a_folder_of_images_averages_areas(tmp_path):
+    folder = _folder(tmp_path / "pictures", size=(8, 8))
+    small = data.load(folder, image_size=4, root=tmp_path)
+    full = data.load(folder, root=tmp_path)
+    assert full.shape == (3, 8, 8)
+    exact = torch.nn.functional.avg_pool2d(full.train.float(), 2)
+    # Rows are averaged and rounded, then columns: half a level each.
+    assert (small.train - exact).abs().max() <= 1
+
+
+def test_a_changed_folder_is_read_again(tmp_path):
+    folder = _folder(tmp_path / "pictures")
+    before = data.load(folder, root=tmp_path)
+    _picture(folder / "new.png", seed=99)
+    after = data.load(folder, root=tmp_path)
+    assert len(after.train) + len(after.validation) + len(after.test) == 31
+    assert len(before.train) != len(after.train) or not torch.equal(before.train, after.train)
+
+
+def test_folders_named_after_splits_are_the_splits(tmp_path):
+    _folder(tmp_path / "set" / "train" / "cats", 20)
+    _folder(tmp_path / "set" / "val", 7)
+    images = data.load(tmp_path / "set", root=tmp_path)
+    # One held-out folder is the test set; the validation images come from training.
+    assert (len(images.train), len(images.validation), len(images.test)) == (18, 2, 7)
+    _folder(tmp_path / "set" / "test", 5)
+    images = data.load(tmp_path / "set", root=tmp_path)
+    assert (len(images.train), len(images.validation), len(images.test)) == (20, 7, 5)
+
+
+def test_grey_images_stay_grey_and_mixed_ones_become_colour(tmp_path):
+    folder = _folder(tmp_path / "grey", mode="L")
+    assert data.load(folder, root=tmp_path).shape == (1, 8, 8)
+    _picture(folder / "colour.png", mode="RGBA")
+    assert data.load(folder, root=tmp_path).shape == (3, 8, 8)
+
+
+def test_broken_files_are_named_counted_and_skipped(tmp_path):
+    folder = _folder(tmp_path / "pictures")
+    (folder / "empty.png").touch()
+    (folder / "broken.jpg").write_bytes(b"not a picture")
+    (folder / "cut.png").write_bytes((folder / "000.png").read_bytes()[:60])
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save(folder / "deep.png")
+    with pytest.warns(UserWarning) as caught:
+        images = data.load(folder, root=tmp_path)
+    message = str(caught[0].message)
+    assert "skipped 4 of 34 files" in message
+    for name in ("empty.png (empty file)", "broken.jpg", "cut.png", "deep.png (more than 8 bits"):
+        assert name in message
+    assert len(images.train) + len(images.validation) + len(images.test) == 30
+
+
+def test_a_folder_with_nothing_readable_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="no image files below"):
+        data.load(tmp_path, root=tmp_path)
+    (tmp_path / "empty.png").touch()
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match="none of the 1 image files"):
+        data.load(tmp_path, root=tmp_path)
+
+
+def test_images_of_different_sizes_need_an_image_size(tmp_path):
+    folder = _folder(tmp_path / "pictures")
+    _picture(folder / "large.png", size=(9, 8))
+    with pytest.raises(ValueError, match=r"2 sizes \(8x8, 9x8 ...\); give --image-size"):
+        data.load(folder, root=tmp_path)
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_does_no_harm(tmp_path, capsys):
+    folder = _folder(tmp_path / "pictures")
+    (tmp_path / "cache").touch()
+    images = data.load(folder, root=tmp_path)
+    assert len(images.train) == 25
+    assert "could not cache" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shape", [(40, 6, 6), (40, 6, 6, 1), (40, 1, 6, 6)])
+def test_arrays_of_all_layouts_are_read(tmp_path, shape):
+    array = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    np.save(tmp_path / "a.npy", array)
+    images = data.load(tmp_path / "a.npy")
+    assert images.shape == (1, 6, 6)
+    together = torch.cat([images.train, images.validation, images.test])
+    assert sorted(together.flatten(1).tolist()) == sorted(array.reshape(40, 36).tolist())
+
+
+def test_npz_arrays_named_after_splits_are_the_splits(tmp_path):
+    parts = {name: np.full((n, 4, 4, 3), n, np.uint8) for name, n in (("train", 9), ("valid", 3), ("test", 2))}
+    np.savez(tmp_path / "a.npz", **parts)
+    images = data.load(tmp_path / "a.npz")
+    assert (len(images.train), len(images.validation), len(images.test)) == (9, 3, 2)
+    assert images.shape == (3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"a": np.zeros((9, 4, 4))}, "expected uint8"),
+        ({"a": np.zeros((9, 4, 4, 5), np.uint8)}, "1 or 3 channels"),
+        ({"a": np.zeros((9, 4, 4), np.uint8), "b": np.zeros((9, 4, 4), np.uint8)}, r"got \['a', 'b'\]"),
+        ({"a": np.zeros((9, 4, 4), np.uint8)}, "too few to split"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_an_error(tmp_path, arrays, message):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ValueError, match=message):
+        data.load(tmp_path / "a.npz")
+
+
+def test_a_folder_without_training_images_is_an_error(tmp_path):
+    _folder(tmp_path / "set" / "test", 5)
+    with pytest.raises(ValueError, match=r"no training images, only \['test'\]"):
+        data.load(tmp_path / "set", root=tmp_path)
+
+
+def test_a_fixed_size_data_set_takes_no_image_size():
+    with pytest.raises(ValueError, match="fixed size"):
+        data.load("digits", image_size=16)
+
+
+def _images(n):
+    return torch.arange(n, dtype=torch.int32).view(n, 1, 1, 1)
+
+
+def test_an_epoch_holds_every_image_once_but_for_the_last_incomplete_batch():
+    batches = Batches(_images(10), 3, shuffle=True)
+    epoch = torch.cat(list(batches)).flatten().tolist()
+    assert len(batches) == 3
+    assert len(set(epoch)) == 9
+    assert epoch != torch.cat(list(batches)).flatten().tolist()
+    assert torch.cat(list(Batches(_images(10), 3))).flatten().tolist() == list(range(10))
+
+
+def test_a_stream_resumes_exactly_where_its_state_was_taken():
+    reference = Batches(_images(10), 3, shuffle=True, seed=5)
+    both = [batch.flatten().tolist() for _ in range(3) for batch in reference]
+    resumed = Batches(_images(10), 3, shuffle=True, seed=5)
+    resumed.load_state_dict({"position": 4})
+    assert [batch.flatten().tolist() for batch in resumed] == both[4:7]
+    assert resumed.state_dict() == {"position": 7}
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_ranks_share_a_batch_without_overlap(shuffle):
+    whole = list(Batches(_images(10), 4, shuffle))
+    parts = [list(Batches(_images(10), 4, shuffle, rank=rank, world_size=2)) for rank in range(2)]
+    for batch, a, b in zip(whole, *parts, strict=True):
+        assert sorted(torch.cat([a, b]).flatten().tolist()) == sorted(batch.flatten().tolist())
+
+
+def test_a_batch_larger_than_the_data_is_an_error():
+    with pytest.raises(ValueError, match="batch_size 12 does not fit 10 images"):
+        Batches(_images(10), 12, shuffle=True)
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    heavy = "lightning|matplotlib|sklearn|skimage|pooch|seaborn|torchvision|tabulate|torchmetrics|IPython"
+    code = "import sys, nbflows; print(' '.join(m for m in sys.modules if '.' not in m))"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not [module for module in modules if re.fullmatch(heavy, module)]

@@ -1,0 +1,292 @@
+"""Training: it learns, survives a kill, stops on what is not a number, and saves the averaged weights."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import pytest
+import torch
+
+from nbflows import Flow, Sequential, data, metrics, models, pretrained, recipes, training
+from nbflows.data import ImageData
+from nbflows.layers import AffineCoupling, Dequantize, checkerboard
+from nbflows.nets import ConvNet
+
+# From Lightning itself, with the newest torch.
+pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning")
+
+RECIPE = recipes.Recipe(
+    "a small one for tests", "digits", "digits_simple", batch_size=32, epochs=4, warmup_steps=5, validate_every=1
+)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """A few digits: enough to learn from, few enough for seconds."""
+    full = data.load("digits")
+    return ImageData("digits", "100 digits", full.train[:100], full.validation[:40], full.test[:40], 17)
+
+
+def _flow():
+    torch.manual_seed(0)
+    couplings = [
+        AffineCoupling(ConvNet(1, 8, 2), checkerboard(8, 8, invert=i % 2 == 1), shift_first=True) for i in range(2)
+    ]
+    return Flow(Sequential(Dequantize(17), *couplings), (1, 8, 8))
+
+
+def _train(digits, out, recipe=RECIPE, **options):
+    options = {"flow": _flow(), "precision": "32-true", "device": "cpu", "progress": False} | options
+    return training.train(recipe, digits, out=out, **options)
+
+
+def _weights(result):
+    return torch.cat([parameter.flatten() for parameter in result.flow.parameters()])
+
+
+def test_training_lowers_bits_per_dim_and_leaves_all_its_files(digits, tmp_path):
+    result = training.train(
+        RECIPE, digits, out=tmp_path, max_steps=9, precision="32-true", device="cpu", progress=False
+    )
+    untrained = metrics.evaluate(RECIPE.build(digits), digits.test)
+    assert result.test.mean < untrained.mean - 4 * untrained.standard_error
+    for name in ("best.ckpt", "last.ckpt", "model.safetensors", "model.json", "training_curve.png"):
+        assert (tmp_path / name).stat().st_size > 0
+    assert list((tmp_path / "samples").glob("*.png"))
+    assert [row["step"] for row in result.history if "validation_bits_per_dim" in row] == [2, 5, 8]
+    details = json.loads((tmp_path / "model.json").read_text())
+    assert details["test_bits_per_dim"]["mean"] == result.test.mean
+    assert details["steps"] == 9
+    loaded = pretrained.load_flow(tmp_path)
+    assert metrics.evaluate(loaded, digits.test) == result.test
+
+
+def test_the_saved_model_holds_the_averaged_weights_of_the_best_validation(digits, tmp_path):
+    result = _train(digits, tmp_path)
+    checkpoint = torch.load(tmp_path / "best.ckpt", weights_only=True)
+    name, parameter = next(iter(result.flow.named_parameters()))
+    assert torch.equal(checkpoint["state_dict"][f"flow.{name}"], parameter)
+    assert not torch.equal(checkpoint["current_model_state"][f"flow.{name}"], parameter)
+    validated = [row["validation_bits_per_dim"] for row in result.history if "validation_bits_per_dim" in row]
+    assert min(validated) == pytest.approx(metrics_of_validation(result.flow, digits), abs=1e-5)
+
+
+def metrics_of_validation(flow, digits):
+    """Validation as the training does it: batch by batch, each with its own seed."""
+    values = []
+    for i, batch in enumerate(digits.validation.split(128)):
+        torch.manual_seed(i)
+        values.append(flow.bits_per_dim(batch).detach())
+    return torch.cat(values).mean().item()
+
+
+def test_averaged_weights_follow_their_formula():
+    average = training.AveragedWeights(decay=0.9)
+    averages, weights = [torch.tensor([1.0])], [torch.tensor([3.0])]
+    average._kwargs["multi_avg_fn"](averages, weights, torch.tensor(5))
+    assert averages[0].item() == pytest.approx(1 + (1 - 6 / 15) * 2)
+    average._kwargs["multi_avg_fn"](averages, weights, torch.tensor(1000))
+    assert averages[0].item() == pytest.approx(3 - 0.9 * (3 - 2.2))
+
+
+def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(digits, tmp_path):
+    whole = _train(digits, tmp_path / "whole")
+    # In the middle of the second epoch, of three batches each.
+    _train(digits, tmp_path / "parts", max_steps=4)
+    resumed = _train(digits, tmp_path / "parts", resume=True)
+    torch.testing.assert_close(_weights(resumed), _weights(whole), atol=1e-6, rtol=0)
+    final = [torch.load(tmp_path / part / "last.ckpt", weights_only=True) for part in ("whole", "parts")]
+    for key, value in final[0]["current_model_state"].items():
+        torch.testing.assert_close(value, final[1]["current_model_state"][key], atol=1e-6, rtol=0)
+    assert final[0]["global_step"] == final[1]["global_step"] == 12
+    assert [row["step"] for row in training.read_log(tmp_path / "parts") if "bits_per_dim" in row][-1] == 11
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on_from_its_last_checkpoint(tmp_path):
+    command = [
+        *(sys.executable, "-m", "nbflows", "train", "digits-simple", "--out", str(tmp_path)),
+        *("--device", "cpu", "--precision", "32-true", "--no-progress", "--batch-size", "32"),
+        *("--checkpoint-seconds", "0.2"),
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "last.ckpt").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(1)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    step = torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"]
+    assert step > 0
+    more = [*command, "--resume", "--max-steps", str(step + 3)]
+    subprocess.run(more, check=True, capture_output=True)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == step + 3
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_a_run_is_never_overwritten_and_resuming_nothing_is_an_error(digits, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing to resume"):
+        _train(digits, tmp_path, resume=True)
+    _train(digits, tmp_path, max_steps=3)
+    with pytest.raises(FileExistsError, match="go on with --resume"):
+        _train(digits, tmp_path)
+    with pytest.raises(ValueError, match="at step 3 already"):
+        _train(digits, tmp_path, resume=True, max_steps=3)
+
+
+class _Exploding(ConvNet):
+    """Returns infinity once its weights have moved."""
+
+    def forward(self, x, context=None):
+        y = super().forward(x, context)
+        return y / 0 if self.layers[-1].bias.abs().max() > 0 else y
+
+
+def test_a_loss_that_is_not_finite_stops_and_names_batch_layer_and_checkpoint(digits, tmp_path):
+    flow = _flow()
+    flow.bijection.layers[2].net = _Exploding(1, 8, 2)
+    with pytest.raises(training.NonFiniteError) as error:
+        _train(digits, tmp_path, flow=flow, checkpoint_seconds=0)
+    message = str(error.value)
+    assert "step 1 (epoch 0, batch 1)" in message
+    assert "bijection.layers.2.net (_Exploding)" in message
+    assert str(tmp_path / "last.ckpt") in message
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 1
+
+
+def test_weights_that_are_not_finite_are_named(digits):
+    flow = _flow()
+    torch.nn.init.constant_(flow.bijection[1].net.layers[2].weight, torch.nan)
+    found = training.first_non_finite(flow, digits.train[:4])
+    assert found.startswith("bijection.layers.1.net.layers.2 (Conv2d, whose weight are not finite")
+    assert "no layer" in training.first_non_finite(_flow(), digits.train[:4])
+
+
+class _InfiniteSlope(torch.nn.Module):
+    """sqrt(|x|) at 0: finite, with an infinite derivative."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x, context=None):
+        return torch.cat([x, x], dim=1) * self.weight.abs().sqrt()
+
+
+def test_a_gradient_that_is_not_finite_stops_before_it_spoils_the_weights(digits, tmp_path):
+    flow = _flow()
+    flow.bijection.layers[2].net = _InfiniteSlope()
+    with pytest.raises(training.NonFiniteError, match=r"gradients of bijection.layers.2.net.weight") as error:
+        _train(digits, tmp_path, flow=flow)
+    assert "no checkpoint yet" in str(error.value)
+    assert all(parameter.isfinite().all() for parameter in flow.parameters())
+
+
+def test_the_learning_rate_warms_up_and_decays_every_epoch():
+    module = training.FlowModule(_flow(), dataclasses.replace(RECIPE, decay_per_epoch=0.5), steps_per_epoch=10)
+    factors = [module._learning_rate_factor(step) for step in range(30)]
+    assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
+    assert factors[9:11] == pytest.approx([1.0, 0.5])
+    assert factors[29] == pytest.approx(0.25)
+
+
+def test_a_time_limit_ends_with_a_validated_and_saved_model(digits, tmp_path):
+    result = _train(digits, tmp_path, recipe=dataclasses.replace(RECIPE, epochs=10_000), max_minutes=1e-3)
+    assert (tmp_path / "last.ckpt").exists()
+    assert (tmp_path / "best.ckpt").exists()
+    assert result.test.num_images == 40
+
+
+def test_validation_neither_draws_from_nor_disturbs_the_training_noise(digits, tmp_path):
+    often = _train(digits, tmp_path / "often")
+    seldom = _train(digits, tmp_path / "seldom", recipe=dataclasses.replace(RECIPE, validate_every=4))
+    steps = [
+        {row["step"]: row["bits_per_dim"] for row in result.history if "bits_per_dim" in row}
+        for result in (often, seldom)
+    ]
+    assert steps[0] == pytest.approx(steps[1], abs=1e-6)
+
+
+def test_the_precision_is_measured_not_guessed(monkeypatch):
+    assert training.faster_precision("cpu") in ("bf16-mixed", "32-true")
+    ticks = iter(range(1000))
+    monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
+    assert training.faster_precision("cpu") == "32-true"
+
+
+def test_training_works_without_the_packages_it_can_do_without(digits, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(training, "find_spec", lambda name: None)
+    recipe = dataclasses.replace(RECIPE, epochs=1)
+    training.train(recipe, digits, out=tmp_path, precision="32-true", device="cpu", progress=False)
+    printed = capsys.readouterr().out
+    assert "matplotlib is not installed" in printed
+    assert "safetensors is not installed" in printed
+    assert isinstance(pretrained.load_flow(tmp_path), Flow)
+
+
+def test_lightning_stays_quiet_and_other_warnings_do_not(digits, tmp_path, capsys):
+    _train(digits, tmp_path, recipe=dataclasses.replace(RECIPE, epochs=1))
+    assert "Tip" not in "".join(capsys.readouterr())
+    with training.quiet(), pytest.warns(UserWarning, match="mine"):
+        warnings.warn("mine", stacklevel=1)
+
+
+def test_a_mean_carries_its_standard_error_number_of_draws_and_of_images():
+    bits = metrics.summarize(torch.tensor([1.0, 2.0, 3.0, 4.0]), num_draws=8)
+    assert bits.mean == 2.5
+    assert bits.standard_error == pytest.approx(1.2909944 / 2)
+    assert str(bits) == "2.5000 ± 0.6455 bits/dim (M = 8, 4 images)"
+
+
+def test_evaluating_leaves_mode_and_random_state_alone():
+    flow, images = models.digits_simple().train(), torch.randint(17, (10, 1, 8, 8)).byte()
+    state = torch.get_rng_state()
+    first = metrics.evaluate(flow, images, num_draws=2, chunk_size=3)
+    assert flow.training
+    assert torch.equal(state, torch.get_rng_state())
+    assert first == metrics.evaluate(flow, images, num_draws=2, chunk_size=3)
+    assert first != metrics.evaluate(flow, images, num_draws=2, chunk_size=3, seed=1)
+
+
+def test_two_processes_train_as_one_with_the_same_global_batch(digits, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from nbflows import data, recipes, training\n"
+        "from nbflows.data import ImageData\n"
+        "full = data.load('digits')\n"
+        "digits = ImageData('digits', '', full.train[:96], full.validation[:40], full.test[:40], 17)\n"
+        "recipe = recipes.Recipe('', 'digits', 'digits_simple', batch_size=32, validate_every=1)\n"
+        "training.train(recipe, digits, sys.argv[1], max_steps=2, devices=int(sys.argv[2]), device='cpu',"
+        " precision='32-true', progress=False)\n"
+    )
+    for devices in ("1", "2"):
+        run = [sys.executable, str(script), str(tmp_path / devices), devices]
+        subprocess.run(run, check=True, capture_output=True, timeout=300)
+    one, two = (torch.load(tmp_path / d / "last.ckpt", weights_only=True) for d in ("1", "2"))
+    assert one["global_step"] == two["global_step"] == 2
+    # The noise differs between one process and two; the images of each step, and so the position in them, do not.
+    key = "fit_loop"
+    assert one["loops"][key]["state_dict"] == two["loops"][key]["state_dict"] == {"combined_loader": [{"position": 2}]}
+    a, b = (run["current_model_state"]["flow.bijection.layers.1.net.last.bias"] for run in (one, two))
+    assert not torch.equal(a, torch.zeros_like(a))
+    # Adam's first steps have the size of the learning rate, whatever the noise: 2e-3 at most from the same start.
+    assert (a - b).abs().max() < 2 * 2e-3
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_every_recipe_builds_its_model_for_its_data(name):
+    recipe = recipes.get(name)
+    assert recipe.data in data.names()
+    shape, levels = {"digits": ((1, 8, 8), 17), "mnist": ((1, 28, 28), 256)}.get(recipe.data, ((3, 32, 32), 256))
+    images = ImageData(recipe.data, "", *[torch.zeros(1, *shape, dtype=torch.uint8)] * 3, num_levels=levels)
+    flow = recipe.build(images)
+    assert flow.shape == shape
+    assert flow.bijection[0].num_levels == levels
+    json.dumps(recipe.model_arguments(images))
