@@ -153,7 +153,8 @@ def _evaluate(options) -> None:
     images = data.load(options.data or trained_on, options.image_size)
     chosen = images.test[: options.limit]
     result = metrics.evaluate(flow, chosen, options.num_draws, progress=True, seed=options.seed)
-    print(f"{images.variant}, first {len(chosen)} of {len(images.test)} test images: {result}")
+    part = "test images" if len(chosen) == len(images.test) else f"the first {len(chosen)} test images"
+    print(f"{images.variant}; {part}: {result}")
 
 
 def _add_sample(commands) -> None:

@@ -1,0 +1,46 @@
+# Two commands for a newcomer, `make demo` and `make test`; the rest is for those who change something.
+
+PYTHON ?= python3
+# Passed to pip: for example make test PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+PIP_ARGS ?=
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+NBVAL := -p no:cacheprovider --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --no-cov -W default
+
+.PHONY: demo test lab notebooks lint bench clean
+
+# Runs the quickstart and shows it as one HTML page and as pictures.
+demo: $(INSTALLED)
+	@mkdir -p build
+	$(BIN)/jupyter nbconvert --log-level WARN --execute --to html --output-dir build --output quickstart notebooks/00_quickstart.ipynb
+	$(BIN)/jupyter nbconvert --log-level WARN --execute --to markdown --output-dir build --output quickstart notebooks/00_quickstart.ipynb
+	@echo "the quickstart: $$PWD/build/quickstart.html"
+	@echo "its figures:    $$PWD/build/quickstart_files/"
+
+# Every test and every notebook.
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term-missing:skip-covered --durations=5
+	$(BIN)/python -m pytest $(NBVAL) --durations=0 notebooks
+
+lab: $(INSTALLED)
+	$(BIN)/jupyter lab notebooks/
+
+# Executes all notebooks anew and keeps their outputs.
+notebooks: $(INSTALLED)
+	$(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --inplace notebooks/*.ipynb
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/tutorial.py
+
+clean:
+	rm -rf build .coverage .pytest_cache .ruff_cache
+
+# Written last, so that an installation that was interrupted starts again.
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --editable ".[notebooks,test]"
+	@touch $@

@@ -1,0 +1,136 @@
+"""The command line: what a newcomer types, and what they read when it goes wrong."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from nbflows import __version__, models, pretrained
+from nbflows.__main__ import main
+from tests.reference_data import uva_checkpoint
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning")
+
+
+@pytest.fixture
+def saved(tmp_path, monkeypatch):
+    """A folder with a saved model of digits, and the working directory."""
+    monkeypatch.chdir(tmp_path)
+    bits = {"mean": 3.0, "standard_error": 0.1, "num_draws": 1, "num_images": 180}
+    details = {"recipe": {"data": "digits"}, "data": "digits, 8x8", "test_bits_per_dim": bits}
+    pretrained.save_flow(models.digits_simple(), "saved_models/tiny", "digits_simple", {"num_levels": 17}, **details)
+    return tmp_path
+
+
+def test_train_evaluate_sample_and_list_work_together(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    options = ["--max-steps", "2", "--batch-size", "16", "--lr", "0.001", "--seed", "1", "--device", "cpu"]
+    assert main(["train", "digits-simple", "--out", "run", "--no-progress", *options]) == 0
+    assert re.search(r"test: \d\.\d{4} ± \d\.\d{4} bits/dim \(M = 1, 180 images\)", capsys.readouterr().out)
+    assert main(["evaluate", "run", "--num-draws", "2", "--limit", "20"]) == 0
+    assert re.search(r"the first 20 test images: .* \(M = 2, 20 images\)", capsys.readouterr().out)
+    assert main(["sample", "run", "few.png", "--num-samples", "4", "--temperature", "0.7"]) == 0
+    assert (tmp_path / "few.png").stat().st_size > 0
+    assert main(["list"]) == 0
+    assert "mnist-multiscale" in capsys.readouterr().out
+
+
+def test_list_shows_saved_models_with_error_bars_and_draws(saved, capsys):
+    main(["list"])
+    assert "3.0000 ± 0.1000 bits/dim (M = 1, 180 images)" in capsys.readouterr().out
+
+
+def test_a_table_is_printed_without_tabulate_too(saved, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tabulate", None)
+    main(["list"])
+    assert "tiny\t3.0000" in capsys.readouterr().out
+
+
+def test_a_model_is_evaluated_on_other_data_of_the_same_shape(saved, capsys):
+    import numpy as np
+
+    np.save("mine.npy", np.zeros((40, 8, 8), np.uint8))
+    assert main(["evaluate", "tiny", "--data", "mine.npy"]) == 0
+    assert "arrays of mine.npy" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "nope"], "no recipe named 'nope'; known: digits-simple"),
+        (["train", "digits-simple", "--data", "nowhere"], "known: cifar10"),
+        (["train", "digits-simple", "--resume", "--out", "x"], "nothing to resume"),
+        (["train", "digits-simple", "--batch-size", "5000"], "batch_size 5000 does not fit 1437"),
+        (["evaluate", "nope"], "(tiny)"),
+        (["evaluate", "tiny", "--data", "photo-patches"], "expected a batch of (1, 8, 8)"),
+        (["sample", "tiny", "--temperature", "1", "2"], "has 1"),
+        (["evaluate", "nope.ckpt", "--upstream"], "no checkpoint nope.ckpt"),
+    ],
+)
+def test_what_goes_wrong_is_explained_without_a_stack_trace(saved, capsys, arguments, message):
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_an_unknown_option_lists_the_known_ones(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "digits-simple", "--epoch-count", "3"])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert "unknown: --epoch-count 3" in error
+    assert "--max-minutes" in error
+
+
+@pytest.mark.parametrize("command", [[], ["train"], ["evaluate"], ["sample"], ["list"]])
+def test_help_explains_every_command(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--help"])
+    assert stop.value.code == 0
+    assert "usage: nbflows" in capsys.readouterr().out
+
+
+def test_it_runs_as_a_module():
+    run = [sys.executable, "-m", "nbflows", "--version"]
+    assert subprocess.run(run, capture_output=True, text=True, check=True).stdout.strip() == f"nbflows {__version__}"
+
+
+def test_the_tutorials_checkpoints_are_sampled_by_name(tmp_path):
+    checkpoint = str(uva_checkpoint("MNISTFlow_simple.ckpt"))
+    assert main(["sample", checkpoint, str(tmp_path / "a.png"), "--upstream", "--num-samples", "2"]) == 0
+    assert (tmp_path / "a.png").exists()
+
+
+def test_a_saved_flow_loads_with_the_same_weights(saved):
+    flow = pretrained.load_flow("tiny")
+    assert not flow.training
+    again = pretrained.load_flow(saved / "saved_models" / "tiny.safetensors")
+    for a, b in zip(flow.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_files_that_do_not_belong_together_are_an_error(saved):
+    file = saved / "saved_models" / "tiny.json"
+    file.write_text(file.read_text().replace("digits_simple", "digits_variational"))
+    with pytest.raises(ValueError, match="not those of its builder"):
+        pretrained.load_flow("tiny")
+    file.write_text(file.read_text().replace("digits_variational", "os.system"))
+    with pytest.raises(ValueError, match=r"unknown builder 'os.system'"):
+        pretrained.load_flow("tiny")
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path):
+    import pickle
+
+    class Harm:
+        def __reduce__(self):
+            return (tmp_path.joinpath("harm").touch, ())
+
+    file = tmp_path / "bad.ckpt"
+    file.write_bytes(pickle.dumps({"state_dict": Harm()}))
+    with pytest.raises(Exception, match=r"weights_only|Unsupported|Weights only"):
+        pretrained.load_upstream(file)
+    assert not (tmp_path / "harm").exists()
