@@ -2,8 +2,8 @@
 
     python benchmarks/tutorial.py [--repeats 5] [--threads 2] [--csv FILE]
 
-The original's figures are medians of its published code on 2 CPU cores (torch 2.15, float32, its quietest run). Memory is
-the process's peak, imports included, as theirs is.
+The original's figures are medians of its published code on 2 CPU cores (torch 2.15, float32, its quietest run). Memory
+is the process's peak, imports included, as theirs is.
 """
 
 import argparse
@@ -32,6 +32,7 @@ def measure(model: str, task: str, precision: str, repeats: int, threads: int) -
     from nbflows import models, training
 
     torch.set_num_threads(threads)
+    training.keep_freed_memory()
     torch.manual_seed(0)
     flow = getattr(models, model)()
     images = torch.randint(256, (128 if task == "train" else 64, 1, 28, 28)).byte()
@@ -104,7 +105,9 @@ def main() -> None:
                     }
                 )
                 print(f"{model} {task} {precision}: {median:.3f} s", file=sys.stderr)
-    print(f"\n{options.threads} threads, {options.repeats} repetitions; nbflows train would choose {result['faster']}\n")
+    print(
+        f"\n{options.threads} threads, {options.repeats} repetitions; nbflows train would choose {result['faster']}\n"
+    )
     print(tabulate(rows, headers="keys"))
     if options.csv:
         with open(options.csv, "w", newline="") as file:

@@ -11,8 +11,6 @@ from nbflows import __version__, models, pretrained
 from nbflows.__main__ import main
 from tests.reference_data import uva_checkpoint
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning")
-
 
 @pytest.fixture
 def saved(tmp_path, monkeypatch):

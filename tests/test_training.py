@@ -16,9 +16,6 @@ from nbflows.data import ImageData
 from nbflows.layers import AffineCoupling, Dequantize, checkerboard
 from nbflows.nets import ConvNet
 
-# From Lightning itself, with the newest torch.
-pytestmark = pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.*:FutureWarning")
-
 RECIPE = recipes.Recipe(
     "a small one for tests", "digits", "digits_simple", batch_size=32, epochs=4, warmup_steps=5, validate_every=1
 )
