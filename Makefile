@@ -12,10 +12,11 @@ NBVAL := -p no:cacheprovider --nbval-lax --nbval-current-env --nbval-cell-timeou
 # Runs the quickstart and shows it as one HTML page and as pictures.
 demo: $(INSTALLED)
 	@mkdir -p build
-	$(BIN)/jupyter nbconvert --log-level WARN --execute --to html --output-dir build --output quickstart notebooks/00_quickstart.ipynb
-	$(BIN)/jupyter nbconvert --log-level WARN --execute --to markdown --output-dir build --output quickstart notebooks/00_quickstart.ipynb
-	@echo "the quickstart: $$PWD/build/quickstart.html"
-	@echo "its figures:    $$PWD/build/quickstart_files/"
+	$(BIN)/jupyter nbconvert --log-level WARN --execute --to notebook --output-dir build --output quickstart notebooks/00_quickstart.ipynb
+	$(BIN)/jupyter nbconvert --log-level WARN --to html --output-dir build build/quickstart.ipynb
+	$(BIN)/python -c "from nbflows.plotting import save_figures; save_figures('build/quickstart.ipynb', 'build/figures')"
+	@echo "the quickstart, as one page: $$PWD/build/quickstart.html"
+	@echo "its figures:                 $$PWD/build/figures/"
 
 # Every test and every notebook.
 test: $(INSTALLED)

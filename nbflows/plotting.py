@@ -3,11 +3,13 @@
 import base64
 import html
 import io
+import json
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,6 +19,8 @@ from torch import Tensor
 
 def use_style() -> None:
     """One look for all figures: colour-blind safe, light grid, readable at the width of a notebook."""
+    import seaborn as sns
+
     sns.set_theme(style="whitegrid", palette="colorblind", context="notebook")
     plt.rcParams.update({"figure.dpi": 100, "figure.constrained_layout.use": True, "image.interpolation": "nearest"})
 
@@ -39,6 +43,25 @@ def show(figure: Figure, alt: str) -> None:
     source = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
     tag = f'<img src="{source}" width="{width}" alt="{html.escape(alt)}" style="max-width: 100%">'
     display({"text/html": tag, "text/plain": alt}, raw=True)
+
+
+def save_figures(notebook: str | Path, folder: str | Path) -> list[Path]:
+    """Writes every figure that ``show`` left in an executed notebook as a PNG, numbered and named after its text.
+
+    Args:
+        notebook: the .ipynb file.
+        folder: where to; made if it is not there.
+    """
+    folder, files = Path(folder), []
+    folder.mkdir(parents=True, exist_ok=True)
+    cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
+    for output in (output for cell in cells for output in cell.get("outputs", [])):
+        tag = "".join(output.get("data", {}).get("text/html", ""))
+        for source, alt in re.findall(r'<img src="data:image/png;base64,([^"]+)".*?alt="([^"]*)"', tag):
+            words = re.findall(r"[a-z0-9]+", html.unescape(alt).lower())[:5]
+            files.append(folder / f"{len(files) + 1:02d}_{'_'.join(words)}.png")
+            files[-1].write_bytes(base64.b64decode(source))
+    return files
 
 
 def close(figure: Figure) -> None:

@@ -63,7 +63,7 @@ class FlowModule(L.LightningModule):
         self.flow = flow
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
-        self.validation_bits = MeanMetric()
+        self.validation_bits, self.validation_squares = MeanMetric(), MeanMetric()
         self._random_state_to_restore = None
 
     def training_step(self, images: Tensor, batch_index: int) -> Tensor:
@@ -98,8 +98,18 @@ class FlowModule(L.LightningModule):
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(batch_index * self.trainer.world_size + self.trainer.global_rank)
-            self.validation_bits.update(self.flow.bits_per_dim(images, chunk_size=len(images)))
-        self.log("validation_bits_per_dim", self.validation_bits, prog_bar=True, on_epoch=True)
+            bits = self.flow.bits_per_dim(images, chunk_size=len(images)).double()
+        self.validation_bits.update(bits)
+        self.validation_squares.update(bits.square())
+
+    def on_validation_epoch_end(self) -> None:
+        count = self.validation_bits.weight.clone()
+        mean, mean_square = self.validation_bits.compute(), self.validation_squares.compute()
+        variance = (mean_square - mean.square()).clamp(min=0)
+        self.log("validation_bits_per_dim", mean.float(), prog_bar=True)
+        self.log("validation_standard_error", (variance / count).sqrt().float(), prog_bar=True)
+        self.validation_bits.reset()
+        self.validation_squares.reset()
 
     def configure_optimizers(self):
         optimizer = torch.optim.Adam(self.flow.parameters(), lr=self.recipe.learning_rate)
@@ -236,8 +246,12 @@ class StepsBar(ProgressBar):
         self.bar = tqdm(total=self.steps, initial=trainer.global_step, desc="training", unit="step", mininterval=1)
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
-        figures = {name: f"{float(value):.3f}" for name, value in trainer.progress_bar_metrics.items()}
-        self.bar.set_postfix(figures, refresh=False)
+        seen = {name: float(value) for name, value in trainer.progress_bar_metrics.items()}
+        text = f"bits/dim of this batch {seen['bits_per_dim']:.3f}"
+        if "validation_bits_per_dim" in seen:
+            error = seen["validation_standard_error"]
+            text += f", validation {seen['validation_bits_per_dim']:.3f} ± {error:.3f} (M = 1)"
+        self.bar.set_postfix_str(text, refresh=False)
         self.bar.update(trainer.global_step - self.bar.n)
 
     def on_train_end(self, trainer, module) -> None:

@@ -1,3 +1,5 @@
+import json
+
 import matplotlib
 import pytest
 import torch
@@ -128,6 +130,18 @@ def test_show_keeps_the_alt_text_and_frees_the_figure(monkeypatch):
     assert 'alt="two &quot;images&quot;"' in shown[0]["text/html"]
     assert shown[0]["text/html"].startswith('<img src="data:image/png;base64,')
     assert not plt.fignum_exists(figure.number)
+
+
+def test_save_figures_writes_what_show_left_in_a_notebook(monkeypatch, tmp_path):
+    display = pytest.importorskip("IPython.display")
+    shown = []
+    monkeypatch.setattr(display, "display", lambda bundle, raw: shown.append(bundle))
+    plotting.show(plotting.image_grid(images(2), num_levels=17), alt='Two "images" & more')
+    cells = [{"cell_type": "markdown"}, {"cell_type": "code", "outputs": [{"data": shown[0]}]}]
+    (tmp_path / "a.ipynb").write_text(json.dumps({"cells": cells}))
+    (file,) = plotting.save_figures(tmp_path / "a.ipynb", tmp_path / "figures")
+    assert file.name == "01_two_images_more.png"
+    assert file.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

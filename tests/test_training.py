@@ -72,13 +72,21 @@ def test_the_saved_model_holds_the_averaged_weights_of_the_best_validation(digit
     assert min(validated) == pytest.approx(metrics_of_validation(result.flow, digits), abs=1e-5)
 
 
-def metrics_of_validation(flow, digits):
+def test_validation_is_logged_with_its_standard_error(digits, tmp_path):
+    result = _train(digits, tmp_path, max_steps=3)
+    (row,) = [row for row in result.history if "validation_bits_per_dim" in row]
+    values = metrics_of_validation(result.flow, digits, per_image=True)
+    expected = values.std(correction=0) / len(values) ** 0.5
+    assert row["validation_standard_error"] == pytest.approx(expected.item(), rel=1e-3)
+
+
+def metrics_of_validation(flow, digits, per_image=False):
     """Validation as the training does it: batch by batch, each with its own seed."""
     values = []
     for i, batch in enumerate(digits.validation.split(128)):
         torch.manual_seed(i)
         values.append(flow.bits_per_dim(batch).detach())
-    return torch.cat(values).mean().item()
+    return torch.cat(values) if per_image else torch.cat(values).mean().item()
 
 
 def test_averaged_weights_follow_their_formula():
@@ -225,6 +233,39 @@ def test_training_works_without_the_packages_it_can_do_without(digits, tmp_path,
     assert "matplotlib is not installed" in printed
     assert "safetensors is not installed" in printed
     assert isinstance(pretrained.load_flow(tmp_path), Flow)
+
+
+def test_training_needs_no_more_than_torch_torchvision_lightning_and_numpy(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from importlib.abc import MetaPathFinder\n"
+        "class Missing(MetaPathFinder):\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        # Not matplotlib: torchmetrics imports it wherever it is installed. The test above does without it.
+        "        gone = 'seaborn tabulate sklearn skimage pooch safetensors IPython tensorboard'.split()\n"
+        "        if name.split('.')[0] in gone:\n"
+        "            raise ModuleNotFoundError(name, name=name)\n"
+        "import importlib.util\n"
+        "find_spec = importlib.util.find_spec\n"
+        "def guarded(name, package=None):\n"
+        "    try:\n"
+        "        return find_spec(name, package)\n"
+        "    except ModuleNotFoundError:\n"
+        "        return None\n"
+        "importlib.util.find_spec = guarded\n"
+        "sys.meta_path.insert(0, Missing())\n"
+        "import numpy as np\n"
+        "np.save('images.npy', np.random.default_rng(0).integers(0, 17, (60, 8, 8), dtype=np.uint8))\n"
+        "from nbflows.__main__ import main\n"
+        "run = ['train', 'digits-simple', '--data', 'images.npy', '--max-steps', '2', '--batch-size', '16']\n"
+        "assert main([*run, '--device', 'cpu', '--no-progress', '--out', 'run', '--traceback']) == 0\n"
+        "assert main(['evaluate', 'run', '--data', 'images.npy']) == 0\n"
+        "assert main(['sample', 'run', 'few.png']) == 0\n"
+        "assert main(['list']) == 0\n"
+    )
+    subprocess.run([sys.executable, str(script)], cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    assert (tmp_path / "few.png").exists()
 
 
 def test_lightning_stays_quiet_and_other_warnings_do_not(digits, tmp_path, capsys):
