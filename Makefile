@@ -20,7 +20,7 @@ demo: $(INSTALLED)
 
 # Every test and every notebook.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term-missing:skip-covered --durations=5
+	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term-missing:skip-covered --durations=5
 	$(BIN)/python -m pytest $(NBVAL) --durations=0 notebooks
 
 lab: $(INSTALLED)

@@ -65,6 +65,12 @@ class FlowModule(L.LightningModule):
         self.steps_per_epoch = steps_per_epoch
         self.validation_bits, self.validation_squares = MeanMetric(), MeanMetric()
         self._random_state_to_restore = None
+        self._seconds_before, self._started_at = 0.0, time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Spent on this training so far, earlier parts of a resumed one included."""
+        return self._seconds_before + time.monotonic() - self._started_at
 
     def training_step(self, images: Tensor, batch_index: int) -> Tensor:
         random_state = _random_state()
@@ -122,11 +128,14 @@ class FlowModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["random_state"] = _random_state()
+        checkpoint["seconds"] = self.seconds
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         self._random_state_to_restore = checkpoint["random_state"]
+        self._seconds_before = checkpoint["seconds"]
 
     def on_train_start(self) -> None:
+        self._started_at = time.monotonic()
         # As late as possible: building the loaders and callbacks may draw numbers too. A checkpoint holds the state of
         # the first rank; the others must draw other noise than that one.
         if self.global_rank > 0:
@@ -326,7 +335,6 @@ def train(
         raise FileNotFoundError(f"nothing to resume: {last} does not exist; start without --resume")
     if not resume and (last.exists() or best.exists()):
         raise FileExistsError(f"{out} holds a run already: go on with --resume, or choose another folder with --out")
-    started = time.monotonic()
     L.seed_everything(recipe.seed, verbose=False)
     data = datasets.load(recipe.data) if data is None else data
     batches = ImageBatches(data, recipe.batch_size, recipe.seed)
@@ -365,7 +373,7 @@ def train(
             default_root_dir=out,
         )
         trainer.fit(module, batches, ckpt_path=last if resume else None, weights_only=True)
-    seconds = time.monotonic() - started
+    seconds = module.seconds
     state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
     flow = module.flow.to(trainer.strategy.root_device)
     flow.load_state_dict({name.removeprefix("flow."): tensor for name, tensor in state.items()})

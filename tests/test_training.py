@@ -102,12 +102,14 @@ def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(digits
     whole = _train(digits, tmp_path / "whole")
     # In the middle of the second epoch, of three batches each.
     _train(digits, tmp_path / "parts", max_steps=4)
+    first_part = torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)
     resumed = _train(digits, tmp_path / "parts", resume=True)
     torch.testing.assert_close(_weights(resumed), _weights(whole), atol=1e-6, rtol=0)
     final = [torch.load(tmp_path / part / "last.ckpt", weights_only=True) for part in ("whole", "parts")]
     for key, value in final[0]["current_model_state"].items():
         torch.testing.assert_close(value, final[1]["current_model_state"][key], atol=1e-6, rtol=0)
     assert final[0]["global_step"] == final[1]["global_step"] == 12
+    assert final[1]["seconds"] > first_part["seconds"] > 0
     assert [row["step"] for row in training.read_log(tmp_path / "parts") if "bits_per_dim" in row][-1] == 11
 
 
