@@ -13,3 +13,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+def pytest_collection_modifyitems(items):
+    """Slow tests first, in both halves: two workers begin with a half each, and steal from each other at the end."""
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    fast = [item for item in items if not item.get_closest_marker("slow")]
+    half = len(items) // 2 - len(slow[::2])
+    items[:] = [*slow[::2], *fast[:half], *slow[1::2], *fast[half:]]

@@ -25,13 +25,13 @@ def _images(n=6, levels=17, shape=(1, 8, 8)):
     return torch.randint(levels, (n, *shape), generator=torch.Generator().manual_seed(1)).byte()
 
 
-def _grid(size=400, bound=8.0):
+def _grid(size=600, bound=10.0):
     axis = torch.linspace(-bound, bound, size, dtype=torch.float64)
     return torch.cartesian_prod(axis, axis), (axis[1] - axis[0]).item() ** 2
 
 
 def test_a_2d_density_integrates_to_one_and_its_samples_have_its_entropy():
-    flow = _randomized(models.realnvp_2d(num_couplings=4, hidden_features=16), std=0.2).double()
+    flow = _randomized(models.realnvp_2d(num_couplings=4, hidden_features=16), std=0.1).double()
     points, area = _grid()
     with torch.no_grad():
         log_prob = flow.log_prob(points)
