@@ -120,17 +120,16 @@ class Batches:
         return len(self.images) // self.batch_size if self.shuffle else -(-len(self.images) // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
+        epoch, order = None, None
         for i in range(len(self)):
+            rows = slice(i * self.batch_size, (i + 1) * self.batch_size)
             if self.shuffle:
-                epoch, i = divmod(self.position, len(self))
-                if i == 0 or "order" not in locals():
-                    order = self._order(epoch)
+                new_epoch, i = divmod(self.position, len(self))
+                if new_epoch != epoch:
+                    epoch, order = new_epoch, self._order(new_epoch)
                 self.position += 1
                 rows = order[i * self.batch_size : (i + 1) * self.batch_size]
-                yield self.images[rows[self.rank :: self.world_size]]
-            else:
-                batch = self.images[i * self.batch_size : (i + 1) * self.batch_size]
-                yield batch[self.rank :: self.world_size]
+            yield self.images[rows][self.rank :: self.world_size]
 
     def _order(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)

@@ -34,7 +34,7 @@ class BitsPerDim:
 
 def summarize(bits_per_dim: Tensor, num_draws: int) -> BitsPerDim:
     """The mean of per-image bits/dim ``(N,)`` and its standard error."""
-    values = bits_per_dim.double()
+    values = bits_per_dim.cpu().double()
     error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return BitsPerDim(values.mean().item(), error, num_draws, len(values))
 

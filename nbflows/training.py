@@ -18,7 +18,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, SumMetric
 from tqdm import tqdm
 
 from nbflows import data as datasets
@@ -63,7 +63,8 @@ class FlowModule(L.LightningModule):
         self.flow = flow
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
-        self.validation_bits, self.validation_squares = MeanMetric(), MeanMetric()
+        # Sums over all ranks, each image once.
+        self.validation_bits, self.validation_squares, self.validation_images = MeanMetric(), MeanMetric(), SumMetric()
         self._random_state_to_restore = None
         self._seconds_before, self._started_at = 0.0, time.monotonic()
 
@@ -104,18 +105,20 @@ class FlowModule(L.LightningModule):
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(batch_index * self.trainer.world_size + self.trainer.global_rank)
-            bits = self.flow.bits_per_dim(images, chunk_size=len(images)).double()
+            bits = self.flow.bits_per_dim(images, chunk_size=len(images))
         self.validation_bits.update(bits)
         self.validation_squares.update(bits.square())
+        self.validation_images.update(len(bits))
 
     def on_validation_epoch_end(self) -> None:
-        count = self.validation_bits.weight.clone()
-        mean, mean_square = self.validation_bits.compute(), self.validation_squares.compute()
-        variance = (mean_square - mean.square()).clamp(min=0)
-        self.log("validation_bits_per_dim", mean.float(), prog_bar=True)
-        self.log("validation_standard_error", (variance / count).sqrt().float(), prog_bar=True)
-        self.validation_bits.reset()
-        self.validation_squares.reset()
+        metrics = self.validation_bits, self.validation_squares, self.validation_images
+        mean, mean_square, count = (metric.compute() for metric in metrics)
+        self.log("validation_bits_per_dim", mean, prog_bar=True)
+        self.log(
+            "validation_standard_error", ((mean_square - mean.square()).clamp(min=0) / count).sqrt(), prog_bar=True
+        )
+        for metric in metrics:
+            metric.reset()
 
     def configure_optimizers(self):
         optimizer = torch.optim.Adam(self.flow.parameters(), lr=self.recipe.learning_rate)
@@ -162,7 +165,7 @@ def first_non_finite(flow: Flow, images: Tensor) -> str:
         tensors = [t for t in (outputs if isinstance(outputs, tuple) else (outputs,)) if isinstance(t, Tensor)]
         if not found and not all(t.isfinite().all() for t in tensors if t.is_floating_point()):
             bad = [key for key, p in module.named_parameters() if not p.isfinite().all()]
-            why = f", whose {', '.join(bad)} are not finite" if bad else ""
+            why = f"; not finite in it: {', '.join(bad)}" if bad else ""
             found.append(f"{name} ({type(module).__name__}{why})")
 
     hooks = [
@@ -356,7 +359,7 @@ def train(
     ]
     with quiet():
         trainer = L.Trainer(
-            accelerator={"cuda": "gpu"}.get(device, device),
+            accelerator=device,
             devices=devices,
             num_nodes=num_nodes,
             precision=faster_precision(device) if precision == "auto" else precision,
@@ -454,7 +457,7 @@ def quiet():
 
 
 def _loggers(out: Path) -> list:
-    loggers = [CSVLogger(out, name="log")]
+    loggers = [CSVLogger(out, name="log", flush_logs_every_n_steps=10)]
     return [*loggers, TensorBoardLogger(out, name="tensorboard")] if find_spec("tensorboard") else loggers
 
 

@@ -171,7 +171,7 @@ def test_weights_that_are_not_finite_are_named(digits):
     flow = _flow()
     torch.nn.init.constant_(flow.bijection[1].net.layers[2].weight, torch.nan)
     found = training.first_non_finite(flow, digits.train[:4])
-    assert found.startswith("bijection.layers.1.net.layers.2 (Conv2d, whose weight are not finite")
+    assert found.startswith("bijection.layers.1.net.layers.2 (Conv2d; not finite in it: weight)")
     assert "no layer" in training.first_non_finite(_flow(), digits.train[:4])
 
 
