@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nbflows import Flow, Identity, Sequential
 from nbflows.layers import AffineCoupling, Dequantize, VariationalDequantize, checkerboard
@@ -55,6 +57,23 @@ def test_levels_come_back_also_when_the_noise_falls_on_the_edge_of_its_bin(alpha
     with replayed_noise(torch.tensor(edge)):
         z, _ = layer(x)
     assert z.isfinite().all()
+    assert torch.equal(layer.inverse(z), x)
+
+
+@settings(deadline=None, max_examples=300, derandomize=True)
+@given(
+    num_levels=st.integers(2, 256),
+    alpha=st.sampled_from([None, 0.0, 1e-6, 1e-5, 0.05, 0.5]),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    u=st.floats(0, 1, exclude_max=True, width=32),
+)
+def test_every_level_comes_back_with_any_noise(num_levels, alpha, dtype, u):
+    layer = Dequantize(num_levels, alpha).to(dtype)
+    x = torch.arange(num_levels, dtype=torch.uint8).view(1, -1)
+    with replayed_noise(torch.tensor(u)):
+        z, log_det = layer(x)
+    assert z.isfinite().all()
+    assert log_det.isfinite().all()
     assert torch.equal(layer.inverse(z), x)
 
 
