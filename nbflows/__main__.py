@@ -29,8 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return options.command(options) or 0
     except (ValueError, OSError, RuntimeError) as error:
-        # An explained error, not a stack trace: the message has the numbers and the way out.
-        if options.traceback:
+        # An explained error, not a stack trace: the message has the numbers and the way out. One without is a defect.
+        if options.traceback or not str(error):
             raise
         print(f"nbflows: {error}", file=sys.stderr)
         return 2
@@ -101,6 +101,8 @@ def _add_train(commands) -> None:
 
 def _train(options) -> None:
     # Lightning takes seconds to import: not for --help.
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
     from nbflows import training
 
     recipe = recipes.get(options.recipe)
@@ -126,7 +128,7 @@ def _train(options) -> None:
         checkpoint_seconds=options.checkpoint_seconds,
         progress=not options.no_progress,
     )
-    print(f"test: {result.test}\nthe model, its samples and the training curve: {out}")
+    rank_zero_only(print)(f"test: {result.test}\nthe model, its samples and the training curve: {out}")
 
 
 def _add_evaluate(commands) -> None:

@@ -253,18 +253,33 @@ class StepsBar(ProgressBar):
     def __init__(self, steps: int):
         super().__init__()
         self.steps = steps
+        self.enabled = True
+
+    def enable(self) -> None:
+        self.enabled = True
+
+    def disable(self) -> None:
+        """Called by Lightning on all ranks but the first."""
+        self.enabled = False
 
     def on_train_start(self, trainer, module) -> None:
-        self.bar = tqdm(total=self.steps, initial=trainer.global_step, desc="training", unit="step", mininterval=1)
+        self.bar = tqdm(
+            total=self.steps,
+            initial=trainer.global_step,
+            desc="training",
+            unit="step",
+            mininterval=1,
+            disable=not self.enabled,
+        )
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
         seen = {name: float(value) for name, value in trainer.progress_bar_metrics.items()}
-        text = f"bits/dim of this batch {seen['bits_per_dim']:.3f}"
+        text = f"loss {seen['bits_per_dim']:.3f}"
         if "validation_bits_per_dim" in seen:
             error = seen["validation_standard_error"]
-            text += f", validation {seen['validation_bits_per_dim']:.3f} ± {error:.3f} (M = 1)"
+            text += f", validation {seen['validation_bits_per_dim']:.3f} ± {error:.3f} bits/dim (M = 1)"
         self.bar.set_postfix_str(text, refresh=False)
-        self.bar.update(trainer.global_step - self.bar.n)
+        self.bar.update()
 
     def on_train_end(self, trainer, module) -> None:
         self.bar.close()
@@ -380,7 +395,7 @@ def train(
     state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
     flow = module.flow.to(trainer.strategy.root_device)
     flow.load_state_dict({name.removeprefix("flow."): tensor for name, tensor in state.items()})
-    test = metrics.evaluate(flow, data.test, progress=progress)
+    test = metrics.evaluate(flow, data.test, progress=progress and trainer.is_global_zero)
     history = read_log(out)
     if trainer.is_global_zero:
         _save_curve(history, out)

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 # What conda-forge calls them.
@@ -44,6 +45,16 @@ def test_the_readme_names_files_that_exist():
     for link in re.findall(r"\]\(([^)#]+)\)", text) + re.findall(r'src="([^"]+)"', text):
         if not link.startswith("http"):
             assert (ROOT / link).exists(), link
+
+
+def test_the_readme_examples_run(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert len(examples) == 2
+    names = {"x": torch.randint(256, (4, 1, 28, 28)).byte()}
+    for example in examples:
+        exec(example, names)
+    assert names["images"].shape == (16, 1, 8, 8)
 
 
 def test_no_file_is_larger_than_eight_megabytes():

@@ -294,21 +294,12 @@ def test_evaluating_leaves_mode_and_random_state_alone():
     assert first != metrics.evaluate(flow, images, num_draws=2, chunk_size=3, seed=1)
 
 
-def test_two_processes_train_as_one_with_the_same_global_batch(digits, tmp_path):
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import sys\n"
-        "from nbflows import data, recipes, training\n"
-        "from nbflows.data import ImageData\n"
-        "full = data.load('digits')\n"
-        "digits = ImageData('digits', '', full.train[:96], full.validation[:40], full.test[:40], 17)\n"
-        "recipe = recipes.Recipe('', 'digits', 'digits_simple', batch_size=32, validate_every=1)\n"
-        "training.train(recipe, digits, sys.argv[1], max_steps=2, devices=int(sys.argv[2]), device='cpu',"
-        " precision='32-true', progress=False)\n"
-    )
+def test_two_processes_train_as_one_with_the_same_global_batch(tmp_path):
+    command = [sys.executable, "-m", "nbflows", "train", "digits-simple", "--max-steps", "2", "--batch-size", "32"]
     for devices in ("1", "2"):
-        run = [sys.executable, str(script), str(tmp_path / devices), devices]
-        subprocess.run(run, check=True, capture_output=True, timeout=300)
+        run = [*command, "--device", "cpu", "--precision", "32-true", "--devices", devices, "--out", devices]
+        printed = subprocess.run(run, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=300).stdout
+        assert printed.count("test:") == 1
     one, two = (torch.load(tmp_path / d / "last.ckpt", weights_only=True) for d in ("1", "2"))
     assert one["global_step"] == two["global_step"] == 2
     # The noise differs between one process and two; the images of each step, and so the position in them, do not.
