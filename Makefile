@@ -5,15 +5,18 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-NBVAL := -p no:cacheprovider --nbval-lax --nbval-current-env --nbval-cell-timeout=300 --no-cov -W default
+# One worker a notebook; a worker computes on one thread, as the lessons do.
+NBVAL := -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
+	-p no:cacheprovider -p tests.lesson_seconds --no-cov -W default
+NBCONVERT := $(BIN)/jupyter nbconvert --log-level WARN
 
 .PHONY: demo test lab notebooks lint bench clean
 
 # Runs the quickstart and shows it as one HTML page and as pictures.
 demo: $(INSTALLED)
 	@mkdir -p build
-	$(BIN)/jupyter nbconvert --log-level WARN --execute --to notebook --output-dir build --output quickstart notebooks/00_quickstart.ipynb
-	$(BIN)/jupyter nbconvert --log-level WARN --to html --output-dir build build/quickstart.ipynb
+	$(NBCONVERT) --execute --coalesce-streams --to notebook --output-dir build --output quickstart notebooks/00_quickstart.ipynb
+	$(NBCONVERT) --to html --output-dir build build/quickstart.ipynb
 	$(BIN)/python -c "from nbflows.plotting import save_figures; save_figures('build/quickstart.ipynb', 'build/figures')"
 	@echo "the quickstart, as one page: $$PWD/build/quickstart.html"
 	@echo "its figures:                 $$PWD/build/figures/"
@@ -21,14 +24,14 @@ demo: $(INSTALLED)
 # Every test and every notebook.
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term-missing:skip-covered --durations=5
-	$(BIN)/python -m pytest $(NBVAL) --durations=0 notebooks
+	$(BIN)/python -m pytest $(NBVAL) notebooks
 
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab notebooks/
 
 # Executes all notebooks anew and keeps their outputs.
 notebooks: $(INSTALLED)
-	$(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --inplace notebooks/*.ipynb
+	$(NBCONVERT) --to notebook --execute --coalesce-streams --inplace notebooks/*.ipynb
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

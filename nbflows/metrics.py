@@ -1,6 +1,7 @@
 """Figures with their error bars."""
 
 import math
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -57,10 +58,9 @@ def evaluate(
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
-            values = [
-                flow.bits_per_dim(batch.to(device), num_draws=num_draws, chunk_size=chunk_size)
-                for batch in tqdm(images.split(chunk_size), desc=f"bits/dim (M = {num_draws})", disable=not progress)
-            ]
+            # Not stderr, which notebooks show in red.
+            bar = tqdm(images.split(chunk_size), f"bits/dim (M = {num_draws})", file=sys.stdout, disable=not progress)
+            values = [flow.bits_per_dim(batch.to(device), num_draws=num_draws, chunk_size=chunk_size) for batch in bar]
     finally:
         flow.train(training)
     return summarize(torch.cat(values), num_draws)

@@ -269,6 +269,8 @@ class StepsBar(ProgressBar):
             desc="training",
             unit="step",
             mininterval=1,
+            # Not stderr, which notebooks show in red.
+            file=sys.stdout,
             disable=not self.enabled,
         )
 

@@ -128,7 +128,7 @@ def test_show_keeps_the_alt_text_and_frees_the_figure(monkeypatch):
     plotting.show(figure, alt='two "images"')
     assert shown[0]["text/plain"] == 'two "images"'
     assert 'alt="two &quot;images&quot;"' in shown[0]["text/html"]
-    assert shown[0]["text/html"].startswith('<img src="data:image/png;base64,')
+    assert shown[0]["text/html"].startswith('<div style="overflow-x: auto"><img src="data:image/png;base64,')
     assert not plt.fignum_exists(figure.number)
 
 

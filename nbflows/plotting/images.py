@@ -1,12 +1,6 @@
-"""The figures of the lessons, in one style: functions that take data, draw it and return the figure."""
+"""Images in rows and grids: samples, reconstructions, interpolations, latent levels."""
 
-import base64
-import html
-import io
-import json
-import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,84 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 from torch import Tensor
-
-
-def use_style() -> None:
-    """One look for all figures: colour-blind safe, light grid, readable at the width of a notebook."""
-    import seaborn as sns
-
-    sns.set_theme(style="whitegrid", palette="colorblind", context="notebook")
-    plt.rcParams.update({"figure.dpi": 100, "figure.constrained_layout.use": True, "image.interpolation": "nearest"})
-
-
-def show(figure: Figure, alt: str) -> None:
-    """Shows a figure in a notebook as a PNG with a text for those who cannot see it, and frees it.
-
-    Args:
-        figure: from any function here.
-        alt: what there is to see, in a sentence or two.
-    """
-    from IPython.display import display
-
-    png = io.BytesIO()
-    # Twice the pixels, shown at the same size: text stays sharp. No version of matplotlib in it: the file repeats.
-    figure.savefig(png, format="png", dpi=2 * figure.dpi, metadata={"Software": None})
-    width = round(figure.get_figwidth() * figure.dpi)
-    close(figure)
-    # As HTML: JupyterLab and nbconvert drop the alt text of an image/png output.
-    source = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
-    tag = f'<img src="{source}" width="{width}" alt="{html.escape(alt)}" style="max-width: 100%">'
-    display({"text/html": tag, "text/plain": alt}, raw=True)
-
-
-def save_figures(notebook: str | Path, folder: str | Path) -> list[Path]:
-    """Writes every figure that ``show`` left in an executed notebook as a PNG, numbered and named after its text.
-
-    Args:
-        notebook: the .ipynb file.
-        folder: where to; made if it is not there.
-    """
-    folder, files = Path(folder), []
-    folder.mkdir(parents=True, exist_ok=True)
-    cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
-    for output in (output for cell in cells for output in cell.get("outputs", [])):
-        tag = "".join(output.get("data", {}).get("text/html", ""))
-        for source, alt in re.findall(r'<img src="data:image/png;base64,([^"]+)".*?alt="([^"]*)"', tag):
-            words = re.findall(r"[a-z0-9]+", html.unescape(alt).lower())[:5]
-            files.append(folder / f"{len(files) + 1:02d}_{'_'.join(words)}.png")
-            files[-1].write_bytes(base64.b64decode(source))
-    return files
-
-
-def close(figure: Figure) -> None:
-    """Frees a figure that was saved and will not be shown."""
-    plt.close(figure)
-
-
-def training_curve(history: list[dict[str, float]], title: str | None = None) -> Figure:
-    """Bits/dim of training batches and of the validation images over the steps.
-
-    Args:
-        history: rows of the training log, ``TrainingResult.history``.
-        title: the finding.
-    """
-    figure, axes = plt.subplots(figsize=(7, 4))
-    for key, label, style in (
-        ("bits_per_dim", "training batch", {"alpha": 0.5}),
-        ("validation_bits_per_dim", "validation, averaged weights", {"marker": "o"}),
-    ):
-        points = [(row["step"], row[key]) for row in history if key in row]
-        if points:
-            axes.plot(*zip(*points, strict=True), label=label, **style)
-    values = sorted(row["bits_per_dim"] for row in history if "bits_per_dim" in row)
-    if values:
-        # The first steps are far above all others and would flatten the rest.
-        axes.set_ylim(values[0] - 0.05, values[int(0.95 * (len(values) - 1))] + 0.1)
-    axes.set(xlabel="training step", ylabel="bits/dim (one draw of noise)")
-    if title:
-        axes.set_title(title)
-    axes.legend()
-    return figure
 
 
 def image_grid(
@@ -187,35 +103,6 @@ def latent_levels(
     panels = [("image", images, 1, None)]
     panels += [(label, draws.flatten(0, 1), draws.shape[1], None) for label, draws in resampled.items()]
     return _panels(panels, num_levels, title, None, image_inches)
-
-
-def noise_histogram(
-    images: Tensor, noise: Tensor, levels: Sequence[int], title: str | None = None, bins: int = 40
-) -> Figure:
-    """How dequantization noise is spread over its bin, for some grey levels, against the uniform density.
-
-    Args:
-        images: integers of any shape.
-        noise: u in [0, 1] for each of them, the same shape.
-        levels: the grey levels to draw, one panel each.
-        title: the finding.
-        bins: of the histogram.
-    """
-    figure, all_axes = plt.subplots(
-        1, len(levels), figsize=(3 * len(levels), 3.2), sharex=True, sharey=True, squeeze=False
-    )
-    for axes, level in zip(all_axes[0], levels, strict=True):
-        values = noise[images == level].detach().cpu().numpy()
-        axes.hist(values, bins=bins, range=(0, 1), density=len(values) > 0, color="C0", label="learned")
-        axes.axhline(1, color="C1", linestyle="--", linewidth=2, label="uniform")
-        axes.set(title=f"grey level {level} ({len(values):,} draws)", xlabel="noise u")
-        axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-        axes.title.set_size("medium")
-    all_axes[0, 0].set_ylabel("density")
-    all_axes[0, 0].legend()
-    if title:
-        figure.suptitle(title)
-    return figure
 
 
 def _stack(rows: dict[str, Tensor]) -> tuple[Tensor, int]:

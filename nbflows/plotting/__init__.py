@@ -1,0 +1,20 @@
+"""The figures of the lessons, in one style: functions that take data, draw it and return the figure."""
+
+from nbflows.plotting.curves import training_curve
+from nbflows.plotting.dequantization import noise_histogram
+from nbflows.plotting.images import image_grid, image_rows, latent_levels, reconstruction, side_by_side
+from nbflows.plotting.page import close, save_figures, show, use_style
+
+__all__ = [
+    "close",
+    "image_grid",
+    "image_rows",
+    "latent_levels",
+    "noise_histogram",
+    "reconstruction",
+    "save_figures",
+    "show",
+    "side_by_side",
+    "training_curve",
+    "use_style",
+]

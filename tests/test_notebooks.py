@@ -1,0 +1,147 @@
+"""The notebooks keep the rules of lessons: short cells, alt text, exercises with solutions, clean stored outputs."""
+
+import html
+import itertools
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+LESSONS = [file for file in NOTEBOOKS if not file.name.startswith("00")]
+# In this order, as headings of level 2; the sections of the lesson stand between Setup and the next.
+SKELETON = ["Setup", "What can go wrong", "Exercises", "Summary", "Solutions", "References"]
+
+
+def cells(file, kind=None):
+    all_cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    return [cell for cell in all_cells if kind in (None, cell["cell_type"])]
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+def text_of(output):
+    """All that an output shows as text."""
+    data = output.get("data", {})
+    return "".join(output.get("text", [])) + "".join("".join(v) for k, v in data.items() if k.startswith("text/plain"))
+
+
+def is_skipped(cell):
+    return "nbval-skip" in cell["metadata"].get("tags", [])
+
+
+def markdown(file):
+    return "\n\n".join(source(cell) for cell in cells(file, "markdown"))
+
+
+each_notebook = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
+each_lesson = pytest.mark.parametrize("file", LESSONS, ids=lambda file: file.stem)
+
+
+def test_there_are_notebooks():
+    assert len(LESSONS) >= 5 and len(NOTEBOOKS) == len(LESSONS) + 1
+
+
+@each_notebook
+def test_files_are_small_and_name_a_kernel_that_everyone_has(file):
+    assert file.stat().st_size < 1_000_000
+    assert json.loads(file.read_text(encoding="utf-8"))["metadata"]["kernelspec"]["name"] == "python3"
+
+
+@each_notebook
+def test_code_cells_are_short_and_stand_apart(file):
+    kinds = [cell["cell_type"] for cell in cells(file)]
+    assert ("code", "code") not in list(itertools.pairwise(kinds))
+    for cell in cells(file, "code"):
+        lines = source(cell).splitlines()
+        assert len(lines) <= 25, lines[0]
+        assert all(len(line) <= 120 for line in lines), lines[0]
+        assert "if testing" not in source(cell)
+
+
+@each_notebook
+def test_every_cell_shows_or_asserts_something(file):
+    for cell in cells(file, "code"):
+        assert is_skipped(cell) or cell["outputs"] or "assert" in source(cell), source(cell)
+
+
+@each_notebook
+def test_cells_were_executed_once_in_order(file):
+    executed = [cell for cell in cells(file, "code") if not is_skipped(cell)]
+    assert [cell["execution_count"] for cell in executed] == list(range(1, len(executed) + 1))
+    for cell in cells(file, "code"):
+        if is_skipped(cell):
+            # Both tags: the one for tests, the other for `make notebooks`.
+            assert "skip-execution" in cell["metadata"]["tags"] and not cell["outputs"]
+
+
+@each_notebook
+def test_stored_outputs_have_no_errors_warnings_or_machine_paths(file):
+    for output in (output for cell in cells(file, "code") for output in cell["outputs"]):
+        assert output["output_type"] != "error"
+        assert output.get("name") != "stderr", text_of(output)
+        assert not re.search(r"Warning\b|/(home|root|work|tmp|Users|usr|opt)/|[A-Z]:\\", text_of(output)), text_of(
+            output
+        )
+    assert not re.search(r"/(home|root|work|tmp|Users)/", "".join(source(cell) for cell in cells(file)))
+
+
+@each_notebook
+def test_every_figure_has_alt_text(file):
+    figures = 0
+    for output in (output for cell in cells(file, "code") for output in cell["outputs"]):
+        data = output.get("data", {})
+        assert "image/png" not in data and "image/svg+xml" not in data, "shown without plotting.show"
+        for tag in re.findall(r"<img [^>]*>", "".join(data.get("text/html", ""))):
+            alt = html.unescape(re.search(r'alt="([^"]*)"', tag).group(1))
+            assert len(alt.split()) >= 8, alt
+            figures += 1
+    assert figures >= 2
+
+
+@each_lesson
+def test_lessons_have_the_same_skeleton(file):
+    text = markdown(file)
+    headings = re.findall(r"^## (?:\d+\. )?(.*)$", text, re.M)
+    assert text.startswith("# ") and len(re.findall(r"^# ", text, re.M)) == 1
+    assert [heading for heading in headings if heading in SKELETON] == SKELETON
+    assert 3 <= len(headings) - len(SKELETON) <= 8
+    assert "**You will" in text and "**Before you start**" in text
+    assert re.search(r"arXiv:\d{4}\.\d{5}", text)
+
+
+@each_lesson
+def test_lessons_check_their_layers_and_agree_with_the_package(file):
+    code = "\n".join(source(cell) for cell in cells(file, "code"))
+    assert "check_bijection(" in code
+    assert "load_state_dict(" in code or "assert_close(" in code
+
+
+@each_lesson
+def test_lessons_name_the_command_that_trains_at_scale(file):
+    commands = [source(cell) for cell in cells(file, "code") if is_skipped(cell)]
+    # Lesson 01 is about points in the plane: nothing of it grows with a GPU.
+    assert file.name.startswith("01") or any("!nbflows train" in command for command in commands)
+
+
+@each_lesson
+def test_every_exercise_has_a_solution_that_is_correct(file):
+    text = markdown(file)
+    solved = text[text.index("## Solutions") :]
+    numbers = re.findall(r"^### Exercise (\d+)", text[: text.index("## Solutions")], re.M)
+    assert 2 <= len(numbers) <= 3 and numbers == re.findall(r"^### Exercise (\d+)", solved, re.M)
+    stubs, solutions, seen = [], [], False
+    for cell in cells(file):
+        seen = seen or (cell["cell_type"] == "markdown" and "## Solutions" in source(cell))
+        for output in cell.get("outputs", []):
+            for number, verdict in re.findall(r"exercise (\d+): (correct|not yet)", text_of(output)):
+                if seen:
+                    # nbval compares the output of this cell: the solution must be correct in every run.
+                    assert "nbval-check-output" in cell["metadata"]["tags"]
+                    assert text_of(output).strip() == f"exercise {number}: {verdict}"
+                (solutions if seen else stubs).append((number, verdict))
+    assert stubs == [(number, "not yet") for number in numbers]
+    assert solutions == [(number, "correct") for number in numbers]
