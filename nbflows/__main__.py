@@ -142,9 +142,12 @@ def _add_evaluate(commands) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N test images")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda or mps")
+    parser.add_argument("--record", action="store_true", help="keep the result in the JSON beside the model")
 
 
 def _evaluate(options) -> None:
+    if options.record and (options.upstream or options.data or options.limit):
+        raise ValueError("--record is for a model of ours on all test images: without --upstream, --data and --limit")
     if options.upstream:
         flow, trained_on = pretrained.load_upstream(options.model).to(options.device), "mnist"
     else:
@@ -157,6 +160,8 @@ def _evaluate(options) -> None:
     result = metrics.evaluate(flow, chosen, options.num_draws, progress=True, seed=options.seed)
     part = "test images" if len(chosen) == len(images.test) else f"the first {len(chosen)} test images"
     print(f"{images.variant}; {part}: {result}")
+    if options.record:
+        print("recorded as", pretrained.record(options.model, result))
 
 
 def _add_sample(commands) -> None:
@@ -196,11 +201,11 @@ def _list(options) -> None:
     print("recipes, for nbflows train:\n")
     _print_table(rows, ["recipe", "data", "what it is"])
     rows = []
-    for file in sorted(pretrained.SAVED_MODELS.glob("*.safetensors")):
+    for file in sorted(pretrained.saved_models().glob("*.safetensors")):
         details = pretrained.describe(file)
         test = metrics.BitsPerDim(**details["test_bits_per_dim"])
         rows.append((file.stem, str(test), details["data"]))
-    print(f"\nmodels in {pretrained.SAVED_MODELS}/, for nbflows evaluate and sample:\n")
+    print(f"\nmodels in {pretrained.saved_models()}/, for nbflows evaluate and sample:\n")
     _print_table(rows or [("none", "", "")], ["model", "test", "data"])
 
 

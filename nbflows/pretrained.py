@@ -2,14 +2,20 @@
 
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from nbflows import models, upstream
 from nbflows.flow import Flow
+from nbflows.metrics import BitsPerDim
 
-SAVED_MODELS = Path("saved_models")
+
+def saved_models() -> Path:
+    """The folder of named models: ``saved_models`` here, or else the one that lies beside the package."""
+    here = Path("saved_models")
+    return here if here.is_dir() else Path(__file__).resolve().parents[1] / "saved_models"
 
 
 def save_flow(flow: Flow, file: str | Path, builder: str, arguments: dict, **details) -> Path:
@@ -67,6 +73,16 @@ def describe(model: str | Path) -> dict:
     return json.loads(_files(model)[1].read_text())
 
 
+def record(model: str | Path, score: BitsPerDim) -> str:
+    """Writes a score on all test images into the JSON beside a model; returns its key there.
+
+    ``test_bits_per_dim`` for M = 1, ``test_bits_per_dim_8_draws`` for M = 8, and so on.
+    """
+    key = "test_bits_per_dim" + (f"_{score.num_draws}_draws" if score.num_draws > 1 else "")
+    _write(_files(model)[1], json.dumps({**describe(model), key: asdict(score)}, indent=1).encode())
+    return key
+
+
 def load_upstream(file: str | Path) -> Flow:
     """A checkpoint of the UvA tutorial as its authors published it; see ``upstream.uva``."""
     if not Path(file).exists():
@@ -82,7 +98,7 @@ def _files(model: str | Path) -> tuple[Path, Path]:
         exported = path / "model.safetensors"
         return (exported if exported.exists() else path / "best.ckpt"), path / "model.json"
     if path.suffix != ".safetensors":
-        path = SAVED_MODELS / f"{model}.safetensors"
+        path = saved_models() / f"{model}.safetensors"
     return path, path.with_suffix(".json")
 
 
@@ -90,10 +106,10 @@ def _find(model: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
     weights, description = _files(model)
     for file in (weights, description):
         if not file.exists():
-            known = ", ".join(sorted(p.stem for p in SAVED_MODELS.glob("*.safetensors"))) or "none"
+            known = ", ".join(sorted(p.stem for p in saved_models().glob("*.safetensors"))) or "none"
             raise FileNotFoundError(
-                f"{file} does not exist. A model is a name in {SAVED_MODELS.resolve()} ({known}), a .safetensors file "
-                "with its .json, or the folder of a training run"
+                f"{file} does not exist. A model is a name in {saved_models().resolve()} ({known}), "
+                "a .safetensors file with its .json, or the folder of a training run"
             )
     if weights.suffix == ".ckpt":
         state = torch.load(weights, map_location="cpu", weights_only=True)["state_dict"]

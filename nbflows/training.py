@@ -495,7 +495,8 @@ def _hardware(trainer) -> str:
     device = trainer.strategy.root_device
     if device.type == "cuda":
         return f"{trainer.world_size} x {torch.cuda.get_device_name(device)}"
-    return f"{torch.get_num_threads()} CPU cores" if device.type == "cpu" else str(device)
+    threads = torch.get_num_threads()
+    return f"{threads} CPU core{'s' if threads > 1 else ''}" if device.type == "cpu" else str(device)
 
 
 def _save_model(flow: Flow, out: Path, recipe: Recipe, data: ImageData, details: dict) -> None:

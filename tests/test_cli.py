@@ -35,6 +35,19 @@ def test_train_evaluate_sample_and_list_work_together(tmp_path, monkeypatch, cap
     assert "mnist-multiscale" in capsys.readouterr().out
 
 
+def test_evaluate_records_a_score_beside_the_model(saved, capsys):
+    assert main(["evaluate", "tiny", "--num-draws", "2", "--record"]) == 0
+    assert "recorded as test_bits_per_dim_2_draws" in capsys.readouterr().out
+    score = pretrained.describe("tiny")["test_bits_per_dim_2_draws"]
+    assert score["num_images"] == 180 and score["num_draws"] == 2 and 0 < score["mean"] < 10
+    assert pretrained.describe("tiny")["test_bits_per_dim"]["mean"] == 3.0
+
+
+def test_saved_models_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert pretrained.load_flow("digits-simple").shape == (1, 8, 8)
+
+
 def test_list_shows_saved_models_with_error_bars_and_draws(saved, capsys):
     main(["list"])
     assert "3.0000 ± 0.1000 bits/dim (M = 1, 180 images)" in capsys.readouterr().out
@@ -62,6 +75,7 @@ def test_a_model_is_evaluated_on_other_data_of_the_same_shape(saved, capsys):
         (["train", "digits-simple", "--resume", "--out", "x"], "nothing to resume"),
         (["train", "digits-simple", "--batch-size", "5000"], "batch_size 5000 does not fit 1437"),
         (["evaluate", "nope"], "(tiny)"),
+        (["evaluate", "tiny", "--limit", "9", "--record"], "--record is for a model of ours on all test images"),
         (["evaluate", "tiny", "--data", "photo-patches"], "expected a batch of (1, 8, 8)"),
         (["sample", "tiny", "--temperature", "1", "2"], "has 1"),
         (["evaluate", "nope.ckpt", "--upstream"], "no checkpoint nope.ckpt"),
