@@ -139,6 +139,11 @@ class FlowModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         self._started_at = time.monotonic()
+        # A resumed run restores the learning rate of its checkpoint, and may have been given another one.
+        scheduler = self.lr_schedulers()
+        scheduler.base_lrs = [self.recipe.learning_rate]
+        for group in scheduler.optimizer.param_groups:
+            group["lr"] = self.recipe.learning_rate * self._learning_rate_factor(scheduler.last_epoch)
         # As late as possible: building the loaders and callbacks may draw numbers too. A checkpoint holds the state of
         # the first rank; the others must draw other noise than that one.
         if self.global_rank > 0:

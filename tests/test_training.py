@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -111,6 +112,16 @@ def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(digits
     assert final[0]["global_step"] == final[1]["global_step"] == 12
     assert final[1]["seconds"] > first_part["seconds"] > 0
     assert [row["step"] for row in training.read_log(tmp_path / "parts") if "bits_per_dim" in row][-1] == 11
+
+
+def test_a_resumed_training_takes_the_learning_rate_that_it_is_given(digits, tmp_path):
+    _train(digits, tmp_path / "run", max_steps=4)
+    before = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["current_model_state"]
+    # So low that no weight moves by more than 8 steps of it, which Adam bounds by a few learning rates each.
+    _train(digits, tmp_path / "run", recipe=replace(RECIPE, learning_rate=1e-9), resume=True)
+    after = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    torch.testing.assert_close(after["current_model_state"], before, atol=1e-7, rtol=1e-6)
+    assert after["optimizer_states"][0]["param_groups"][0]["lr"] < 1e-8
 
 
 @pytest.mark.slow
