@@ -15,8 +15,8 @@ NBCONVERT := $(BIN)/jupyter nbconvert --log-level WARN
 # Runs the quickstart and shows it as one HTML page and as pictures.
 demo: $(INSTALLED)
 	@mkdir -p build
-	$(NBCONVERT) --execute --coalesce-streams --to notebook --output-dir build --output quickstart notebooks/00_quickstart.ipynb
-	$(NBCONVERT) --to html --output-dir build build/quickstart.ipynb
+	$(NBCONVERT) --execute --to notebook --output-dir build --output quickstart notebooks/00_quickstart.ipynb
+	$(NBCONVERT) --coalesce-streams --to html --output-dir build build/quickstart.ipynb
 	$(BIN)/python -c "from nbflows.plotting import save_figures; save_figures('build/quickstart.ipynb', 'build/figures')"
 	@echo "the quickstart, as one page: $$PWD/build/quickstart.html"
 	@echo "its figures:                 $$PWD/build/figures/"
@@ -29,9 +29,10 @@ test: $(INSTALLED)
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab notebooks/
 
-# Executes all notebooks anew and keeps their outputs.
+# Executes all notebooks anew and keeps their outputs, of a progress bar only its last state.
 notebooks: $(INSTALLED)
-	$(NBCONVERT) --to notebook --execute --coalesce-streams --inplace notebooks/*.ipynb
+	$(NBCONVERT) --to notebook --execute --ExecutePreprocessor.record_timing=False --inplace notebooks/*.ipynb
+	$(NBCONVERT) --to notebook --coalesce-streams --inplace notebooks/*.ipynb
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
