@@ -36,7 +36,7 @@ def show(figure: Figure, alt: str) -> None:
     # As HTML: JupyterLab and nbconvert drop the alt text of an image/png output. On a narrow screen the figure shrinks
     # only as far as its text stays readable, and scrolls.
     source = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
-    size = f"width: {width}px; max-width: 100%; min-width: {round(0.75 * width)}px"
+    size = f"width: {width}px; max-width: 100%; min-width: {round(0.65 * width)}px"
     tag = f'<div style="overflow-x: auto"><img src="{source}" alt="{html.escape(alt)}" style="{size}"></div>'
     display({"text/html": tag, "text/plain": alt}, raw=True)
 
