@@ -3,7 +3,18 @@
 import torch
 
 from nbflows import Identity, Inverse, Multiscale, Sequential, WithContext
-from nbflows.layers import AffineCoupling, Flip, LearnedTanh, Logit, Permute, Squeeze, checkerboard
+from nbflows.layers import (
+    ActNorm,
+    AffineCoupling,
+    Conv1x1,
+    Flip,
+    GaussianPrior,
+    LearnedTanh,
+    Logit,
+    Permute,
+    Squeeze,
+    checkerboard,
+)
 from nbflows.nets import MLP, ConvNet, GatedConvNet
 
 
@@ -35,6 +46,11 @@ def _context_prior(channels):
     return WithContext(coupling, _ChannelMixer(channels))
 
 
+def _initialized(actnorm, *shape):
+    actnorm(3 + 2 * torch.randn(shape))
+    return actnorm
+
+
 CASES = {
     "identity": lambda: (Identity(), torch.randn(3, 2, 4, 4), None),
     "sequential": lambda: (Sequential(Flip(), _coupling(ConvNet(2, 4, 4))), torch.randn(3, 4, 4, 2), None),
@@ -50,6 +66,16 @@ CASES = {
     "flip": lambda: (Flip(), torch.randn(3, 5), None),
     "logit": lambda: (Logit(0.05), torch.rand(3, 1, 4, 4), None),
     "logit without squeeze": lambda: (Logit(0.0), torch.rand(3, 4) * 0.98 + 0.01, None),
+    "actnorm": lambda: (_initialized(ActNorm(3), 4, 3, 2, 2), torch.randn(2, 3, 4, 2), None),
+    "actnorm on vectors": lambda: (_initialized(ActNorm(4), 5, 4), torch.randn(3, 4), None),
+    # Not square: the original counts width x width.
+    "conv 1x1": lambda: (Conv1x1(6), torch.randn(2, 6, 4, 2), None),
+    "conv 1x1, full": lambda: (Conv1x1(4, form="full"), torch.randn(2, 4, 2, 3), None),
+    "gaussian prior": lambda: (
+        GaussianPrior(ConvNet(3, 4, 4)),
+        torch.randn(3, 2, 4, 2),
+        torch.randn(3, 3, 4, 2),
+    ),
     "affine coupling, first half": lambda: (_coupling(MLP(2, 8, 4)), torch.randn(5, 4), None),
     "affine coupling, second half": lambda: (
         _coupling(GatedConvNet(2, 4, 4, num_blocks=2), keep="second", shift_first=True),

@@ -1,0 +1,147 @@
+"""Linear layers over the channels: ActNorm and the invertible 1x1 convolution."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from nbflows.bijection import Bijection
+
+
+class ActNorm(Bijection):
+    """Shifts and scales each channel: z = (x + bias) exp(log_scale),   log_det = H W sum(log_scale).
+
+    The first batch in training mode sets both, once, so that every channel of z has mean 0 and standard deviation 1
+    over that batch: of all ranks together, if there are several. From then on they are ordinary parameters.
+
+    Args:
+        num_channels: of the input.
+
+    Shapes: ``(B, C, H, W)`` or ``(B, D)``; kept.
+    Raises:
+        RuntimeError: used before it has seen data, in eval mode or backwards.
+        ValueError: a channel of the first batch has no variance.
+    Source: Kingma and Dhariwal, "Glow", 2018, section 3.1 (arXiv:1807.03039).
+    """
+
+    def __init__(self, num_channels: int):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(num_channels))
+        self.log_scale = nn.Parameter(torch.zeros(num_channels))
+        self.register_buffer("initialized", torch.tensor(False))
+
+    def forward(self, x, context=None):
+        self.output_shape(tuple(x.shape[1:]))
+        if not self.initialized and self.training:
+            self._initialize(x.detach())
+        self._require_data()
+        z = (x + self._per_channel(self.bias, x)) * self._per_channel(self.log_scale, x).exp()
+        log_det = self.log_scale.sum(dtype=torch.promote_types(self.log_scale.dtype, torch.float32))
+        return z, (log_det * x[0, 0].numel()).expand(len(x))
+
+    def inverse(self, z, context=None):
+        self._require_data()
+        return z * (-self._per_channel(self.log_scale, z)).exp() - self._per_channel(self.bias, z)
+
+    def output_shape(self, shape):
+        if shape[0] != len(self.bias):
+            raise ValueError(f"ActNorm was built for {len(self.bias)} channels, got {shape[0]}")
+        return tuple(shape)
+
+    @staticmethod
+    def _per_channel(parameter: Tensor, x: Tensor) -> Tensor:
+        return parameter.view(-1, *[1] * (x.dim() - 2))
+
+    def _require_data(self) -> None:
+        if not self.initialized:
+            raise RuntimeError("ActNorm has not seen data yet: run one batch in train() mode, or load a checkpoint")
+
+    @torch.no_grad()
+    def _initialize(self, x: Tensor) -> None:
+        values = x.transpose(0, 1).flatten(1).double()
+        count = _sum_over_ranks(values.new_tensor(values.shape[1]))
+        mean = _sum_over_ranks(values.sum(1)) / count
+        std = (_sum_over_ranks((values - mean[:, None]).square().sum(1)) / count).sqrt()
+        # What rounding leaves of a channel that is constant.
+        constant = std <= 4 * torch.finfo(x.dtype).eps * mean.abs()
+        if constant.any():
+            channels = ", ".join(str(i) for i in constant.nonzero().flatten().tolist())
+            raise ValueError(
+                f"ActNorm cannot scale channel {channels} of {len(std)}: in the first batch ({int(count)} values each) "
+                "it does not vary; give a larger or more varied first batch, or add dequantization noise"
+            )
+        self.bias.copy_(-mean)
+        self.log_scale.copy_(-std.log())
+        self.initialized.fill_(True)
+
+
+def _sum_over_ranks(value: Tensor) -> Tensor:
+    # Each rank alone would initialise differently, and stay so: parameters are shared at construction only.
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(value)
+    return value
+
+
+class Conv1x1(Bijection):
+    """Mixes the channels at every position by one invertible matrix: z = W x,   log_det = H W log|det W|.
+
+    form "lu": W = P (L + I) (U + diag(sign exp(log_diagonal))) with a fixed permutation P, L strictly lower and U
+    strictly upper triangular: log|det W| = sum(log_diagonal), and W cannot become singular. form "full": W itself is
+    the parameter. W starts as a random rotation.
+
+    Args:
+        num_channels: C.
+        form: "lu" or "full".
+
+    Shapes: ``(B, C, H, W)``; kept.
+    Source: Kingma and Dhariwal, "Glow", 2018, section 3.2 (arXiv:1807.03039).
+    """
+
+    def __init__(self, num_channels: int, form: str = "lu"):
+        super().__init__()
+        if form not in ("lu", "full"):
+            raise ValueError(f"form is 'lu' or 'full', got {form!r}")
+        self.num_channels, self.form = num_channels, form
+        rotation = torch.linalg.qr(torch.randn(num_channels, num_channels)).Q
+        if form == "full":
+            self.weight = nn.Parameter(rotation)
+            return
+        permutation, lower, upper = torch.linalg.lu(rotation)
+        self.lower = nn.Parameter(lower.tril(-1))
+        self.upper = nn.Parameter(upper.triu(1))
+        self.log_diagonal = nn.Parameter(upper.diagonal().abs().log())
+        self.register_buffer("sign", upper.diagonal().sign())
+        # W x = (L U x)[order]: row i of P has its one at order[i].
+        self.register_buffer("order", permutation.argmax(1))
+
+    def _triangles(self) -> tuple[Tensor, Tensor]:
+        lower = self.lower.tril(-1) + torch.eye(self.num_channels, dtype=self.lower.dtype, device=self.lower.device)
+        return lower, self.upper.triu(1) + torch.diag(self.sign * self.log_diagonal.exp())
+
+    def forward(self, x, context=None):
+        self.output_shape(tuple(x.shape[1:]))
+        # A change of coordinates, not a network: never in half precision.
+        with torch.autocast(x.device.type, enabled=False):
+            if self.form == "full":
+                weight, log_det = self.weight, torch.linalg.slogdet(self.weight).logabsdet
+            else:
+                lower, upper = self._triangles()
+                weight, log_det = (lower @ upper)[self.order], self.log_diagonal.sum()
+            return F.conv2d(x, weight[:, :, None, None]), (log_det * x[0, 0].numel()).expand(len(x))
+
+    def inverse(self, z, context=None):
+        with torch.autocast(z.device.type, enabled=False):
+            columns = z.transpose(0, 1).flatten(1)
+            if self.form == "full":
+                columns = torch.linalg.solve(self.weight, columns)
+            else:
+                # Two triangular solves: as exact as W allows, and no inverse matrix is ever formed.
+                lower, upper = self._triangles()
+                columns = columns[self.order.argsort()]
+                columns = torch.linalg.solve_triangular(lower, columns, upper=False, unitriangular=True)
+                columns = torch.linalg.solve_triangular(upper, columns, upper=True)
+            return columns.unflatten(1, (len(z), *z.shape[2:])).transpose(0, 1)
+
+    def output_shape(self, shape):
+        if len(shape) != 3 or shape[0] != self.num_channels:
+            raise ValueError(f"Conv1x1 was built for images of {self.num_channels} channels, got {tuple(shape)}")
+        return tuple(shape)
