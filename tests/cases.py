@@ -92,6 +92,11 @@ CASES = {
         torch.randn(3, 2, 4, 6),
         torch.randn(3, 1, 4, 6),
     ),
+    "affine coupling, mask on vectors": lambda: (
+        _coupling(MLP(3, 8, 6), keep=torch.tensor([True, False, False])),
+        torch.randn(4, 3),
+        None,
+    ),
     "multiscale, keeping first": lambda: (
         Multiscale([_level(1), _level(2)], (1, 8, 4), priors=[_context_prior(2), Identity()]),
         torch.randn(2, 1, 8, 4),

@@ -178,7 +178,12 @@ def test_flip_twice_is_the_identity_and_permute_inverts_by_argsort():
         (lambda: AffineCoupling(MLP(1, 2, 2), keep="last"), ValueError, "'last'"),
         (lambda: AffineCoupling(MLP(1, 2, 2), keep=torch.ones(1, 2, 2)), ValueError, "bool tensor"),
         (lambda: AffineCoupling(MLP(1, 2, 2))(torch.zeros(1, 3)), ValueError, "got 3"),
-        (lambda: AffineCoupling(ConvNet(1, 2, 2), checkerboard(4, 4)).output_shape((1, 4, 5)), ValueError, "(4, 5)"),
+        (lambda: AffineCoupling(ConvNet(1, 2, 2), checkerboard(4, 4)).output_shape((1, 4, 5)), ValueError, "(1, 4, 5)"),
+        (
+            lambda: AffineCoupling(MLP(3, 2, 6), torch.ones(3).bool())(torch.zeros(1, 4)),
+            ValueError,
+            "(3,) does not fit",
+        ),
         (lambda: Sequential(Flip(), torch.nn.ReLU()), ValueError, "layer 1 is a ReLU"),
         (lambda: Inverse(Squeeze()).output_shape((1, 4, 4)), ValueError, "keeps the shape"),
         (lambda: Logit(1.0), ValueError, "got 1.0"),

@@ -15,8 +15,8 @@ class AffineCoupling(Bijection):
     Args:
         net: maps what is kept, and the context, to the shift t, then the raw log-scale, joined along channels. With
             halves: C/2 channels to C; with a mask: C to 2C.
-        keep: "first" or "second": that half of the channels is kept. Or a mask, bool ``(C or 1, H, W)``, True where x
-            is kept: the net sees zeros elsewhere.
+        keep: "first" or "second": that half of the channels is kept. Or a mask, bool ``(C or 1, H, W)`` or ``(D,)``,
+            True where x is kept: the net sees zeros elsewhere.
         bound: elementwise map from the raw log-scale to s.
         shift_first: shift before scaling, as in Glow and the UvA tutorial; after it, as in Real NVP.
 
@@ -75,10 +75,12 @@ class AffineCoupling(Bijection):
         return self._join(kept, moved)
 
     def output_shape(self, shape):
-        if self.keep == "masked" and tuple(shape[1:]) != tuple(self.mask.shape[1:]):
-            raise ValueError(f"the mask is for images of {tuple(self.mask.shape[1:])}, got {tuple(shape[1:])}")
+        if self.keep == "masked":
+            channels, *size = self.mask.shape
+            if len(shape) != self.mask.dim() or tuple(shape[1:]) != tuple(size) or channels not in (1, shape[0]):
+                raise ValueError(f"the mask {tuple(self.mask.shape)} does not fit {tuple(shape)}")
         if self.keep != "masked" and shape[0] % 2:
-            raise ValueError(f"a coupling of halves needs an even number of channels, got {shape[0]}; use a mask")
+            raise ValueError(f"a coupling of halves needs an even number of channels or features, got {shape[0]}; use a mask")
         return tuple(shape)
 
 
