@@ -80,7 +80,7 @@ class AffineCoupling(Bijection):
             if len(shape) != self.mask.dim() or tuple(shape[1:]) != tuple(size) or channels not in (1, shape[0]):
                 raise ValueError(f"the mask {tuple(self.mask.shape)} does not fit {tuple(shape)}")
         if self.keep != "masked" and shape[0] % 2:
-            raise ValueError(f"a coupling of halves needs an even number of channels or features, got {shape[0]}; use a mask")
+            raise ValueError(f"a coupling of halves needs an even number of channels, got {shape[0]}; use a mask")
         return tuple(shape)
 
 

@@ -34,3 +34,113 @@ def noise_histogram(
     if title:
         figure.suptitle(title)
     return figure
+
+
+def shrinking_peaks(
+    y: Tensor,
+    densities: dict[float, Tensor],
+    widths: Tensor,
+    means: dict[str, Tensor],
+    ceiling: float | None = None,
+    steps: tuple[Tensor, Tensor] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Densities with a peak at every grey level, and the mean log-density that peaks of each width reach.
+
+    Args:
+        y: where the densities are known, ``(N,)``.
+        densities: width of the peaks -> density at y.
+        widths: of the peaks, ``(W,)``.
+        means: what was averaged -> its mean at each width, in nats per pixel.
+        ceiling: the highest mean that log-probabilities of integers can have.
+        steps: edges of the bins ``(K + 1,)`` and the data's density in each ``(K,)``, drawn behind the densities.
+        title: the finding.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.5))
+    if steps is not None:
+        edges, heights = (values.tolist() for values in steps)
+        left.stairs(heights, edges, fill=True, color="0.8", label="data + noise")
+    for i, (width, density) in enumerate(densities.items()):
+        left.plot(y.tolist(), density.tolist(), color=f"C{i}", label=f"width {width:g}")
+    left.set(xlabel="grey level", ylabel="density", xlim=(y.min().item(), y.max().item()))
+    left.legend(loc="upper left")
+    if ceiling is not None:
+        right.axhline(ceiling, color="0.2", linestyle=":", linewidth=2, label="limit of log P")
+    for label, mean, color, style in zip(means, means.values(), ("C3", "C4", "C9"), ("-", "--", "-."), strict=False):
+        right.plot(widths.tolist(), mean.tolist(), color=color, linestyle=style, linewidth=2, label=label)
+    right.set(xscale="log", xlabel="width of the peaks", ylabel="mean, nats per pixel")
+    # Powers of ten alone would leave a short range with a single tick.
+    powers = [10.0**-k for k in range(9)]
+    ticks = powers if widths.max() / widths.min() > 30 else sorted(powers + [0.3 * power for power in powers])
+    ticks = [tick for tick in ticks if widths.min() * 0.9 <= tick <= widths.max() * 1.1]
+    right.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    right.set_xticks([], minor=True)
+    right.invert_xaxis()
+    right.legend()
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def level_densities(z: Tensor, densities: Tensor, title: str | None = None) -> Figure:
+    """One slice of density per grey level, where the layer puts it on the real line.
+
+    Args:
+        z: ``(K, N)``, increasing along each row: where level k lies.
+        densities: at z, the same shape.
+        title: the finding.
+    """
+    figure, axes = plt.subplots(figsize=(7, 3.3))
+    colors = plt.get_cmap("viridis")
+    for level, (x, density) in enumerate(zip(z, densities, strict=True)):
+        color = colors(level / max(1, len(z) - 1))
+        axes.fill_between(x.tolist(), density.tolist(), color=color, linewidth=0)
+        # Where half of the slice lies on either side: the tails of black and white reach far out.
+        middle = len(x) // 2
+        ink = "white" if level < len(z) / 2 else "black"
+        axes.text(x[middle].item(), 0.4 * density[middle].item(), str(level), ha="center", va="center", color=ink)
+    axes.set(xlabel="z, after the logit", ylabel="density", xlim=(-8, 8), ylim=(0, None))
+    if title:
+        axes.set_title(title)
+    return figure
+
+
+def rounding_errors(errors: dict[str, Tensor], title: str | None = None) -> Figure:
+    """Largest rounding error of z at each grey level, on a logarithmic scale.
+
+    Args:
+        errors: how z was computed -> error per level, ``(K,)``.
+        title: the finding.
+    """
+    figure, axes = plt.subplots(figsize=(7, 3.3))
+    for i, (label, error) in enumerate(errors.items()):
+        axes.plot(range(len(error)), error.tolist(), color=f"C{i}", linestyle=["-", "--"][i % 2], label=label)
+    axes.set(yscale="log", xlabel="grey level, black to white", ylabel="largest error of z")
+    axes.legend()
+    if title:
+        axes.set_title(title)
+    return figure
+
+
+def bound_over_draws(num_draws: Sequence[int], bits_per_dim: Tensor, title: str | None = None) -> Figure:
+    """The bound against M with standard errors over the images: the bound itself, and paired, against M = 1.
+
+    Args:
+        num_draws: the values of M, 1 first.
+        bits_per_dim: of every image at each M, ``(M, N)``.
+        title: the finding.
+    """
+    figure, all_axes = plt.subplots(1, 2, figsize=(8, 3.3))
+    change = bits_per_dim - bits_per_dim[:1]
+    panels = (bits_per_dim, "mean over the images"), (change, "change from M = 1, image by image")
+    for axes, (values, label) in zip(all_axes, panels, strict=True):
+        error = values.std(1) / values.shape[1] ** 0.5
+        axes.errorbar(num_draws, values.mean(1).tolist(), yerr=error.tolist(), marker="o", capsize=3)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(num_draws[::2], map(str, num_draws[::2]))
+        axes.set(xlabel="draws of noise per image, M")
+        axes.set_title(label, size="medium")
+    all_axes[0].set_ylabel("bits/dim")
+    if title:
+        figure.suptitle(title)
+    return figure
