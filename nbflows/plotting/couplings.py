@@ -1,0 +1,193 @@
+"""Couplings: masks, the graph of one, curves of the functions in it, and what it does to an image."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch, Rectangle
+from torch import Tensor
+
+_KEPT, _MOVED, _NET = "#0173b2", "#f3dcc0", "#dcdcdc"
+_LINE = "#444444"
+
+
+def coupling_masks(masks: dict[str, Tensor], title: str | None = None) -> Figure:
+    """Masks side by side: which places are kept and which are moved. Several channels stand in a square.
+
+    Args:
+        masks: label -> bool ``(C, H, W)``, True where x is kept.
+        title: the finding.
+    """
+    figure, all_axes = plt.subplots(1, len(masks), figsize=(8, 8 / len(masks) + 0.9), squeeze=False)
+    for axes, (label, mask) in zip(all_axes[0], masks.items(), strict=True):
+        channels, height, width = mask.shape
+        across = int(np.ceil(np.sqrt(channels)))
+        gap = 0.08 * width * (across > 1)
+        for c in range(channels):
+            left, top = c % across * (width + gap), c // across * (height + gap)
+            for i, j in np.ndindex(height, width):
+                colour = _KEPT if mask[c, i, j] else _MOVED
+                axes.add_patch(Rectangle((left + j, top + i), 1, 1, facecolor=colour, edgecolor="white"))
+        down = -(-channels // across)
+        axes.set(xlim=(0, across * (width + gap) - gap), ylim=(down * (height + gap) - gap, 0), aspect="equal")
+        axes.set_title(label, size=12)
+        axes.axis("off")
+    figure.legend(
+        handles=[Patch(color=_KEPT, label="kept: the network sees it"), Patch(color=_MOVED, label="moved")],
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+        fontsize=12,
+    )
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def coupling_diagram(title: str | None = None) -> Figure:
+    """The graph of a coupling that shifts first, forward and inverse: the same picture with some arrows turned.
+
+    Args:
+        title: the finding.
+    """
+    figure, all_axes = plt.subplots(1, 2, figsize=(8, 4.6))
+    for axes, forward in zip(all_axes, (True, False), strict=True):
+        axes.set(xlim=(-0.75, 4.55), ylim=(-0.5, 5.6), aspect="equal")
+        axes.axis("off")
+        axes.set_title("forward: data to noise" if forward else "inverse: noise to data", size=12)
+        kept, net, moved = 0.0, 1.9, 3.7
+        for x, y, text, colour in (
+            (kept, 5, "kept", _KEPT),
+            (kept, 0, "kept", _KEPT),
+            (moved, 5, "moved, x", _MOVED),
+            (moved, 0, "moved, z", _MOVED),
+            (net, 3.4, "net", _NET),
+            (net, 1.7, "bound, exp", _NET),
+        ):
+            _box(axes, x, y, text, colour)
+        for y, symbol in ((3.4, "+" if forward else "−"), (1.7, "×" if forward else "÷")):
+            axes.text(
+                moved,
+                y,
+                symbol,
+                size=17,
+                ha="center",
+                va="center",
+                bbox={"boxstyle": "circle,pad=0.2", "facecolor": "white", "edgecolor": _LINE},
+            )
+        # Down is forward. Only what is moved turns round; the network always reads what was kept.
+        kept_path = [(kept, 4.65), (kept, 0.35)]
+        moved_path = [[(moved, 4.65), (moved, 3.8)], [(moved, 3.0), (moved, 2.1)], [(moved, 1.3), (moved, 0.35)]]
+        for start, end in [kept_path, *moved_path]:
+            _arrow(axes, *((start, end) if forward else (end, start)))
+        _arrow(axes, (kept, 3.4), (net - 0.72, 3.4))
+        _arrow(axes, (net + 0.72, 3.4), (moved - 0.42, 3.4), "t")
+        _arrow(axes, (net, 3.05), (net, 2.05))
+        axes.text(net + 0.12, 2.55, "raw", size=12, ha="left", va="center", style="italic")
+        _arrow(axes, (net + 0.72, 1.7), (moved - 0.42, 1.7), "exp(s)")
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def function_curves(
+    panels: dict[str, dict[str, Tensor]],
+    x: Tensor,
+    xlabel: str,
+    title: str | None = None,
+    limits: dict[str, tuple[float, float]] | None = None,
+) -> Figure:
+    """Functions of one number, some to a panel; the same name has the same colour and stroke everywhere.
+
+    Args:
+        panels: label of the vertical axis -> name of the curve -> its values ``(N,)``.
+        x: where they were computed, ``(N,)``.
+        xlabel: what x is.
+        title: the finding.
+        limits: label of a vertical axis -> what part of it is shown.
+    """
+    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
+    strokes = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+    figure, all_axes = plt.subplots(1, len(panels), figsize=(8, 3.7), squeeze=False)
+    for axes, (label, curves) in zip(all_axes[0], panels.items(), strict=True):
+        for name, values in curves.items():
+            i = names.index(name)
+            axes.plot(
+                x.numpy(), values.detach().numpy(), color=f"C{i}", linestyle=strokes[i % 5], linewidth=2.2, label=name
+            )
+        axes.set(xlabel=xlabel, ylabel=label)
+        if limits and label in limits:
+            axes.set_ylim(limits[label])
+    handles = {name: line for axes in all_axes[0] for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=len(names), frameon=False, fontsize=11
+    )
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def coupling_step(
+    before: Tensor, shift: Tensor, scale: Tensor, after: Tensor, mask: Tensor, title: str | None = None
+) -> Figure:
+    """One coupling applied to one image: what it gets, what it keeps, shift and scale where it moves, the result.
+
+    Args:
+        before, after: real numbers ``(H, W)``, drawn in the same grey levels.
+        shift, scale: t and exp(s), ``(H, W)``; drawn where the mask is False only.
+        mask: bool ``(H, W)``, True where the image is kept.
+        title: the finding.
+    """
+    before, shift, scale, after = (tensor.detach().cpu().double().numpy() for tensor in (before, shift, scale, after))
+    moved = ~mask.cpu().numpy()
+    grey = {"cmap": "gray", "vmin": min(before.min(), after.min()), "vmax": max(before.max(), after.max())}
+    reach, factor = np.abs(shift[moved]).max(), np.abs(np.log2(scale[moved])).max()
+    panels = [
+        ("before", before, grey, "value"),
+        ("kept: the net's input", np.where(moved, np.nan, before), grey, "value"),
+        ("shift t", np.where(moved, shift, np.nan), {"cmap": "PuOr_r", "vmin": -reach, "vmax": reach}, "added"),
+        # As a power of two: halving and doubling are then equally far from white.
+        (
+            "scale exp(s)",
+            np.where(moved, np.log2(scale), np.nan),
+            {"cmap": "PuOr_r", "vmin": -factor, "vmax": factor},
+            "multiplied by",
+        ),
+        ("after", after, grey, "value"),
+    ]
+    figure, all_axes = plt.subplots(2, 3, figsize=(8, 6.2))
+    # Two rows: input, what the network sees, result; and below the network's two outputs.
+    places = [all_axes[0, 0], all_axes[0, 1], all_axes[1, 0], all_axes[1, 1], all_axes[0, 2]]
+    all_axes[1, 2].axis("off")
+    for axes, (name, values, style, label) in zip(places, panels, strict=True):
+        axes.set_facecolor("#9db8c9")
+        picture = axes.imshow(values, **style)
+        axes.set_title(name, size=12)
+        axes.set(xticks=[], yticks=[])
+        axes.grid(False)
+        bar = figure.colorbar(picture, ax=axes, orientation="horizontal", shrink=0.85, label=label)
+        if label == "multiplied by":
+            bar.set_ticks([-factor, 0, factor], labels=[f"{2**-factor:.2f}", "1", f"{2**factor:.2f}"])
+    figure.legend(
+        handles=[Patch(color="#9db8c9", label="the other colour\nof the checkerboard")],
+        loc=(0.71, 0.28),
+        frameon=False,
+        fontsize=11,
+    )
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def _box(axes: Axes, x: float, y: float, text: str, colour: str) -> None:
+    shape = FancyBboxPatch((x - 0.6, y - 0.25), 1.2, 0.5, boxstyle="round,pad=0.1", facecolor=colour, edgecolor=_LINE)
+    axes.add_patch(shape)
+    axes.text(x, y, text, ha="center", va="center", size=12, color="white" if colour == _KEPT else "black")
+
+
+def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], label: str | None = None) -> None:
+    arrow = FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=15, color=_LINE, shrinkA=0, shrinkB=0)
+    axes.add_patch(arrow)
+    if label:
+        x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
+        axes.text(x - 0.08, y + 0.12, label, ha="center", va="bottom", size=12, style="italic")
