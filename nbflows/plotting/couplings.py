@@ -81,10 +81,10 @@ def coupling_diagram(title: str | None = None) -> Figure:
         for start, end in [kept_path, *moved_path]:
             _arrow(axes, *((start, end) if forward else (end, start)))
         _arrow(axes, (kept, 3.4), (net - 0.72, 3.4))
-        _arrow(axes, (net + 0.72, 3.4), (moved - 0.42, 3.4), "t")
+        _arrow(axes, (net + 0.72, 3.4), (moved - 0.42, 3.4), "$t$")
         _arrow(axes, (net, 3.05), (net, 2.05))
         axes.text(net + 0.12, 2.55, "raw", size=12, ha="left", va="center", style="italic")
-        _arrow(axes, (net + 0.72, 1.7), (moved - 0.42, 1.7), "exp(s)")
+        _arrow(axes, (net + 0.72, 1.7), (moved - 0.42, 1.7), "$e^s$")
     if title:
         figure.suptitle(title, size=13)
     return figure
@@ -128,7 +128,13 @@ def function_curves(
 
 
 def coupling_step(
-    before: Tensor, shift: Tensor, scale: Tensor, after: Tensor, mask: Tensor, title: str | None = None
+    before: Tensor,
+    shift: Tensor,
+    scale: Tensor,
+    after: Tensor,
+    mask: Tensor,
+    reach: float = 4.0,
+    title: str | None = None,
 ) -> Figure:
     """One coupling applied to one image: what it gets, what it keeps, shift and scale where it moves, the result.
 
@@ -136,16 +142,17 @@ def coupling_step(
         before, after: real numbers ``(H, W)``, drawn in the same grey levels.
         shift, scale: t and exp(s), ``(H, W)``; drawn where the mask is False only.
         mask: bool ``(H, W)``, True where the image is kept.
+        reach: -reach and below is black, reach and above is white.
         title: the finding.
     """
     before, shift, scale, after = (tensor.detach().cpu().double().numpy() for tensor in (before, shift, scale, after))
     moved = ~mask.cpu().numpy()
-    grey = {"cmap": "gray", "vmin": min(before.min(), after.min()), "vmax": max(before.max(), after.max())}
-    reach, factor = np.abs(shift[moved]).max(), np.abs(np.log2(scale[moved])).max()
+    grey = {"cmap": "gray", "vmin": -reach, "vmax": reach}
+    most, factor = np.abs(shift[moved]).max(), np.abs(np.log2(scale[moved])).max()
     panels = [
         ("before", before, grey, "value"),
         ("kept: the net's input", np.where(moved, np.nan, before), grey, "value"),
-        ("shift t", np.where(moved, shift, np.nan), {"cmap": "PuOr_r", "vmin": -reach, "vmax": reach}, "added"),
+        ("shift t", np.where(moved, shift, np.nan), {"cmap": "PuOr_r", "vmin": -most, "vmax": most}, "added"),
         # As a power of two: halving and doubling are then equally far from white.
         (
             "scale exp(s)",
@@ -156,9 +163,9 @@ def coupling_step(
         ("after", after, grey, "value"),
     ]
     figure, all_axes = plt.subplots(2, 3, figsize=(8, 6.2))
-    # Two rows: input, what the network sees, result; and below the network's two outputs.
-    places = [all_axes[0, 0], all_axes[0, 1], all_axes[1, 0], all_axes[1, 1], all_axes[0, 2]]
-    all_axes[1, 2].axis("off")
+    # First row: the input, and what the network sees of it; second row: its two outputs, and the result.
+    places = [all_axes[0, 0], all_axes[0, 1], *all_axes[1]]
+    all_axes[0, 2].axis("off")
     for axes, (name, values, style, label) in zip(places, panels, strict=True):
         axes.set_facecolor("#9db8c9")
         picture = axes.imshow(values, **style)
@@ -169,8 +176,8 @@ def coupling_step(
         if label == "multiplied by":
             bar.set_ticks([-factor, 0, factor], labels=[f"{2**-factor:.2f}", "1", f"{2**factor:.2f}"])
     figure.legend(
-        handles=[Patch(color="#9db8c9", label="the other colour\nof the checkerboard")],
-        loc=(0.71, 0.28),
+        handles=[Patch(color="#9db8c9", label="pixels of the\nother colour")],
+        loc=(0.7, 0.72),
         frameon=False,
         fontsize=11,
     )
@@ -180,9 +187,9 @@ def coupling_step(
 
 
 def _box(axes: Axes, x: float, y: float, text: str, colour: str) -> None:
-    shape = FancyBboxPatch((x - 0.6, y - 0.25), 1.2, 0.5, boxstyle="round,pad=0.1", facecolor=colour, edgecolor=_LINE)
+    shape = FancyBboxPatch((x - 0.62, y - 0.25), 1.24, 0.5, boxstyle="round,pad=0.1", facecolor=colour, edgecolor=_LINE)
     axes.add_patch(shape)
-    axes.text(x, y, text, ha="center", va="center", size=12, color="white" if colour == _KEPT else "black")
+    axes.text(x, y, text, ha="center", va="center", size=11, color="white" if colour == _KEPT else "black")
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], label: str | None = None) -> None:
