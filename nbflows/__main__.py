@@ -142,6 +142,12 @@ def _add_evaluate(commands) -> None:
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N test images")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda or mps")
+    parser.add_argument(
+        "--precision",
+        default="32-true",
+        choices=["32-true", "bf16-mixed"],
+        help="of the conditioner networks (default: 32-true)",
+    )
     parser.add_argument("--record", action="store_true", help="keep the result in the JSON beside the model")
 
 
@@ -157,7 +163,9 @@ def _evaluate(options) -> None:
         raise ValueError("the model does not say what it was trained on: name the data with --data")
     images = data.load(options.data or trained_on, options.image_size)
     chosen = images.test[: options.limit]
-    result = metrics.evaluate(flow, chosen, options.num_draws, progress=True, seed=options.seed)
+    result = metrics.evaluate(
+        flow, chosen, options.num_draws, progress=True, seed=options.seed, precision=options.precision
+    )
     part = "test images" if len(chosen) == len(images.test) else f"the first {len(chosen)} test images"
     print(f"{images.variant}; {part}: {result}")
     if options.record:

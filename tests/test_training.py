@@ -305,6 +305,15 @@ def test_evaluating_leaves_mode_and_random_state_alone():
     assert first != metrics.evaluate(flow, images, num_draws=2, chunk_size=3, seed=1)
 
 
+def test_scores_with_networks_in_bfloat16_are_those_in_float32():
+    flow, images = pretrained.load_flow("digits-multiscale"), data.load("digits").test
+    exact, rounded = (metrics.evaluate(flow, images, precision=p) for p in ("32-true", "bf16-mixed"))
+    # A twentieth of the standard error over these images.
+    assert 0 < abs(rounded.mean - exact.mean) < 0.001 < exact.standard_error
+    with pytest.raises(ValueError, match="'32-true' or 'bf16-mixed', got 'bf16'"):
+        metrics.evaluate(flow, images, precision="bf16")
+
+
 def test_two_processes_train_as_one_with_the_same_global_batch(tmp_path):
     command = [sys.executable, "-m", "nbflows", "train", "digits-simple", "--max-steps", "2", "--batch-size", "32"]
     for devices in ("1", "2"):
