@@ -26,8 +26,9 @@ test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term-missing:skip-covered --durations=5
 	$(BIN)/python -m pytest $(NBVAL) notebooks
 
+# With the environment on the PATH: lessons call the command line.
 lab: $(INSTALLED)
-	$(BIN)/jupyter lab notebooks/
+	PATH="$$PWD/$(BIN):$$PATH" jupyter lab notebooks/
 
 # Executes all notebooks anew and keeps their outputs, of a progress bar only its last state.
 notebooks: $(INSTALLED)
