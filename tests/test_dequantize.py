@@ -165,7 +165,7 @@ def test_keeping_off_the_bins_edges_costs_no_bits():
         (lambda: Dequantize()(torch.zeros(1, 1, 2, 2)), "integers 0..255 (uint8), got torch.float32"),
         (lambda: Dequantize(17)(torch.full((1, 1, 2, 2), 17).byte()), "17 grey levels, 0..16, got values in 17..17"),
         (lambda: Dequantize()(torch.full((1, 1, 2, 2), -1)), "got values in -1..-1"),
-        (lambda: _variational(size=4).output_shape((1, 8, 8)), "(8, 8)"),
+        (lambda: _variational(size=4).output_shape((1, 8, 8)), "(1, 8, 8)"),
     ],
 )
 def test_bad_input_is_a_clear_error(make_it, message):
