@@ -1,6 +1,7 @@
-"""Every test starts from the same random state, whichever tests ran before it; one thread for each worker."""
+"""Every test starts from the same random state and without figures, whichever ran before; one thread a worker."""
 
 import os
+import sys
 
 import pytest
 import torch
@@ -8,6 +9,17 @@ import torch
 # Two workers with a thread for every core each would wait for each other most of the time.
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
+
+
+os.environ["MPLBACKEND"] = "Agg"
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    # Without importing it for tests that draw nothing.
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture(autouse=True)

@@ -1,21 +1,13 @@
+"""The figures of images and training, and how a notebook shows them."""
+
 import json
 
-import matplotlib
 import pytest
 import torch
-
-matplotlib.use("Agg")
-
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from nbflows import plotting
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def images(n=6, channels=1, size=4, num_levels=17):

@@ -1,20 +1,10 @@
-import matplotlib
-import pytest
+"""The figures of couplings."""
+
 import torch
-
-matplotlib.use("Agg")
-
-from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 
 from nbflows import plotting
 from nbflows.layers import checkerboard
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def texts(axes):

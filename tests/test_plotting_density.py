@@ -1,22 +1,11 @@
 """The figures of densities, bent grids and log-determinants."""
 
-import matplotlib
 import pytest
 import torch
-
-matplotlib.use("Agg")
-
-from matplotlib import pyplot as plt
 from matplotlib.collections import PathCollection, QuadMesh
 from matplotlib.colors import to_rgb
 
 from nbflows import plotting
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def chessboard(n=21):

@@ -1,18 +1,9 @@
-import matplotlib
+"""The figures of dequantization."""
+
 import pytest
 import torch
 
-matplotlib.use("Agg")
-
-from matplotlib import pyplot as plt
-
 from nbflows import plotting
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_shrinking_peaks_draws_densities_at_the_left_and_means_at_the_right():

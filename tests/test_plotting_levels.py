@@ -1,20 +1,12 @@
-import matplotlib
+"""The figures of levels."""
+
 import pytest
 import torch
-
-matplotlib.use("Agg")
-
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
 
 from nbflows import plotting
 from nbflows.layers import Squeeze
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def texts(axes):

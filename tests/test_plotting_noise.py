@@ -1,20 +1,11 @@
+"""The figures of noise."""
+
 import math
 
-import matplotlib
 import pytest
 import torch
 
-matplotlib.use("Agg")
-
-from matplotlib import pyplot as plt
-
 from nbflows import plotting
-
-
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
 
 
 def test_bin_posteriors_draws_the_density_and_one_normalised_posterior_per_level():

@@ -7,8 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch, Rectangle
 from torch import Tensor
 
-_KEPT, _MOVED, _NET = "#0173b2", "#f3dcc0", "#dcdcdc"
-_LINE = "#444444"
+# Wherever a figure shows what a coupling keeps and what it moves.
+KEPT, MOVED = "#0173b2", "#f3dcc0"
+_NET, _LINE = "#dcdcdc", "#444444"
 
 
 def coupling_masks(masks: dict[str, Tensor], title: str | None = None) -> Figure:
@@ -26,22 +27,27 @@ def coupling_masks(masks: dict[str, Tensor], title: str | None = None) -> Figure
         for c in range(channels):
             left, top = c % across * (width + gap), c // across * (height + gap)
             for i, j in np.ndindex(height, width):
-                colour = _KEPT if mask[c, i, j] else _MOVED
+                colour = KEPT if mask[c, i, j] else MOVED
                 axes.add_patch(Rectangle((left + j, top + i), 1, 1, facecolor=colour, edgecolor="white"))
         down = -(-channels // across)
         axes.set(xlim=(0, across * (width + gap) - gap), ylim=(down * (height + gap) - gap, 0), aspect="equal")
         axes.set_title(label, size=12)
         axes.axis("off")
+    legend_of_masks(figure, "kept: the network sees it", "moved")
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def legend_of_masks(figure: Figure, kept: str, moved: str) -> None:
+    """What the two colours of masks mean, below the panels."""
     figure.legend(
-        handles=[Patch(color=_KEPT, label="kept: the network sees it"), Patch(color=_MOVED, label="moved")],
+        handles=[Patch(color=KEPT, label=kept), Patch(color=MOVED, label=moved)],
         loc="outside lower center",
         ncols=2,
         frameon=False,
         fontsize=12,
     )
-    if title:
-        figure.suptitle(title, size=13)
-    return figure
 
 
 def coupling_diagram(title: str | None = None) -> Figure:
@@ -57,10 +63,10 @@ def coupling_diagram(title: str | None = None) -> Figure:
         axes.set_title("forward: data to noise" if forward else "inverse: noise to data", size=12)
         kept, net, moved = 0.0, 1.9, 3.7
         for x, y, text, colour in (
-            (kept, 5, "kept", _KEPT),
-            (kept, 0, "kept", _KEPT),
-            (moved, 5, "moved, x", _MOVED),
-            (moved, 0, "moved, z", _MOVED),
+            (kept, 5, "kept", KEPT),
+            (kept, 0, "kept", KEPT),
+            (moved, 5, "moved, x", MOVED),
+            (moved, 0, "moved, z", MOVED),
             (net, 3.4, "net", _NET),
             (net, 1.7, "bound, exp", _NET),
         ):
@@ -189,7 +195,7 @@ def coupling_step(
 def _box(axes: Axes, x: float, y: float, text: str, colour: str) -> None:
     shape = FancyBboxPatch((x - 0.62, y - 0.25), 1.24, 0.5, boxstyle="round,pad=0.1", facecolor=colour, edgecolor=_LINE)
     axes.add_patch(shape)
-    axes.text(x, y, text, ha="center", va="center", size=11, color="white" if colour == _KEPT else "black")
+    axes.text(x, y, text, ha="center", va="center", size=11, color="white" if colour == KEPT else "black")
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], label: str | None = None) -> None:

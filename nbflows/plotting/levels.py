@@ -7,12 +7,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, Patch, Rectangle
+from matplotlib.patches import FancyArrowPatch, Rectangle
 from torch import Tensor
+
+from nbflows.plotting.couplings import KEPT, MOVED, legend_of_masks
 
 # Positions in a 2x2 block, row by row: light, so that numbers stay readable on them.
 _BLOCK_COLOURS = ("#9ecae1", "#fdd0a2", "#a1d9a4", "#dcb8e6")
-_KEPT, _MOVED = "#0173b2", "#f3dcc0"
 
 
 def squeeze_diagram(
@@ -71,19 +72,13 @@ def kept_pixels(
             if i == 0:
                 axes.set_title(name, size=12)
             for y, x in np.ndindex(height, width):
-                colour = _KEPT if channel[y][x] else _MOVED
+                colour = KEPT if channel[y][x] else MOVED
                 axes.add_patch(Rectangle((x, y), 1, 1, facecolor=colour, edgecolor="white"))
             for line in range(0, max(height, width) + 1, block):
                 axes.axhline(line, color="black", linewidth=1.5)
                 axes.axvline(line, color="black", linewidth=1.5)
         row[0].set_ylabel(label, rotation=0, ha="right", va="center", size=12)
-    figure.legend(
-        handles=[Patch(color=_KEPT, label="first half: kept"), Patch(color=_MOVED, label="second half: moved")],
-        loc="outside lower center",
-        ncols=2,
-        frameon=False,
-        fontsize=12,
-    )
+    legend_of_masks(figure, "first half: kept", "second half: moved")
     if title:
         figure.suptitle(title, size=13)
     return figure
