@@ -5,6 +5,7 @@ from math import prod
 import torch
 
 from nbflows.bijection import Bijection, Identity
+from nbflows.layers.reshape import halves, join_halves
 
 
 class Multiscale(Bijection):
@@ -56,20 +57,13 @@ class Multiscale(Bijection):
             shapes.append(shape)
         return shapes
 
-    def _halves(self, x):
-        first, second = x.chunk(2, dim=1)
-        return (first, second) if self.keep == "first" else (second, first)
-
-    def _join(self, kept, leaving):
-        return torch.cat([kept, leaving] if self.keep == "first" else [leaving, kept], dim=1)
-
     def forward(self, x, context=None):
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"this Multiscale was built for images {self.shape}, got {tuple(x.shape[1:])}")
         noises, log_det = [], 0.0
         for level, prior in zip(self.levels[:-1], self.priors[:-1], strict=True):
             x, level_log_det = level(x, context)
-            x, leaving = self._halves(x)
+            x, leaving = halves(x, self.keep)
             # The half that goes on predicts the half that leaves.
             noise, prior_log_det = prior(leaving, context=x)
             noises.append(noise)
@@ -85,7 +79,7 @@ class Multiscale(Bijection):
             reversed(self.levels[:-1]), reversed(self.priors[:-1]), reversed(noises), strict=True
         ):
             leaving = prior.inverse(noise, context=x)
-            x = level.inverse(self._join(x, leaving), context)
+            x = level.inverse(join_halves(x, leaving, self.keep), context)
         return x
 
     def output_shape(self, shape):

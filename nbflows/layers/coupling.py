@@ -2,8 +2,10 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from nbflows.bijection import Bijection, sum_dimensions
+from nbflows.layers.reshape import halves, join_halves
 
 
 class AffineCoupling(Bijection):
@@ -47,13 +49,12 @@ class AffineCoupling(Bijection):
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.keep == "masked":
             return x * self.mask, x * ~self.mask
-        first, second = x.chunk(2, dim=1)
-        return (first, second) if self.keep == "first" else (second, first)
+        return halves(x, self.keep)
 
     def _join(self, kept: Tensor, moved: Tensor) -> Tensor:
         if self.keep == "masked":
             return kept + moved
-        return torch.cat([kept, moved] if self.keep == "first" else [moved, kept], dim=1)
+        return join_halves(kept, moved, self.keep)
 
     def _shift_and_log_scale(self, kept: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
         # Coordinates stay in the flow's precision, whatever the network computes in.
@@ -101,6 +102,42 @@ class LearnedTanh(nn.Module):
     def forward(self, raw: Tensor) -> Tensor:
         limit = self.log_limit.exp()
         return limit * torch.tanh(raw / limit)
+
+
+class SigmoidScale(nn.Module):
+    """s = log sigmoid(raw + offset): every scale exp(s) is between 0 and 1.
+
+    Args:
+        offset: 2 starts at scales of 0.88, near the identity.
+
+    Source: Kingma and Dhariwal, "Glow", 2018, the authors' code (arXiv:1807.03039).
+    """
+
+    def __init__(self, offset: float = 2.0):
+        super().__init__()
+        self.offset = offset
+
+    def forward(self, raw: Tensor) -> Tensor:
+        return F.logsigmoid(raw + self.offset)
+
+
+class ScaledTanh(nn.Module):
+    """s = limit tanh(raw), with a learned limit per channel, 1 at the start.
+
+    Args:
+        num_channels: of the raw log-scale.
+        num_dims: its spatial dimensions, 2 for images, 0 for vectors.
+
+    Source: Bhattacharyya et al., "Normalizing flows with multi-scale autoregressive priors", 2020, the authors' code
+    (arXiv:2004.03891).
+    """
+
+    def __init__(self, num_channels: int, num_dims: int = 2):
+        super().__init__()
+        self.limit = nn.Parameter(torch.ones(num_channels, *[1] * num_dims))
+
+    def forward(self, raw: Tensor) -> Tensor:
+        return self.limit * torch.tanh(raw)
 
 
 def checkerboard(height: int, width: int, invert: bool = False) -> Tensor:

@@ -44,6 +44,7 @@ class _Dequantization(Bijection):
             raise ValueError(f"num_levels is between 2 and 256, got {num_levels}")
         self.num_levels = num_levels
         self.alpha = None if alpha is None else _check_alpha(alpha)
+        self.spacing = 1 / num_levels
         # Follows .to() and .double(): integers do not say in which precision the flow works.
         self.register_buffer("_like", torch.empty(0), persistent=False)
 
@@ -63,11 +64,11 @@ class _Dequantization(Bijection):
         u, rest, entropy = self.noise(x)
         x = x.to(u.dtype)
         u, rest = self._keep_off_the_edges(x, u, rest)
+        if self.alpha is None:
+            return x * self.spacing + u / self.num_levels, entropy - math.log(self.num_levels) * x[0].numel()
         # From both ends: near white, 1 - v taken from a rounded v would have few correct digits left.
         v = (x + u) / self.num_levels
         complement = ((self.num_levels - 1 - x) + rest) / self.num_levels
-        if self.alpha is None:
-            return v, entropy - math.log(self.num_levels) * x[0].numel()
         z, log_det = _logit(v, complement, self.alpha)
         # Pixel by pixel before the sum: a difference of two large sums would have few correct digits left.
         return z, sum_dimensions(log_det - math.log(self.num_levels)) + entropy
@@ -92,7 +93,7 @@ class _Dequantization(Bijection):
 
     def inverse(self, z, context=None):
         if self.alpha is None:
-            return (z * self.num_levels).floor().clamp(0, self.num_levels - 1).to(torch.uint8)
+            return (z / self.spacing).floor().clamp(0, self.num_levels - 1).to(torch.uint8)
         from_black = _unsqueeze(torch.sigmoid(z), self.alpha) * self.num_levels
         from_white = _unsqueeze(torch.sigmoid(-z), self.alpha) * self.num_levels
         x = torch.where(z < 0, from_black.floor(), self.num_levels - 1 - from_white.floor())
@@ -108,13 +109,21 @@ class Dequantize(_Dequantization):
     Args:
         num_levels: K, the number of grey levels.
         alpha: as in ``Logit``; None leaves the values in [0, 1): z = (x + u) / K.
+        spacing: distance between grey levels without the logit: z = x spacing + u / K. More than 1 / K leaves gaps that
+            cost log2(K spacing) bits/dim; there for models that were trained so.
 
     Shapes: integers ``(B, ...)`` to reals of the same shape; ``inverse`` returns uint8.
     Source: Theis et al., "A note on the evaluation of generative models", 2016, section 3.1 (arXiv:1511.01844).
     """
 
-    def __init__(self, num_levels: int = 256, alpha: float | None = 1e-5):
+    def __init__(self, num_levels: int = 256, alpha: float | None = 1e-5, spacing: float | None = None):
         super().__init__(num_levels, alpha)
+        if spacing is not None and (alpha is not None or spacing < 1 / num_levels):
+            raise ValueError(
+                f"spacing goes with alpha=None, and bins of 1/{num_levels} overlap below that; got spacing {spacing} "
+                f"and alpha {alpha}"
+            )
+        self.spacing = self.spacing if spacing is None else spacing
 
     def noise(self, x):
         u = torch.rand(x.shape, dtype=self._like.dtype, device=x.device)

@@ -1,5 +1,6 @@
 """Priors: bijections from a latent to standard normal noise, given what the latent may look at."""
 
+import torch
 from torch import nn
 
 from nbflows.bijection import Bijection, sum_dimensions
@@ -40,3 +41,60 @@ class GaussianPrior(Bijection):
     def inverse(self, z, context=None):
         mean, log_std = self._mean_and_log_std(z, context)
         return z * log_std.exp() + mean
+
+
+class ConvLSTMPrior(Bijection):
+    """A Gaussian per channel, whose mean and scale come from all channels before it: the prior of mAR-SCF.
+
+    noise[t] = (z[t] - mean[t]) exp(-log_std[t])  for channels t = 0, 1, ...,   log_det = -sum(log_std),
+    mean[t], log_std[t] = lstm(z[0], ..., z[t - 1]; features(context)), two maps per step, all positions at once.
+    ``forward`` knows all channels and takes all steps together; ``inverse`` goes channel by channel.
+
+    Args:
+        lstm: a ``nets.ConvLSTM`` or alike, from 1 channel (and the features) to 2.
+        features: maps the context to maps that every step sees; None for a prior that looks at no context.
+        max_log_std: log_std is cut off at plus and minus this, so that no scale overflows.
+
+    Shapes: ``(B, C, H, W)`` with any C, H and W; kept.
+    Source: Bhattacharyya et al., "Normalizing flows with multi-scale autoregressive priors", 2020 (arXiv:2004.03891).
+    """
+
+    def __init__(self, lstm: nn.Module, features: nn.Module | None = None, max_log_std: float = 10.0):
+        super().__init__()
+        self.lstm = lstm
+        self.features = features
+        self.max_log_std = max_log_std
+
+    def _features(self, z, context):
+        if self.features is None:
+            return z[:, :0]
+        if context is None:
+            raise ValueError("this ConvLSTMPrior was built with features of a context, and got no context")
+        return self.features(context).to(z.dtype)
+
+    def _mean_and_log_std(self, outputs, dtype):
+        mean, log_std = outputs.to(dtype).unbind(dim=-3)
+        return mean, log_std.clamp(-self.max_log_std, self.max_log_std)
+
+    def forward(self, x, context=None):
+        self.output_shape(tuple(x.shape[1:]))
+        before = torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1)[:, :, None]  # (B, C, 1, H, W)
+        features = self._features(x, context)[:, None].expand(-1, x.shape[1], -1, -1, -1)
+        outputs = self.lstm(torch.cat([before, features], dim=2))
+        mean, log_std = self._mean_and_log_std(outputs, x.dtype)
+        return (x - mean) * (-log_std).exp(), -sum_dimensions(log_std)
+
+    def inverse(self, z, context=None):
+        features = self._features(z, context)
+        channel, states, channels = torch.zeros_like(z[:, :1]), None, []
+        for noise in z.split(1, dim=1):
+            outputs, states = self.lstm.step(torch.cat([channel, features], dim=1), states)
+            mean, log_std = self._mean_and_log_std(outputs[:, None], z.dtype)
+            channel = noise * log_std.exp() + mean
+            channels.append(channel)
+        return torch.cat(channels, dim=1)
+
+    def output_shape(self, shape):
+        if len(shape) != 3:
+            raise ValueError(f"ConvLSTMPrior takes latents (C, H, W), got {tuple(shape)}")
+        return tuple(shape)

@@ -1,9 +1,21 @@
 """Layers that only move numbers to other places: log_det = 0."""
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from nbflows.bijection import Bijection, zero_log_det
+
+
+def halves(x: Tensor, keep: str) -> tuple[Tensor, Tensor]:
+    """The half of the channels that ``keep`` ("first" or "second") names, then the other one."""
+    first, second = x.chunk(2, dim=1)
+    return (first, second) if keep == "first" else (second, first)
+
+
+def join_halves(kept: Tensor, other: Tensor, keep: str) -> Tensor:
+    """Undoes ``halves``."""
+    return torch.cat([kept, other] if keep == "first" else [other, kept], dim=1)
 
 
 class Squeeze(Bijection):

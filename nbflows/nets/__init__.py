@@ -1,7 +1,20 @@
 """Conditioner networks: plain modules without any knowledge of flows."""
 
+from nbflows.nets.attention import GatedAttention, GatedAttentionNet, position_code
+from nbflows.nets.conv_lstm import ConvLSTM
 from nbflows.nets.convnet import ConvNet
 from nbflows.nets.gated import GatedConvNet
+from nbflows.nets.glow import ActNormConvNet, ZeroConv
 from nbflows.nets.mlp import MLP
 
-__all__ = ["MLP", "ConvNet", "GatedConvNet"]
+__all__ = [
+    "MLP",
+    "ActNormConvNet",
+    "ConvLSTM",
+    "ConvNet",
+    "GatedAttention",
+    "GatedAttentionNet",
+    "GatedConvNet",
+    "ZeroConv",
+    "position_code",
+]

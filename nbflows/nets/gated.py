@@ -55,7 +55,7 @@ class GatedBlock(nn.Module):
 
     def forward(self, x):
         value_and_gate = self.value_and_gate(concat_elu(self.conv(concat_elu(x))))
-        return self.norm(_GatedResidual.apply(x, value_and_gate.to(x.dtype)))
+        return self.norm(gated_residual(x, value_and_gate))
 
 
 class ChannelNorm(nn.Module):
@@ -76,6 +76,11 @@ class ChannelNorm(nn.Module):
 def concat_elu(x: Tensor) -> Tensor:
     """[elu(x), elu(-x)] along the channels: ``(B, C, H, W)`` to ``(B, 2C, H, W)``; no input is lost to saturation."""
     return _ConcatELU.apply(x)
+
+
+def gated_residual(x: Tensor, value_and_gate: Tensor) -> Tensor:
+    """x + value * sigmoid(gate): ``(B, C, H, W)`` and ``(B, 2C, H, W)`` to ``(B, C, H, W)``."""
+    return _GatedResidual.apply(x, value_and_gate.to(x.dtype))
 
 
 # The two functions below have gradients written by hand. With the plain formulas a training step spends most of its

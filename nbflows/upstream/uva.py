@@ -1,4 +1,4 @@
-"""Loads the original authors' published weights into our models."""
+"""The published weights of the UvA Deep Learning Tutorial 11."""
 
 import torch
 from torch import Tensor
@@ -6,6 +6,7 @@ from torch import Tensor
 from nbflows import models
 from nbflows.flow import Flow
 from nbflows.layers import AffineCoupling
+from nbflows.upstream.state import copy, nothing_left, take
 
 
 def uva(state_dict: dict[str, Tensor]) -> Flow:
@@ -29,8 +30,7 @@ def uva(state_dict: dict[str, Tensor]) -> Flow:
     layers = [layer for layer in flow.modules() if isinstance(layer, AffineCoupling)]
     for prefix, layer in zip(noise + main, layers, strict=True):
         _load_coupling(state, prefix, layer)
-    if state:
-        raise ValueError(f"unexpected keys: {', '.join(sorted(state))}")
+    nothing_left(state)
     return flow
 
 
@@ -42,7 +42,7 @@ def _group_by_layer(state: dict[str, Tensor]) -> list[str]:
 
 
 def _mask(state: dict[str, Tensor], prefix: str) -> Tensor:
-    return _take(state, f"{prefix}.mask", keep=True)
+    return take(state, f"{prefix}.mask", keep=True)
 
 
 def _hidden(state: dict[str, Tensor], prefix: str) -> int:
@@ -82,7 +82,7 @@ def _build(state, groups, noise: list[str], main: list[str]) -> Flow:
 
 def _load_coupling(state: dict[str, Tensor], prefix: str, layer: AffineCoupling) -> None:
     """Copies one coupling's weights; a channel mask becomes a selection of channels."""
-    mask = _take(state, f"{prefix}.mask").bool()[0]
+    mask = take(state, f"{prefix}.mask").bool()[0]
     if layer.keep == "masked":
         if not torch.equal(mask, layer.mask):
             raise ValueError(f"'{prefix}.mask' is not the tutorial's checkerboard")
@@ -100,31 +100,19 @@ def _load_coupling(state: dict[str, Tensor], prefix: str, layer: AffineCoupling)
     net, last = layer.net, 2 * len(layer.net.blocks) + 2
     nn = f"{prefix}.network.nn"
     weights = {
-        net.first.weight: _take(state, f"{nn}.0.weight")[:, inputs],
-        net.first.bias: _take(state, f"{nn}.0.bias"),
-        net.last.weight: _take(state, f"{nn}.{last}.weight")[outputs],
-        net.last.bias: _take(state, f"{nn}.{last}.bias")[outputs],
-        layer.bound.log_limit: _take(state, f"{prefix}.scaling_factor")[moved][:, None, None],
+        net.first.weight: take(state, f"{nn}.0.weight")[:, inputs],
+        net.first.bias: take(state, f"{nn}.0.bias"),
+        net.last.weight: take(state, f"{nn}.{last}.weight")[outputs],
+        net.last.bias: take(state, f"{nn}.{last}.bias")[outputs],
+        layer.bound.log_limit: take(state, f"{prefix}.scaling_factor")[moved][:, None, None],
     }
     for i, block in enumerate(net.blocks):
         weights |= {
-            block.conv.weight: _take(state, f"{nn}.{2 * i + 1}.net.1.weight"),
-            block.conv.bias: _take(state, f"{nn}.{2 * i + 1}.net.1.bias"),
-            block.value_and_gate.weight: _take(state, f"{nn}.{2 * i + 1}.net.3.weight"),
-            block.value_and_gate.bias: _take(state, f"{nn}.{2 * i + 1}.net.3.bias"),
-            block.norm.weight: _take(state, f"{nn}.{2 * i + 2}.gamma").flatten(),
-            block.norm.bias: _take(state, f"{nn}.{2 * i + 2}.beta").flatten(),
+            block.conv.weight: take(state, f"{nn}.{2 * i + 1}.net.1.weight"),
+            block.conv.bias: take(state, f"{nn}.{2 * i + 1}.net.1.bias"),
+            block.value_and_gate.weight: take(state, f"{nn}.{2 * i + 1}.net.3.weight"),
+            block.value_and_gate.bias: take(state, f"{nn}.{2 * i + 1}.net.3.bias"),
+            block.norm.weight: take(state, f"{nn}.{2 * i + 2}.gamma").flatten(),
+            block.norm.bias: take(state, f"{nn}.{2 * i + 2}.beta").flatten(),
         }
-    with torch.no_grad():
-        for parameter, weight in weights.items():
-            if parameter.shape != weight.shape:
-                raise ValueError(
-                    f"a weight of '{prefix}' is {tuple(weight.shape)}, the others say {tuple(parameter.shape)}"
-                )
-            parameter.copy_(weight)
-
-
-def _take(state: dict[str, Tensor], key: str, keep: bool = False) -> Tensor:
-    if key not in state:
-        raise ValueError(f"missing key: {key}")
-    return state[key] if keep else state.pop(key)
+    copy(weights, prefix)

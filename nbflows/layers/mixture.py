@@ -1,0 +1,231 @@
+"""Mixture-of-logistics coupling: one part of the input is moved along a flexible, increasing curve."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from nbflows.bijection import Bijection, sum_dimensions
+from nbflows.layers.coupling import halves, join_halves
+
+
+class MixtureCoupling(Bijection):
+    """Moves half of the channels through the CDF of a mixture of logistics that is read off the other half.
+
+    z = [kept, (logit F(moved) + b) exp(a)]  with  F(x) = sum_i pi_i sigmoid((x - mu_i) / exp(s_i)),
+    log_det = sum( log f - log F - log(1 - F) + a ),  f = F'.  All three logarithms are sums in log space: exact where
+    F rounds to 0 or 1. ``inverse`` searches for the root of F, see ``invert_mixture``.
+
+    Args:
+        net: maps what is kept, and the context, to ``(B, (2 + 3M) C/2, H, W)``: for each of the C/2 moved channels in
+            turn the raw log-scale a and the shift b, then M logits of pi, M means mu, M log-scales s.
+        num_components: M.
+        keep: "first" or "second": that half of the channels is kept.
+        bound: elementwise map from the raw log-scale to a.
+        min_log_scale: s is at least this.
+
+    Shapes: ``(B, C, H, W)``, or vectors ``(B, D)`` split along D; kept.
+    Source: Ho et al., "Flow++", 2019, section 3.2 (arXiv:1902.00275).
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        num_components: int,
+        keep: str = "first",
+        bound: nn.Module | None = None,
+        min_log_scale: float = -7.0,
+    ):
+        super().__init__()
+        if num_components < 1:
+            raise ValueError(f"a mixture has at least 1 component, got {num_components}")
+        if keep not in ("first", "second"):
+            raise ValueError(f"keep is 'first' or 'second', got {keep!r}")
+        self.net = net
+        self.num_components = num_components
+        self.keep = keep
+        self.bound = nn.Tanh() if bound is None else bound
+        self.min_log_scale = min_log_scale
+
+    def _parameters_of(self, kept: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """a and b, shaped like what is moved, and the mixture ``(3, M, *kept.shape)``: logits, means, log-scales."""
+        raw = self.net(kept, context)
+        wanted = (2 + 3 * self.num_components) * kept.shape[1]
+        if raw.shape[1] != wanted:
+            raise ValueError(
+                f"the net of a mixture of {self.num_components} components returned {raw.shape[1]} channels for "
+                f"{kept.shape[1]} moved ones; it should return {wanted}"
+            )
+        # Coordinates stay in the flow's precision, whatever the network computes in.
+        raw = raw.unflatten(1, (-1, kept.shape[1])).transpose(0, 1).to(kept.dtype)
+        a, b = self.bound(raw[0]), raw[1]
+        return a, b, raw[2:].unflatten(0, (3, self.num_components))
+
+    def forward(self, x, context=None):
+        self.output_shape(tuple(x.shape[1:]))
+        kept, moved = halves(x, self.keep)
+        a, b, mixture = self._parameters_of(kept, context)
+        logit, log_slope = _MixtureLogit.apply(moved, mixture, self.min_log_scale)
+        return join_halves(kept, (logit + b) * a.exp(), self.keep), sum_dimensions(log_slope + a)
+
+    def inverse(self, z, context=None):
+        kept, moved = halves(z, self.keep)
+        a, b, mixture = self._parameters_of(kept, context)
+        logits, means, log_scales = mixture
+        moved = invert_mixture(moved * (-a).exp() - b, logits, means, log_scales.clamp(min=self.min_log_scale))
+        return join_halves(kept, moved, self.keep)
+
+    def output_shape(self, shape):
+        if shape[0] % 2:
+            raise ValueError(f"a coupling of halves needs an even number of channels, got {shape[0]}")
+        return tuple(shape)
+
+
+def mixture_logit(x: Tensor, logits: Tensor, means: Tensor, log_scales: Tensor) -> tuple[Tensor, Tensor]:
+    """logit F(x) and the logarithm of its derivative, for a mixture of logistics, in log space.
+
+    Args:
+        x: any shape ``(...)``.
+        logits, means, log_scales: ``(M, ...)``, one mixture per element of x; softmax(logits) are the weights.
+    """
+    log_cdf, log_rest, log_density = _log_terms(x, logits.log_softmax(0), means, log_scales)[0]
+    return log_cdf - log_rest, log_density - log_cdf - log_rest
+
+
+def _log_terms(x: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor):
+    """(log F, log(1 - F), log f), the terms under each of the three sums, standardised x and log sigmoid of it."""
+    standard = (x - means) * (-log_scales).exp()
+    below = F.logsigmoid(standard)
+    above = below - standard
+    terms = log_weights + below, log_weights + above, log_weights + below + above - log_scales
+    return tuple(term.logsumexp(0) for term in terms), terms, standard, below
+
+
+class _MixtureLogit(torch.autograd.Function):
+    """``mixture_logit`` that keeps nothing but its inputs for the backward pass, where it computes anew.
+
+    With autograd a training step would hold a dozen tensors of the mixture's size for every coupling.
+    """
+
+    @staticmethod
+    def forward(ctx, x, mixture, min_log_scale):
+        ctx.save_for_backward(x, mixture)
+        ctx.min_log_scale = min_log_scale
+        logits, means, log_scales = mixture
+        return mixture_logit(x, logits, means, log_scales.clamp(min=min_log_scale))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_logit, grad_log_slope):
+        x, (logits, means, raw_log_scales) = ctx.saved_tensors
+        log_scales = raw_log_scales.clamp(min=ctx.min_log_scale)
+        log_weights = logits.log_softmax(0)
+        sums, terms, standard, below = _log_terms(x, log_weights, means, log_scales)
+        # The share of each component in the three sums: the derivative of a log-sum-exp.
+        cdf, rest, density = (term.sub_(total).exp_() for term, total in zip(terms, sums, strict=True))
+        cdf.mul_(grad_logit - grad_log_slope)
+        rest.mul_(-grad_logit - grad_log_slope)
+        density.mul_(grad_log_slope)
+        sigmoid = below.exp_()
+        grad_weights = cdf + rest + density
+        grad_standard = torch.lerp(cdf, -rest, sigmoid).addcmul_(density, 1 - 2 * sigmoid)
+        grad_position = grad_standard * (-log_scales).exp_()
+        grad_logits = grad_weights.addcmul_(log_weights.exp_(), grad_log_slope)
+        grad_log_scales = grad_standard.mul_(standard).neg_().sub_(density)
+        grad_log_scales = grad_log_scales.masked_fill_(raw_log_scales < ctx.min_log_scale, 0)
+        return grad_position.sum(0), torch.stack([grad_logits, grad_position.neg(), grad_log_scales]), None
+
+
+@torch.no_grad()
+def invert_mixture(target: Tensor, logits: Tensor, means: Tensor, log_scales: Tensor) -> Tensor:
+    """The x with logit F(x) = target, element by element, for a mixture of logistics.
+
+    Newton's method on the logit, whose curve is nearly straight, kept inside a bracket. The bracket is proven:
+    component i alone has its root at x_i = mu_i + exp(s_i) target; at min x_i every component's CDF is at most
+    sigmoid(target), at max x_i at least that, and so is their mixture's. A step that leaves the bracket, or that
+    follows one which gained little, is replaced by its middle. So each element converges or its bracket shrinks to it;
+    each stops on its own, whatever its batch holds.
+
+    Args:
+        target: ``(...)``.
+        logits, means, log_scales: ``(M, ...)``.
+
+    Raises:
+        RuntimeError: an element has not converged, with its numbers; only input that is not finite does that.
+    """
+    shape, num_components = target.shape, len(logits)
+    target = target.flatten()
+    logits, means, log_scales = (part.reshape(num_components, -1) for part in (logits, means, log_scales))
+    x = torch.empty_like(target)
+    # A block's mixtures fit into a processor core's cache; a GPU wants them all at once.
+    size = max(1, _BLOCK // num_components) if target.device.type == "cpu" else max(1, target.numel())
+    for start in range(0, target.numel(), size):
+        block = slice(start, start + size)
+        mixture = (part[:, block].contiguous() for part in (logits.log_softmax(0), means, log_scales))
+        x[block] = _newton(target[block], *mixture)
+    return x.view(shape)
+
+
+_BLOCK = 2**18
+_MAX_ITERATIONS = 200
+
+
+def _newton(target: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor) -> Tensor:
+    """The search itself, on ``(N,)`` elements with mixtures ``(M, N)``; elements that are done leave the work."""
+    eps = torch.finfo(target.dtype).eps
+    roots = torch.addcmul(means, log_scales.exp(), target)
+    low, high = roots.amin(0), roots.amax(0)
+    weights, inverse_scales = log_weights.exp(), (-log_scales).exp()
+    u = (roots * weights).sum(0).clamp(low, high)
+    x, rows = u.clone(), torch.arange(len(u), device=u.device)
+    last = torch.full_like(u, math.inf)
+    for _ in range(_MAX_ITERATIONS):
+        logit, slope = _logit_and_slope(u, log_weights, means, log_scales, weights, inverse_scales)
+        residual = logit - target
+        low, high = torch.where(residual < 0, u, low), torch.where(residual > 0, u, high)
+        step = residual / slope
+        newton = u - step
+        gains = residual.abs() <= 0.8 * last
+        take = gains & (newton >= low) & (newton <= high)
+        # After a halving the next step may be Newton's again, whatever it gained.
+        last = torch.where(take, residual.abs(), math.inf)
+        # As exact as rounding lets x be, or the logit, or the bracket.
+        done = (step.abs() <= 16 * eps * (1 + u.abs())) | (residual.abs() <= 4 * eps * (1 + target.abs()))
+        done |= high - low <= 2 * eps * (1 + u.abs())
+        u = torch.where(done, u, torch.where(take, newton, (low + high) / 2))
+        x[rows] = u
+        if done.all():
+            return x
+        # Copying costs about as much as one more iteration.
+        if done.sum() > len(done) // 2:
+            left = ~done
+            rows, u, target, low, high, last = (part[left] for part in (rows, u, target, low, high, last))
+            mixture = log_weights, means, log_scales, weights, inverse_scales
+            log_weights, means, log_scales, weights, inverse_scales = (part[:, left] for part in mixture)
+    worst = rows[residual.abs().nan_to_num(math.inf).argmax()] if len(rows) else 0
+    raise RuntimeError(
+        f"the inverse of a logistic mixture did not converge after {_MAX_ITERATIONS} iterations for {len(rows)} of "
+        f"{len(x)} elements; element {int(worst)} has residual {residual.abs().nan_to_num(math.inf).max().item():.3g}: "
+        "is its latent, or a parameter of its mixture, not finite?"
+    )
+
+
+def _logit_and_slope(u, log_weights, means, log_scales, weights, inverse_scales) -> tuple[Tensor, Tensor]:
+    """logit F(u) and its derivative: ``mixture_logit``, without its many exponentials."""
+    below = (u - means).mul_(inverse_scales)
+    above = below.neg().sigmoid_()
+    below.sigmoid_()
+    cdf, rest = (weights * below).sum(0), (weights * above).sum(0)
+    density = below.mul_(above).mul_(weights).mul_(inverse_scales).sum(0)
+    logit, slope = cdf.log() - rest.log(), density / (cdf * rest)
+    # Where a sum is too small a number to be exact: in log space.
+    far = ~((cdf > _SMALL) & (rest > _SMALL))
+    if far.any():
+        terms = mixture_logit(u[far], log_weights[:, far], means[:, far], log_scales[:, far])
+        logit[far], slope[far] = terms[0], terms[1].exp()
+    return logit, slope
+
+
+_SMALL = 1e-25

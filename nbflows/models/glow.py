@@ -1,0 +1,99 @@
+"""Glow: levels of ActNorm, 1x1 convolution and affine coupling, with a learned Gaussian prior at every split.
+
+Source: D. P. Kingma and P. Dhariwal, "Glow: Generative flow with invertible 1x1 convolutions", 2018 (arXiv:1807.03039).
+The paper's CIFAR-10 model: 3 levels of 32 steps, 512 hidden channels.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from nbflows.bijection import Bijection, Identity, Sequential
+from nbflows.flow import Flow
+from nbflows.layers import (
+    ActNorm,
+    AffineCoupling,
+    Conv1x1,
+    Dequantize,
+    Flip,
+    GaussianPrior,
+    Permute,
+    SigmoidScale,
+    Squeeze,
+)
+from nbflows.multiscale import Multiscale
+from nbflows.nets import ActNormConvNet, ZeroConv
+
+
+def glow(
+    shape: tuple[int, int, int] = (3, 32, 32),
+    num_levels: int = 256,
+    num_scales: int = 3,
+    num_steps: int = 32,
+    hidden_channels: int = 512,
+    mixing: str = "conv1x1",
+    actnorm: bool = True,
+    prior: str = "learned",
+) -> Flow:
+    """Glow, or one of the weaker models that its paper compares it with. 44,152,176 parameters.
+
+    Args:
+        shape: of an image; height and width divisible by 2 ** num_scales.
+        num_levels: grey levels.
+        num_scales: L, levels of the flow, each at half the resolution of the one before.
+        num_steps: K, steps per level.
+        hidden_channels: of the conditioner networks.
+        mixing: of the channels before each coupling: "conv1x1", a fixed "shuffle", or "flip".
+        actnorm: whether a step begins with ActNorm.
+        prior: of the latents that leave at a split: "learned" from what goes on, or "standard" normal.
+    """
+    if mixing not in ("conv1x1", "shuffle", "flip"):
+        raise ValueError(f"mixing is 'conv1x1', 'shuffle' or 'flip', got {mixing!r}")
+    if prior not in ("learned", "standard"):
+        raise ValueError(f"prior is 'learned' or 'standard', got {prior!r}")
+
+    def step(channels: int) -> list[Bijection]:
+        mixers = {
+            "conv1x1": lambda: Conv1x1(channels),
+            "shuffle": lambda: Permute(torch.randperm(channels)),
+            "flip": Flip,
+        }
+        net = ActNormConvNet(channels // 2, hidden_channels, channels)
+        coupling = AffineCoupling(net, bound=SigmoidScale(), shift_first=True)
+        return [*([ActNorm(channels)] if actnorm else []), mixers[mixing](), coupling]
+
+    levels, channels = flow_levels(shape[0], num_scales, num_steps, step)
+    learned = [GaussianPrior(ZeroConv(c, 2 * c)) for c in channels[:-1]]
+    priors = [*learned, Identity()] if prior == "learned" else None
+    return Flow(Sequential(Dequantize(num_levels, alpha=None), Multiscale(levels, shape, priors)), shape)
+
+
+def flow_levels(
+    channels: int, num_scales: int, num_steps: int, step: Callable[[int], list[Bijection]]
+) -> tuple[list[Bijection], list[int]]:
+    """Levels of a squeeze and steps each, and the channels of each level's latent.
+
+    Args:
+        channels: of the image.
+        num_scales, num_steps: L and K.
+        step: makes the layers of one step for so many channels.
+    """
+    if num_scales < 1 or num_steps < 1:
+        raise ValueError(f"a flow has at least 1 level and 1 step, got {num_scales} and {num_steps}")
+    levels, latent_channels = [], []
+    for scale in range(num_scales):
+        channels *= 4
+        levels.append(Sequential(Squeeze(), *[layer for _ in range(num_steps) for layer in step(channels)]))
+        if scale < num_scales - 1:
+            channels //= 2
+        latent_channels.append(channels)
+    return levels, latent_channels
+
+
+def digits_glow(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17, **changes) -> Flow:
+    """``glow`` for the 8x8 digits of scikit-learn; the sizes are ours.
+
+    Args:
+        changes: further arguments of ``glow``.
+    """
+    return glow(shape, num_levels, **{"num_scales": 2, "num_steps": 6, "hidden_channels": 48, **changes})

@@ -1,0 +1,99 @@
+"""A convolutional LSTM that reads a sequence of images and predicts, at each step, from those before."""
+
+import torch
+from torch import Tensor, nn
+
+
+class ConvLSTM(nn.Module):
+    """An embedding, LSTM layers whose linear maps are convolutions, and a 3x3 convolution to the outputs.
+
+    i, f, g, o = conv_x(input) + conv_h(h),   c = sigmoid(f) c + sigmoid(i) tanh(g),   h = sigmoid(o) tanh(c).
+
+    Args:
+        in_channels, hidden_channels, out_channels: widths.
+        num_layers: LSTM layers.
+        kernel_size: of all convolutions but the last, odd.
+        dilation: of those within the LSTM layers.
+
+    Source: Shi et al., "Convolutional LSTM network", 2015, section 3.1 (arXiv:1506.04214), without peepholes.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        out_channels: int,
+        num_layers: int = 3,
+        kernel_size: int = 5,
+        dilation: int = 1,
+    ):
+        super().__init__()
+        if kernel_size % 2 == 0 or num_layers < 1:
+            raise ValueError(
+                f"ConvLSTM needs an odd kernel_size and at least 1 layer, got {kernel_size} and {num_layers}"
+            )
+        self.embed = nn.Conv2d(in_channels, hidden_channels, kernel_size, padding=kernel_size // 2)
+        self.layers = nn.ModuleList([ConvLSTMLayer(hidden_channels, kernel_size, dilation) for _ in range(num_layers)])
+        self.last = nn.Conv2d(hidden_channels, out_channels, 3, padding=1)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, sequence: Tensor) -> Tensor:
+        """All steps of a known sequence: ``(B, T, in, H, W)`` to ``(B, T, out, H, W)``."""
+        steps = sequence.shape[:2]
+        x = self.embed(_channels_last(sequence.transpose(0, 1).flatten(0, 1)))
+        for layer in self.layers:
+            x = layer(x, batch=steps[0])
+        return self.last(x).unflatten(0, steps[::-1]).transpose(0, 1)
+
+    def step(self, x: Tensor, states: list | None = None) -> tuple[Tensor, list]:
+        """One step, when the next input depends on this output: ``(B, in, H, W)`` to ``(B, out, H, W)``.
+
+        Args:
+            x: the input.
+            states: what the step before returned; None at the first.
+        """
+        x = self.embed(_channels_last(x))
+        states = [None] * len(self.layers) if states is None else states
+        after = []
+        for layer, state in zip(self.layers, states, strict=True):
+            x, cell = layer.step(layer.input_to_hidden(x), state)
+            after.append((x, cell))
+        return self.last(x), after
+
+
+class ConvLSTMLayer(nn.Module):
+    """One layer: what comes from the inputs is computed for all steps at once, what comes from h step by step."""
+
+    def __init__(self, channels: int, kernel_size: int, dilation: int = 1):
+        super().__init__()
+        padding = dilation * (kernel_size // 2)
+        self.input_to_hidden = nn.Conv2d(channels, 4 * channels, kernel_size, padding=padding, dilation=dilation)
+        self.hidden_to_hidden = nn.Conv2d(
+            channels, 4 * channels, kernel_size, padding=padding, dilation=dilation, bias=False
+        )
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -(channels**-0.5), channels**-0.5)
+
+    def forward(self, x: Tensor, batch: int) -> Tensor:
+        """``(T B, C, H, W)``, step by step, to the hidden states of all steps, likewise."""
+        hidden, state = [], None
+        for gates in self.input_to_hidden(x).split(batch):
+            state = self.step(gates, state)
+            hidden.append(state[0])
+        return torch.cat(hidden)
+
+    def step(self, gates: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+        """(h, c) after a step, from what the input adds to the gates and (h, c) before it; None: both are zero."""
+        if state is not None:
+            gates = gates + self.hidden_to_hidden(state[0])
+        enter, forget, new, out = gates.chunk(4, dim=1)
+        cell = enter.sigmoid() * new.tanh()
+        if state is not None:
+            cell = cell + forget.sigmoid() * state[1]
+        return out.sigmoid() * cell.tanh(), cell
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)

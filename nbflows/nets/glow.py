@@ -1,0 +1,70 @@
+"""Glow's conditioner: three convolutions with ActNorm between them."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from nbflows.layers.linear import ActNorm
+from nbflows.nets.context import join_context
+
+
+class ActNormConvNet(nn.Module):
+    """conv 3x3, ActNorm, ReLU, conv 1x1, ActNorm, ReLU, ``ZeroConv``.
+
+    Args:
+        in_channels, hidden_channels, out_channels: widths.
+        context_channels: channels of the context, 0 for none.
+
+    Shapes: ``(B, in_channels, H, W)`` to ``(B, out_channels, H, W)``. Its first batch in training mode sets the ActNorms.
+    Source: Kingma and Dhariwal, "Glow", 2018, section 3.3 and the authors' code (arXiv:1807.03039).
+    """
+
+    def __init__(self, in_channels: int, hidden_channels: int, out_channels: int, context_channels: int = 0):
+        super().__init__()
+        self.context_channels = context_channels
+        self.first = NormalizedConv(in_channels + context_channels, hidden_channels, 3)
+        self.second = NormalizedConv(hidden_channels, hidden_channels, 1)
+        self.last = ZeroConv(hidden_channels, out_channels)
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x, context=None):
+        x = join_context(x, context, self.context_channels)
+        x = self.first(x.contiguous(memory_format=torch.channels_last)).relu_()
+        return self.last(self.second(x).relu_())
+
+
+class NormalizedConv(nn.Module):
+    """A convolution without bias, then ActNorm, as one convolution: exp(log_scale) (W * x + bias)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
+        nn.init.normal_(self.conv.weight, std=0.05)
+        self.norm = ActNorm(out_channels)
+
+    def forward(self, x):
+        if not self.norm.initialized:
+            # Sets bias and scale in training mode; otherwise it says that they are not set.
+            self.norm(self.conv(x.detach()).float())
+        scale = self.norm.log_scale.exp()
+        return F.conv2d(
+            x, self.conv.weight * scale[:, None, None, None], self.norm.bias * scale, padding=self.conv.padding
+        )
+
+
+class ZeroConv(nn.Module):
+    """exp(3 a) (W * x + b) with a 3x3 convolution, W, b and a zero at the start: faster than a bare one in growing.
+
+    Source: Kingma and Dhariwal, "Glow", 2018, the authors' code (arXiv:1807.03039).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        nn.init.zeros_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)
+        self.log_scale = nn.Parameter(torch.zeros(out_channels))
+
+    def forward(self, x):
+        scale = (3 * self.log_scale).exp()
+        return F.conv2d(x, self.conv.weight * scale[:, None, None, None], self.conv.bias * scale, padding=1)
