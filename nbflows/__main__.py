@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from nbflows import __version__, data, metrics, pretrained, recipes
+from nbflows.flow import Flow
 
 EXAMPLES = """examples:
   nbflows list                                               what there is to train, and which models are here
@@ -17,6 +18,7 @@ EXAMPLES = """examples:
   nbflows train mnist-multiscale --resume                    go on after an interruption
   nbflows evaluate runs/digits-multiscale --num-draws 8
   nbflows sample runs/digits-multiscale samples.png --temperature 0.8
+  nbflows evaluate --upstream marscf_cifar10_mixlogcdf_4_96.pt --data cifar10
 """
 
 
@@ -66,6 +68,12 @@ def _add_data(parser: argparse.ArgumentParser, default: str) -> None:
         help=f"{', '.join(data.names())}; or a folder of images, a .npy or .npz file ({default})",
     )
     parser.add_argument("--image-size", type=int, metavar="N", help="resize and crop a folder's images to N x N")
+
+
+def _add_upstream(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--upstream", action="store_true", help="MODEL is a checkpoint of the authors of the UvA tutorial or of mAR-SCF"
+    )
 
 
 def _add_train(commands) -> None:
@@ -134,7 +142,7 @@ def _train(options) -> None:
 def _add_evaluate(commands) -> None:
     parser = _command(commands, "evaluate", _evaluate, "bits/dim of a model on the test images")
     parser.add_argument("model", help="a name in saved_models/, a .safetensors file, or the folder of a run")
-    parser.add_argument("--upstream", action="store_true", help="MODEL is a checkpoint of the UvA tutorial's authors")
+    _add_upstream(parser)
     _add_data(parser, "default: the data it was trained on")
     parser.add_argument(
         "--num-draws", type=int, default=1, metavar="M", help="draws of dequantization noise per image (default: 1)"
@@ -148,20 +156,28 @@ def _add_evaluate(commands) -> None:
         choices=["32-true", "bf16-mixed"],
         help="of the conditioner networks (default: 32-true)",
     )
+    parser.add_argument(
+        "--png",
+        metavar="FILE",
+        help="also draw 64 samples into FILE (with --upstream always, by default MODEL.png here)",
+    )
     parser.add_argument("--record", action="store_true", help="keep the result in the JSON beside the model")
 
 
 def _evaluate(options) -> None:
     if options.record and (options.upstream or options.data or options.limit):
         raise ValueError("--record is for a model of ours on all test images: without --upstream, --data and --limit")
+    images = data.load(options.data, options.image_size) if options.data else None
     if options.upstream:
-        flow, trained_on = pretrained.load_upstream(options.model).to(options.device), "mnist"
+        flow = pretrained.load_upstream(options.model, images.shape if images else None).to(options.device)
+        # The tutorial's models; mAR-SCF's do not say what they were trained on.
+        trained_on = "mnist" if flow.shape == (1, 28, 28) else None
     else:
         flow = pretrained.load_flow(options.model, options.device)
         trained_on = pretrained.describe(options.model).get("recipe", {}).get("data")
-    if not (options.data or trained_on):
+    if not (images or trained_on):
         raise ValueError("the model does not say what it was trained on: name the data with --data")
-    images = data.load(options.data or trained_on, options.image_size)
+    images = images or data.load(trained_on, options.image_size)
     chosen = images.test[: options.limit]
     result = metrics.evaluate(
         flow, chosen, options.num_draws, progress=True, seed=options.seed, precision=options.precision
@@ -170,13 +186,23 @@ def _evaluate(options) -> None:
     print(f"{images.variant}; {part}: {result}")
     if options.record:
         print("recorded as", pretrained.record(options.model, result))
+    png = options.png or (f"{Path(options.model).stem}.png" if options.upstream else None)
+    if png:
+        _draw(flow, png, num_samples=64, temperature=1.0, seed=options.seed, device=options.device)
 
 
 def _add_sample(commands) -> None:
     parser = _command(commands, "sample", _sample, "draw images from a model into a PNG")
     parser.add_argument("model", help="a name in saved_models/, a .safetensors file, or the folder of a run")
     parser.add_argument("png", nargs="?", default="samples.png", help="where to (default: samples.png)")
-    parser.add_argument("--upstream", action="store_true", help="MODEL is a checkpoint of the UvA tutorial's authors")
+    _add_upstream(parser)
+    parser.add_argument(
+        "--image-size",
+        type=int,
+        default=32,
+        metavar="N",
+        help="of mAR-SCF's checkpoints, which do not say it (default: 32)",
+    )
     parser.add_argument("--num-samples", type=int, default=64, metavar="N", help="how many (default: 64)")
     parser.add_argument(
         "--temperature",
@@ -191,17 +217,22 @@ def _add_sample(commands) -> None:
 
 
 def _sample(options) -> None:
-    from nbflows.training import save_images
-
     if options.upstream:
-        flow = pretrained.load_upstream(options.model).to(options.device)
+        shape = (3, options.image_size, options.image_size)
+        flow = pretrained.load_upstream(options.model, shape).to(options.device)
     else:
         flow = pretrained.load_flow(options.model, options.device)
     temperature = options.temperature[0] if len(options.temperature) == 1 else options.temperature
-    generator = torch.Generator(options.device).manual_seed(options.seed)
-    samples = flow.sample(options.num_samples, temperature=temperature, generator=generator)
-    save_images(samples, options.png, num_levels=flow.bijection[0].num_levels)
-    print(f"{options.num_samples} samples at temperature {temperature}, seed {options.seed}: {options.png}")
+    _draw(flow, options.png, options.num_samples, temperature, options.seed, options.device)
+
+
+def _draw(flow: Flow, png: str, num_samples: int, temperature: float | list[float], seed: int, device: str) -> None:
+    from nbflows.training import save_images
+
+    generator = torch.Generator(device).manual_seed(seed)
+    samples = flow.sample(num_samples, temperature=temperature, generator=generator)
+    save_images(samples, png, num_levels=flow.bijection[0].num_levels)
+    print(f"{num_samples} samples at temperature {temperature}, seed {seed}: {png}")
 
 
 def _list(options) -> None:

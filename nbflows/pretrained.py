@@ -83,13 +83,30 @@ def record(model: str | Path, score: BitsPerDim) -> str:
     return key
 
 
-def load_upstream(file: str | Path) -> Flow:
-    """A checkpoint of the UvA tutorial as its authors published it; see ``upstream.uva``."""
+def load_upstream(file: str | Path, shape: tuple[int, int, int] | None = None) -> Flow:
+    """A checkpoint as its authors published it, in eval mode: of the UvA tutorial or of mAR-SCF, whichever it is.
+
+    Args:
+        file: the authors' file.
+        shape: of an image, for mAR-SCF, whose files do not say it; default ``(3, 32, 32)``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not one of these systems, or not complete; see ``nbflows.upstream``.
+    """
     if not Path(file).exists():
         raise FileNotFoundError(f"no checkpoint {file}")
     # weights_only: a checkpoint is a pickle, and nothing in it may run.
     content = torch.load(file, map_location="cpu", weights_only=True)
-    return upstream.uva(content["state_dict"]).eval()
+    state = content.get("state_dict", content)
+    if any(key.startswith("flows.") for key in state):
+        return upstream.uva(state).eval()
+    if any(key.startswith("flow.layers.") for key in state):
+        return upstream.mar_scf(state, (3, 32, 32) if shape is None else shape).eval()
+    raise ValueError(
+        f"{file} is neither a checkpoint of the UvA tutorial (keys 'flows.N...') nor of mAR-SCF (keys "
+        f"'flow.layers.N...'); its keys begin with {', '.join(sorted(state)[:3])}"
+    )
 
 
 def _files(model: str | Path) -> tuple[Path, Path]:

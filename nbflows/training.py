@@ -50,7 +50,7 @@ class TrainingResult:
 
 
 class FlowModule(L.LightningModule):
-    """Maximum likelihood training of a flow: minimises mean bits/dim with Adam.
+    """Maximum likelihood training of a flow: minimises mean bits/dim.
 
     Args:
         flow: the model.
@@ -74,6 +74,8 @@ class FlowModule(L.LightningModule):
         return self._seconds_before + time.monotonic() - self._started_at
 
     def training_step(self, images: Tensor, batch_index: int) -> Tensor:
+        if self.recipe.shift_and_flip:
+            images = datasets.shift_and_flip(images)
         random_state = _random_state()
         loss = self.flow.bits_per_dim(images, chunk_size=len(images)).mean()
         if not loss.isfinite():
@@ -121,7 +123,7 @@ class FlowModule(L.LightningModule):
             metric.reset()
 
     def configure_optimizers(self):
-        optimizer = torch.optim.Adam(self.flow.parameters(), lr=self.recipe.learning_rate)
+        optimizer = getattr(torch.optim, self.recipe.optimizer)(self.flow.parameters(), lr=self.recipe.learning_rate)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

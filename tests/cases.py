@@ -7,15 +7,19 @@ from nbflows.layers import (
     ActNorm,
     AffineCoupling,
     Conv1x1,
+    ConvLSTMPrior,
     Flip,
     GaussianPrior,
     LearnedTanh,
     Logit,
+    MixtureCoupling,
     Permute,
+    ScaledTanh,
+    SigmoidScale,
     Squeeze,
     checkerboard,
 )
-from nbflows.nets import MLP, ConvNet, GatedConvNet
+from nbflows.nets import MLP, ActNormConvNet, ConvLSTM, ConvNet, GatedAttentionNet, GatedConvNet, ZeroConv
 
 
 def _coupling(net, **options):
@@ -46,9 +50,10 @@ def _context_prior(channels):
     return WithContext(coupling, _ChannelMixer(channels))
 
 
-def _initialized(actnorm, *shape):
-    actnorm(3 + 2 * torch.randn(shape))
-    return actnorm
+def _initialized(layer, *shape):
+    """Has seen data: its ActNorms are set."""
+    layer(3 + 2 * torch.randn(shape))
+    return layer
 
 
 CASES = {
@@ -95,6 +100,34 @@ CASES = {
     "affine coupling, mask on vectors": lambda: (
         _coupling(MLP(3, 8, 6), keep=torch.tensor([True, False, False])),
         torch.randn(4, 3),
+        None,
+    ),
+    "affine coupling of Glow": lambda: (
+        _initialized(_coupling(ActNormConvNet(2, 6, 4), bound=SigmoidScale(), shift_first=True), 4, 4, 4, 2),
+        torch.randn(3, 4, 4, 2),
+        None,
+    ),
+    "mixture coupling": lambda: (
+        MixtureCoupling(
+            GatedAttentionNet(2, 8, (2 + 3 * 4) * 2, num_blocks=1), num_components=4, keep="second", bound=ScaledTanh(2)
+        ),
+        torch.randn(2, 4, 3, 4),
+        None,
+    ),
+    "mixture coupling on vectors": lambda: (
+        MixtureCoupling(MLP(2, 8, (2 + 3 * 3) * 2, context_features=1), num_components=3),
+        torch.randn(5, 4),
+        torch.randn(5, 1),
+    ),
+    "gaussian prior of Glow": lambda: (GaussianPrior(ZeroConv(2, 4)), torch.randn(3, 2, 4, 2), torch.randn(3, 2, 4, 2)),
+    "ConvLSTM prior": lambda: (
+        ConvLSTMPrior(ConvLSTM(1 + 2, 4, 2, num_layers=2, kernel_size=5, dilation=2), ConvNet(3, 4, 2)),
+        torch.randn(2, 3, 4, 5),
+        torch.randn(2, 3, 4, 5),
+    ),
+    "ConvLSTM prior without context": lambda: (
+        ConvLSTMPrior(ConvLSTM(1, 4, 2, num_layers=1, kernel_size=3)),
+        torch.randn(2, 4, 3, 2),
         None,
     ),
     "multiscale, keeping first": lambda: (

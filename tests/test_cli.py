@@ -4,12 +4,13 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from nbflows import __version__, models, pretrained
 from nbflows.__main__ import main
-from tests.reference_data import uva_checkpoint
+from tests.reference_data import reference, uva_checkpoint
 
 
 @pytest.fixture
@@ -114,6 +115,40 @@ def test_the_tutorials_checkpoints_are_sampled_by_name(tmp_path):
     checkpoint = str(uva_checkpoint("MNISTFlow_simple.ckpt"))
     assert main(["sample", checkpoint, str(tmp_path / "a.png"), "--upstream", "--num-samples", "2"]) == 0
     assert (tmp_path / "a.png").exists()
+
+
+@pytest.fixture
+def mar_scf_checkpoint(tmp_path):
+    """A file as the authors' code writes it: a bare state dict."""
+    arrays = reference("mar_scf_affine.npz")
+    state = {key[6:]: torch.from_numpy(value) for key, value in arrays.items() if key.startswith("state/")}
+    file = tmp_path / "marscf_cifar10_affine_1_8.pt"
+    torch.save(state, file)
+    return file
+
+
+def test_mar_scfs_checkpoints_give_bits_per_dim_and_a_picture(mar_scf_checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    images = np.random.default_rng(0).integers(0, 256, (30, 32, 32, 3)).astype(np.uint8)
+    np.savez("images.npz", train=images, test=images[:4])
+    assert main(["evaluate", "--upstream", str(mar_scf_checkpoint), "--data", "images.npz"]) == 0
+    assert "bits/dim (M = 1, 4 images)" in capsys.readouterr().out
+    assert (tmp_path / "marscf_cifar10_affine_1_8.png").stat().st_size > 10_000
+    assert main(["sample", "--upstream", str(mar_scf_checkpoint), "b.png", "--num-samples", "2"]) == 0
+    assert (tmp_path / "b.png").exists()
+    assert main(["evaluate", "--upstream", str(mar_scf_checkpoint)]) == 2
+    assert "name the data with --data" in capsys.readouterr().err
+    np.savez("grey.npz", train=images[..., 0])
+    assert main(["evaluate", "--upstream", str(mar_scf_checkpoint), "--data", "grey.npz"]) == 2
+    assert "these weights are for images of 3 channels, the shape is (1, 32, 32)" in capsys.readouterr().err
+
+
+def test_an_unknown_checkpoint_is_an_error_that_shows_its_keys(tmp_path):
+    torch.save({"encoder.weight": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(
+        ValueError, match=r"neither a checkpoint of the UvA tutorial .* its keys begin with encoder.weight"
+    ):
+        pretrained.load_upstream(tmp_path / "other.pt")
 
 
 def test_a_saved_flow_loads_with_the_same_weights(saved):

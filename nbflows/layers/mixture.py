@@ -204,11 +204,11 @@ def _newton(target: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tens
             rows, u, target, low, high, last = (part[left] for part in (rows, u, target, low, high, last))
             mixture = log_weights, means, log_scales, weights, inverse_scales
             log_weights, means, log_scales, weights, inverse_scales = (part[:, left] for part in mixture)
-    worst = rows[residual.abs().nan_to_num(math.inf).argmax()] if len(rows) else 0
+    residual = residual.abs().nan_to_num(math.inf).masked_fill(done, 0)
     raise RuntimeError(
-        f"the inverse of a logistic mixture did not converge after {_MAX_ITERATIONS} iterations for {len(rows)} of "
-        f"{len(x)} elements; element {int(worst)} has residual {residual.abs().nan_to_num(math.inf).max().item():.3g}: "
-        "is its latent, or a parameter of its mixture, not finite?"
+        f"the inverse of a logistic mixture did not converge after {_MAX_ITERATIONS} iterations for {(~done).sum()} of "
+        f"{len(x)} elements; element {rows[residual.argmax()]} has residual {residual.max():.3g}: is its latent, or a "
+        "parameter of its mixture, not finite?"
     )
 
 

@@ -22,6 +22,7 @@ from nbflows.layers import (
     SigmoidScale,
 )
 from nbflows.models.glow import flow_levels
+from nbflows.models.tutorial import variational_dequantize
 from nbflows.multiscale import Multiscale
 from nbflows.nets import ActNormConvNet, ConvLSTM, GatedAttentionNet, ZeroConv
 
@@ -39,6 +40,8 @@ def mar_scf(
     prior: str = "mar",
     prior_channels: int = 32,
     prior_layers: int = 3,
+    num_noise_couplings: int = 0,
+    noise_channels: int = 16,
     spacing: float | None = None,
 ) -> Flow:
     """Squeeze, steps of ActNorm, 1x1 convolution and coupling, split; at every split and at the end a ConvLSTM prior.
@@ -58,6 +61,7 @@ def mar_scf(
             and the share of activations dropped in training.
         prior: "mar", the autoregressive one; "glow", one Gaussian given the half that goes on; "none", N(0, I).
         prior_channels, prior_layers: of the ConvLSTM.
+        num_noise_couplings, noise_channels: of variational dequantization, ours; 0 for uniform noise as in the paper.
         spacing: of the grey levels, see ``Dequantize``; 1/255 in the authors' code.
     """
     if coupling not in _STEPS:
@@ -77,9 +81,10 @@ def mar_scf(
         priors = [
             _prior(i, None if i == num_scales - 1 else c, prior_channels, prior_layers) for i, c in enumerate(channels)
         ]
-    return Flow(
-        Sequential(Dequantize(num_levels, alpha=None, spacing=spacing), Multiscale(levels, shape, priors)), shape
-    )
+    dequantize = Dequantize(num_levels, alpha=None, spacing=spacing)
+    if num_noise_couplings:
+        dequantize = variational_dequantize(shape, num_levels, num_noise_couplings, noise_channels, num_blocks=3)
+    return Flow(Sequential(dequantize, Multiscale(levels, shape, priors)), shape)
 
 
 def _affine(channels, hidden_channels, num_blocks, num_components, dropout) -> list[Bijection]:

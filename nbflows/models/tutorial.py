@@ -33,7 +33,7 @@ def variational(
     noise_channels: int = 16,
 ) -> Flow:
     """As ``simple``, with dequantization noise learned by a flow of its own. 628,388 parameters."""
-    dequantize = _variational_dequantize(shape, num_levels, num_noise_couplings, noise_channels, num_blocks)
+    dequantize = variational_dequantize(shape, num_levels, num_noise_couplings, noise_channels, num_blocks)
     couplings = _checkerboard_couplings(shape, num_couplings, hidden_channels, num_blocks)
     return Flow(Sequential(dequantize, *couplings), shape)
 
@@ -57,7 +57,7 @@ def multiscale(
     """
     c = shape[0]
     full, half, quarter = num_couplings
-    dequantize = _variational_dequantize(shape, num_levels, num_noise_couplings, noise_channels, num_blocks)
+    dequantize = variational_dequantize(shape, num_levels, num_noise_couplings, noise_channels, num_blocks)
     levels = [
         Sequential(Squeeze(), *_channel_couplings(4 * c, half, hidden_channels[1], num_blocks)),
         Sequential(Squeeze(), *_channel_couplings(8 * c, quarter, hidden_channels[2], num_blocks)),
@@ -132,6 +132,7 @@ def _channel_couplings(channels, num_couplings, hidden_channels, num_blocks) -> 
     ]
 
 
-def _variational_dequantize(shape, num_levels, num_couplings, hidden_channels, num_blocks) -> Bijection:
+def variational_dequantize(shape, num_levels, num_couplings, hidden_channels, num_blocks) -> VariationalDequantize:
+    """Noise learned by checkerboard couplings that see the image."""
     couplings = _checkerboard_couplings(shape, num_couplings, hidden_channels, num_blocks, context_channels=shape[0])
     return VariationalDequantize(Sequential(*couplings), num_levels)

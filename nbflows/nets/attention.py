@@ -107,7 +107,7 @@ class GatedAttention(nn.Module):
 
 
 def position_code(height: int, width: int, channels: int) -> Tensor:
-    """Sines, then cosines, of the positions 0..H W - 1 in rows, ``(H W, C)``: C/2 wavelengths from 2 pi to 20,000 pi."""
+    """Sines, then cosines, of the positions 0..H W - 1 row by row, ``(H W, C)``; C/2 wavelengths, 2 pi to 20,000 pi."""
     frequencies = torch.exp(torch.arange(channels // 2) * (-math.log(1e4) / max(1, channels // 2 - 1)))
     angles = torch.arange(height * width)[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=1)

@@ -15,7 +15,7 @@ class ActNormConvNet(nn.Module):
         in_channels, hidden_channels, out_channels: widths.
         context_channels: channels of the context, 0 for none.
 
-    Shapes: ``(B, in_channels, H, W)`` to ``(B, out_channels, H, W)``. Its first batch in training mode sets the ActNorms.
+    Shapes: ``(B, in_channels, H, W)`` to ``(B, out_channels, H, W)``. The first training batch sets the ActNorms.
     Source: Kingma and Dhariwal, "Glow", 2018, section 3.3 and the authors' code (arXiv:1807.03039).
     """
 
