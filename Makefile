@@ -41,6 +41,7 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/tutorial.py
+	$(BIN)/python benchmarks/mar_scf.py
 
 clean:
 	rm -rf build .coverage .pytest_cache .ruff_cache

@@ -2,6 +2,8 @@
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 
 class ConvLSTM(nn.Module):
@@ -68,31 +70,118 @@ class ConvLSTMLayer(nn.Module):
 
     def __init__(self, channels: int, kernel_size: int, dilation: int = 1):
         super().__init__()
-        padding = dilation * (kernel_size // 2)
-        self.input_to_hidden = nn.Conv2d(channels, 4 * channels, kernel_size, padding=padding, dilation=dilation)
-        self.hidden_to_hidden = nn.Conv2d(
-            channels, 4 * channels, kernel_size, padding=padding, dilation=dilation, bias=False
-        )
+        options = {"padding": dilation * (kernel_size // 2), "dilation": dilation}
+        self.input_to_hidden = nn.Conv2d(channels, 4 * channels, kernel_size, **options)
+        self.hidden_to_hidden = nn.Conv2d(channels, 4 * channels, kernel_size, **options, bias=False)
         for parameter in self.parameters():
             nn.init.uniform_(parameter, -(channels**-0.5), channels**-0.5)
 
     def forward(self, x: Tensor, batch: int) -> Tensor:
         """``(T B, C, H, W)``, step by step, to the hidden states of all steps, likewise."""
-        hidden, state = [], None
-        for gates in self.input_to_hidden(x).split(batch):
-            state = self.step(gates, state)
-            hidden.append(state[0])
-        return torch.cat(hidden)
+        conv = self.hidden_to_hidden
+        return _Recurrence.apply(self.input_to_hidden(x), conv.weight, batch, conv.padding[0], conv.dilation[0])
 
     def step(self, gates: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
-        """(h, c) after a step, from what the input adds to the gates and (h, c) before it; None: both are zero."""
-        if state is not None:
-            gates = gates + self.hidden_to_hidden(state[0])
-        enter, forget, new, out = gates.chunk(4, dim=1)
-        cell = enter.sigmoid() * new.tanh()
-        if state is not None:
-            cell = cell + forget.sigmoid() * state[1]
-        return out.sigmoid() * cell.tanh(), cell
+        """(h, c) after a step, from what the input adds to the gates and (h, c) before it; None: both are zero.
+
+        h is ``(B, C, H, W)``; c is ``(B H W, C)``, at least float32.
+        """
+        if state is None:
+            _, cell, hidden = _cell(gates, None)
+        else:
+            _, cell, hidden = _cell(gates + self.hidden_to_hidden(state[0]), state[1])
+        return _as_images(hidden.to(gates.dtype), gates.shape), cell
+
+
+class _Recurrence(torch.autograd.Function):
+    """The hidden states of all steps ``(T B, C, H, W)``, from what the inputs add to the gates ``(T B, 4C, H, W)``.
+
+    The same sums as with autograd, in another order: going back, each step needs the gradient of its h only; that of
+    the weights is one convolution over all steps together. With T small ones it would take half of the training time.
+    """
+
+    @staticmethod
+    def forward(ctx, gates, weight, batch, padding, dilation):
+        weight = weight.to(gates.dtype)
+        hidden, parts, cells = [], [], []
+        for step in gates.split(batch):
+            if hidden:
+                before = _as_images(hidden[-1], step.shape)
+                step = step + F.conv2d(before, weight, padding=padding, dilation=dilation)
+            part, cell, after = _cell(step, cells[-1] if cells else None)
+            parts.append(part)
+            cells.append(cell)
+            hidden.append(after.to(gates.dtype))
+        hidden = _as_images(torch.cat(hidden), gates.shape)
+        ctx.save_for_backward(hidden, weight, *parts, *cells)
+        ctx.options = [1, 1], [padding, padding], [dilation, dilation], False, [0, 0], 1
+        ctx.batch = batch
+        return hidden
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        hidden, weight, *saved = ctx.saved_tensors
+        batch, steps = ctx.batch, len(saved) // 2
+        parts, cells = saved[:steps], saved[steps:]
+        grads = grad.permute(0, 2, 3, 1).reshape(steps, *cells[0].shape)
+        gates = torch.empty(
+            (len(hidden), *weight.shape[:1], *hidden.shape[2:]),
+            dtype=hidden.dtype,
+            device=hidden.device,
+            memory_format=torch.channels_last,
+        )
+        grad_hidden, grad_cell = 0.0, 0.0
+        for t in reversed(range(steps)):
+            enter, forget, new, out = parts[t]
+            squashed = cells[t].tanh()
+            grad_hidden = grads[t].to(squashed.dtype) + grad_hidden
+            grad_cell = torch.addcmul(grad_hidden * out, grad_hidden * out, squashed.square(), value=-1) + grad_cell
+            # Of a sigmoid s(1 - s), of a tanh 1 - t^2.
+            grad_parts = torch.empty_like(parts[t])
+            torch.mul(grad_cell * new, enter - enter * enter, out=grad_parts[0])
+            torch.mul(grad_cell * enter, 1 - new * new, out=grad_parts[2])
+            torch.mul(grad_hidden * squashed, out - out * out, out=grad_parts[3])
+            if t:
+                torch.mul(grad_cell * cells[t - 1], forget - forget * forget, out=grad_parts[1])
+            else:
+                grad_parts[1].zero_()
+            grad_cell = grad_cell * forget
+            step = gates[t * batch : (t + 1) * batch]
+            step.copy_(_as_images(grad_parts.transpose(0, 1).flatten(1), step.shape))
+            if t:
+                before = hidden[(t - 1) * batch : t * batch]
+                grad_hidden = _convolution_backward(step, before, weight, None, *ctx.options, [True, False, False])[0]
+                grad_hidden = grad_hidden.permute(0, 2, 3, 1).reshape(cells[0].shape).to(squashed.dtype)
+        if steps == 1:
+            return gates, torch.zeros_like(weight, dtype=torch.float32), None, None, None
+        late, early = gates[batch:], hidden[:-batch]
+        grad_weight = _convolution_backward(late, early, weight, None, *ctx.options, [False, True, False])[1]
+        return gates, grad_weight, None, None, None
+
+
+_convolution_backward = torch.ops.aten.convolution_backward
+
+
+def _cell(gates: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """The gates after their sigmoids and tanh ``(4, N, C)``, c and h ``(N, C)`` with N = B H W, at least float32.
+
+    The four gates are laid one behind the other, once: slices of a few channels would be slow to work on.
+    """
+    dtype = torch.promote_types(gates.dtype, torch.float32)
+    parts = gates.permute(0, 2, 3, 1).reshape(-1, 4, gates.shape[1] // 4).transpose(0, 1)
+    parts = parts.to(dtype, memory_format=torch.contiguous_format, copy=True)
+    enter, forget, new, out = parts
+    parts[:2].sigmoid_()
+    new.tanh_()
+    out.sigmoid_()
+    after = enter * new if cell is None else torch.addcmul(enter * new, forget, cell)
+    return parts, after, out * after.tanh()
+
+
+def _as_images(x: Tensor, like: torch.Size) -> Tensor:
+    """``(B H W, C)`` to ``(B, C, H, W)``, channels innermost in memory."""
+    return x.view(like[0], *like[2:], -1).permute(0, 3, 1, 2)
 
 
 def _channels_last(x: Tensor) -> Tensor:

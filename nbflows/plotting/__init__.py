@@ -1,5 +1,13 @@
 """The figures of the lessons, in one style: functions that take data, draw it and return the figure."""
 
+from nbflows.plotting.autoregressive import (
+    bits_along_paths,
+    channel_correlations,
+    gains_with_errors,
+    jacobian_blocks,
+    sampling_cost,
+    sampling_order,
+)
 from nbflows.plotting.couplings import coupling_diagram, coupling_masks, coupling_step, function_curves
 from nbflows.plotting.curves import training_curve
 from nbflows.plotting.density import bent_grids, contributions, densities_1d, densities_2d
@@ -10,15 +18,31 @@ from nbflows.plotting.dequantization import (
     rounding_errors,
     shrinking_peaks,
 )
+from nbflows.plotting.glow import ablation, channel_matrices, channel_statistics, predicted_latents
 from nbflows.plotting.images import image_grid, image_rows, latent_levels, reconstruction, side_by_side
 from nbflows.plotting.levels import kept_pixels, level_ladder, squeeze_diagram, walk_lengths
+from nbflows.plotting.mixture import (
+    attention_maps,
+    density_maps,
+    iteration_histogram,
+    mixture_curves,
+    position_codes,
+    pushed_densities,
+    search_steps,
+)
 from nbflows.plotting.noise import bin_posteriors, logit_densities, noise_spread, paired_gains
 from nbflows.plotting.page import close, save_figures, show, use_style
 
 __all__ = [
+    "ablation",
+    "attention_maps",
     "bent_grids",
     "bin_posteriors",
+    "bits_along_paths",
     "bound_over_draws",
+    "channel_correlations",
+    "channel_matrices",
+    "channel_statistics",
     "close",
     "contributions",
     "coupling_diagram",
@@ -26,20 +50,31 @@ __all__ = [
     "coupling_step",
     "densities_1d",
     "densities_2d",
+    "density_maps",
     "function_curves",
+    "gains_with_errors",
     "image_grid",
     "image_rows",
+    "iteration_histogram",
+    "jacobian_blocks",
     "kept_pixels",
     "latent_levels",
     "level_densities",
     "level_ladder",
     "logit_densities",
+    "mixture_curves",
     "noise_histogram",
     "noise_spread",
     "paired_gains",
+    "position_codes",
+    "predicted_latents",
+    "pushed_densities",
     "reconstruction",
     "rounding_errors",
+    "sampling_cost",
+    "sampling_order",
     "save_figures",
+    "search_steps",
     "show",
     "shrinking_peaks",
     "side_by_side",

@@ -1,0 +1,122 @@
+"""Times tasks, each in a fresh process, and prints them beside the figures of the original code."""
+
+import argparse
+import csv
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+PRECISIONS = ("32-true", "bf16-mixed")
+
+
+class Task(NamedTuple):
+    """One row of the table.
+
+    Attributes:
+        prepare: builds what is needed, in the fresh process, and returns the function that is timed.
+        seconds: of the original code.
+        gib: its peak memory, if it is known; shown with training.
+        precisions: of the networks, as ``nbflows train --precision`` names them.
+    """
+
+    prepare: Callable[[], Callable[[], object]]
+    seconds: float
+    gib: float | None = None
+    precisions: tuple[str, ...] = PRECISIONS
+
+
+def training_step(flow, images) -> Callable[[], None]:
+    """One step of Adam with clipping."""
+    import torch
+
+    optimizer = torch.optim.Adam(flow.parameters(), lr=1e-4)
+
+    def step():
+        optimizer.zero_grad()
+        flow.bits_per_dim(images).mean().backward()
+        torch.nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
+        optimizer.step()
+
+    return step
+
+
+def main(description: str, tasks: dict[str, Task]) -> None:
+    """The command line of a benchmark.
+
+    Args:
+        description: of the script.
+        tasks: by name, "model, task".
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", default="", help="only tasks whose name contains this")
+    parser.add_argument("--csv", help="write the rows there too")
+    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        name, precision = options.measure
+        print(json.dumps(_measure(tasks[name], precision, options.repeats, options.threads)))
+        return
+
+    from tabulate import tabulate
+
+    rows = []
+    for name, task in tasks.items():
+        for precision in task.precisions if options.only in name else ():
+            command = [sys.executable, sys.argv[0], "--measure", name, precision]
+            command += ["--repeats", str(options.repeats), "--threads", str(options.threads)]
+            output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+            result = json.loads(output.splitlines()[-1])
+            median = statistics.median(result["seconds"])
+            rows.append(
+                {
+                    "task": name,
+                    "precision": precision,
+                    "seconds": round(median, 3),
+                    "fastest..slowest": f"{min(result['seconds']):.3f}..{max(result['seconds']):.3f}",
+                    "original s": task.seconds,
+                    "speedup": round(task.seconds / median, 1),
+                    "peak GiB": round(result["gib"], 2),
+                    "original GiB": task.gib or "",
+                }
+            )
+            print(f"{name}, {precision}: {median:.3f} s", file=sys.stderr)
+    if not rows:
+        raise SystemExit(f"no task's name contains {options.only!r}: {', '.join(tasks)}")
+    print(f"\n{options.threads} threads, {options.repeats} repetitions, networks in the precision named; ", end="")
+    print(f"nbflows train would choose {result['faster']}\n")
+    print(tabulate(rows, headers="keys"))
+    if options.csv:
+        with open(options.csv, "w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+
+
+def _measure(task: Task, precision: str, repeats: int, threads: int) -> dict[str, object]:
+    """In this process: seconds of each repetition after two to warm up, and the peak memory."""
+    import torch
+
+    from nbflows import training
+
+    torch.set_num_threads(threads)
+    training.keep_freed_memory()
+    torch.manual_seed(0)
+    run = task.prepare()
+    seconds = []
+    # What Lightning does for the same precision.
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+        for _ in range(repeats + 2):
+            start = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - start)
+    # Kilobytes on Linux, bytes on a Mac.
+    unit = 2**30 if sys.platform == "darwin" else 2**20
+    gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return {"seconds": seconds[2:], "gib": gib, "faster": training.faster_precision("cpu")}

@@ -1,0 +1,224 @@
+"""Autoregressive priors: what latents still know of each other, the order of sampling and its cost, gains and paths."""
+
+import math
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, Rectangle
+from torch import Tensor
+
+_CHANNEL, _FLOW, _LINE = "#fdd0a2", "#9ecae1", "#444444"
+
+
+def channel_correlations(panels: dict[str, Tensor], title: str | None = None) -> Figure:
+    """Correlations of the channels that leave with themselves and with those that go on, one row of squares each.
+
+    Args:
+        panels: what was correlated -> ``(C, 2C)``: leaving channels against the leaving ones, then those that go on.
+        title: the finding.
+    """
+    figure, all_axes = plt.subplots(len(panels), 1, figsize=(6.4, 2.25 * len(panels) + 0.7), squeeze=False)
+    limit = max(0.1, max(_without_ones(matrix).abs().max().item() for matrix in panels.values()))
+    for axes, (label, matrix) in zip(all_axes[:, 0], panels.items(), strict=True):
+        count, both = matrix.shape
+        picture = axes.imshow(matrix.detach().cpu().numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto")
+        axes.axvline(count - 0.5, color="black", linewidth=2)
+        axes.grid(False)
+        axes.set_xticks(range(both), [str(i % count) for i in range(both)], size=10)
+        axes.set_yticks(range(count), map(str, range(count)), size=10)
+        axes.set_ylabel("leaving channel", size=11)
+        axes.set_title(label, size=12)
+    axes.set_xlabel(
+        f"leaving channels 0 to {count - 1}, then channels 0 to {count - 1} of the half that goes on", size=11
+    )
+    figure.colorbar(picture, ax=all_axes[:, 0], label="correlation", aspect=30, extend="max")
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def _without_ones(matrix: Tensor) -> Tensor:
+    # A channel's correlation with itself would be the end of every colour scale.
+    return matrix.where(matrix.abs() < 0.999, 0)
+
+
+def jacobian_blocks(panels: dict[str, Tensor], num_channels: int, title: str | None = None) -> Figure:
+    """Which latent moves which noise: Jacobians side by side, sorted by channel; white is exactly zero.
+
+    Args:
+        panels: name -> dz/dx of one example ``(D, D)``, as ``checks.jacobian`` returns it.
+        num_channels: lines are drawn between them.
+        title: the finding.
+    """
+    figure, all_axes = plt.subplots(1, len(panels), figsize=(8, 8 / len(panels) + 0.5), squeeze=False)
+    sizes = [matrix.detach().abs().cpu().numpy() for matrix in panels.values()]
+    top = max(size.max() for size in sizes)
+    for axes, label, size in zip(all_axes[0], panels, sizes, strict=True):
+        positions = len(size) // num_channels
+        picture = axes.imshow(np.where(size > 0, size, np.nan), cmap="viridis_r", norm=LogNorm(1e-3 * top, top))
+        for line in range(1, num_channels):
+            axes.axhline(line * positions - 0.5, color="#888888", linewidth=1)
+            axes.axvline(line * positions - 0.5, color="#888888", linewidth=1)
+        axes.grid(False)
+        middles = [(i + 0.5) * positions - 0.5 for i in range(num_channels)]
+        axes.set_xticks(middles, map(str, range(num_channels)), size=11)
+        axes.set_yticks(middles, map(str, range(num_channels)), size=11)
+        axes.set(xlabel="channel of the latent")
+        axes.set_title(label, size=12)
+    all_axes[0, 0].set_ylabel("channel of the noise")
+    figure.colorbar(picture, ax=all_axes[0], label="size of the derivative", shrink=0.7, extend="min")
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def sampling_order(latent_shapes: Sequence[Sequence[int]], shape: Sequence[int], title: str | None = None) -> Figure:
+    """In which order a flow with autoregressive priors is sampled: numbered channels, deepest level first.
+
+    Args:
+        latent_shapes: of the levels, finest first, as in ``Multiscale.latent_shapes``.
+        shape: ``(C, H, W)`` of the image.
+        title: the finding.
+    """
+    count, height = len(latent_shapes), 1.75
+    figure = plt.figure(figsize=(8, 1.55 * count + 1.0), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(xlim=(0, 9.4), ylim=(height * count + 0.25, -0.1))
+    axes.axis("off")
+    done = 0
+    for row, (channels, h, w) in enumerate(reversed(latent_shapes)):
+        y, level = height * row + 0.85, count - row
+        axes.text(0.05, y, f"level {level}\n{channels}×{h}×{w}", va="center", size=11)
+        shown = list(range(channels)) if channels <= 6 else [0, 1, 2, None, channels - 2, channels - 1]
+        places = [1.75 + 0.85 * i for i in range(len(shown))]
+        for i, (x, channel) in enumerate(zip(places, shown, strict=True)):
+            if channel is None:
+                axes.text(x, y, "…", ha="center", va="center", size=15)
+            else:
+                _box(axes, x, y, 0.58, 0.58, _CHANNEL, str(done + channel + 1))
+            if i:
+                _arrow(axes, (x - 0.55, y), (x - 0.31, y))
+        done += channels
+        _arrow(axes, (places[-1] + 0.31, y), (7.0, y))
+        _box(axes, 8.1, y, 2.1, 0.78, _FLOW, f"undo the steps\nof level {level}")
+        if row:
+            # What the level above has made: part of this level's input, and the context of each of its channels.
+            line = y - 0.62
+            axes.plot([8.1, places[0]], [line, line], color=_LINE, linewidth=1.2)
+            for x, channel in zip(places, shown, strict=True):
+                if channel is not None:
+                    _arrow(axes, (x, line), (x, y - 0.31))
+            axes.text(
+                4.6, line - 0.06, "the half that goes on, seen by every channel", ha="center", va="bottom", size=10
+            )
+        if row + 1 < count:
+            _arrow(axes, (8.1, y + 0.39), (8.1, y + height - 0.39))
+    y = height * count - 0.02
+    _arrow(axes, (8.1, y - 0.49), (8.1, y - 0.14))
+    axes.text(8.1, y - 0.08, f"image {'×'.join(map(str, shape))}", ha="center", va="top", size=11)
+    note = f"orange: the channels of the latents, one after the other; {done} steps in all"
+    axes.text(0.05, y - 0.08, note, va="top", size=10)
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def sampling_cost(
+    steps: dict[str, dict[int, int]], seconds: dict[str, dict[int, float]], title: str | None = None
+) -> Figure:
+    """Sequential steps of sampling, counted, and seconds, measured, over the side of the image.
+
+    Args:
+        steps: name -> {N: steps}.
+        seconds: name -> {N: seconds}; names that are in ``steps`` too have the same colour there.
+        title: the finding.
+    """
+    figure, all_axes = plt.subplots(1, 2, figsize=(8, 4.3))
+    colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys([*steps, *seconds]))}
+    panels = ((steps, "sequential steps", "counted", "-"), (seconds, "seconds", "measured, one thread", "o-"))
+    for axes, (lines, ylabel, label, style) in zip(all_axes, panels, strict=True):
+        for name, points in lines.items():
+            axes.loglog(list(points), list(points.values()), style, color=colours[name], label=name)
+        sides = sorted({side for points in lines.values() for side in points})
+        axes.set_xticks(sides, map(str, sides))
+        axes.minorticks_off()
+        axes.set(xlabel="side N of an N×N colour image", ylabel=ylabel)
+        axes.set_title(label, size=12)
+    handles = {name: line for axes in all_axes for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=2, fontsize=11, frameon=False)
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def bits_along_paths(
+    paths: dict[str, Tensor], title: str | None = None, level: tuple[str, float] | None = None
+) -> Figure:
+    """Bits/dim of the images on paths from one to another: the mean over pairs, and its standard error as a band.
+
+    Args:
+        paths: name -> ``(pairs, points)``; the points are evenly spaced from start to end.
+        title: the finding.
+        level: name and bits/dim of a line to compare with.
+    """
+    figure, axes = plt.subplots(figsize=(7, 3.8))
+    for i, (name, bits) in enumerate(paths.items()):
+        bits = bits.detach().cpu().double()
+        place, mean = np.linspace(0, 1, bits.shape[1]), bits.mean(0).numpy()
+        error = bits.std(0).numpy() / math.sqrt(len(bits))
+        axes.plot(place, mean, "osD^"[i % 4] + "-", color=f"C{i}", label=name)
+        axes.fill_between(place, mean - error, mean + error, color=f"C{i}", alpha=0.2, linewidth=0)
+    if level:
+        axes.axhline(level[1], color="black", linestyle="--", linewidth=1, label=level[0])
+    axes.set(xlabel="place on the path: 0 is the first image, 1 the second", ylabel="bits/dim")
+    axes.legend(fontsize=11)
+    if title:
+        axes.set_title(title, size=13)
+    return figure
+
+
+def gains_with_errors(
+    gains: dict[str, dict[str, Tensor]], title: str | None = None, xlabel: str = "bits/dim saved", errors: float = 2
+) -> Figure:
+    """Mean paired gains with error bars: one row each, grouped.
+
+    Args:
+        gains: group -> name -> difference for each image ``(N,)``.
+        title: the finding.
+        xlabel: what a gain is, and over what.
+        errors: length of a bar to each side, in standard errors.
+    """
+    rows = [(group, name, values) for group, named in gains.items() for name, values in named.items()]
+    figure, axes = plt.subplots(figsize=(7.5, 0.5 * len(rows) + 0.45 * len(gains) + 1.2))
+    y, ticks, labels, colours = 0.0, [], [], {}
+    for i, (group, name, values) in enumerate(rows):
+        if i == 0 or group != rows[i - 1][0]:
+            y += 0.9
+            axes.text(0.01, y - 0.62, group, transform=axes.get_yaxis_transform(), va="center", size=11, weight="bold")
+        values = values.detach().cpu().double()
+        mean, error = values.mean().item(), values.std().item() / math.sqrt(len(values))
+        colour = colours.setdefault(name, f"C{len(colours)}")
+        axes.errorbar(mean, y, xerr=errors * error, fmt="o", color=colour, capsize=4, linewidth=2)
+        ticks.append(y)
+        labels.append(f"{name}:  {mean:+.3f} ± {error:.3f}")
+        y += 1
+    axes.axvline(0, color="black", linestyle="--", linewidth=1)
+    axes.set_yticks(ticks, labels)
+    axes.set(ylim=(y - 0.4, -0.1), xlabel=f"{xlabel}; bars: ± {errors:g} standard errors")
+    axes.grid(axis="y", visible=False)
+    if title:
+        axes.set_title(title, size=13)
+    return figure
+
+
+def _box(axes: Axes, x: float, y: float, width: float, height: float, colour: str, text: str) -> None:
+    axes.add_patch(Rectangle((x - width / 2, y - height / 2), width, height, facecolor=colour, edgecolor="#555555"))
+    axes.text(x, y, text, ha="center", va="center", size=11)
+
+
+def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=12, color=_LINE, shrinkA=0, shrinkB=0))

@@ -1,0 +1,256 @@
+"""Mixture couplings: densities pushed through a curve, the search that inverts it, and what attention looks at."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+
+def pushed_densities(
+    panels: dict[str, tuple[Tensor, Tensor]],
+    x: Tensor,
+    density: Tensor,
+    edges: Tensor,
+    reference: tuple[str, Tensor, Tensor] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Increasing curves with the density that goes in below them and the one that comes out at their left, in bands.
+
+    A band has one colour and one area before and after.
+
+    Args:
+        panels: title of the panel -> the curve z at x and its slope dz/dx there, each ``(N,)``.
+        x: ascending ``(N,)``.
+        density: of x, there.
+        edges: where the bands begin and end, ascending ``(K + 1,)``.
+        reference: name, positions and density of what z should look like, drawn dashed.
+        title: the finding.
+    """
+    figure = plt.figure(figsize=(8, 5))
+    grid = figure.add_gridspec(2, 2 * len(panels), width_ratios=[1, 2.1] * len(panels), height_ratios=[2.1, 1])
+    x, density, edges = _numpy(x), _numpy(density), _numpy(edges)
+    reach = max(np.abs(np.interp(edges[[0, -1]], x, _numpy(z))).max() for z, _ in panels.values())
+    tallest = max((density / _numpy(slope)).max() for _, slope in panels.values())
+    for i, (label, (z, slope)) in enumerate(panels.items()):
+        z, slope = _numpy(z), _numpy(slope)
+        main = figure.add_subplot(grid[0, 2 * i + 1], xlim=edges[[0, -1]], ylim=(-reach, reach), title=label)
+        below = figure.add_subplot(grid[1, 2 * i + 1], sharex=main, xlabel="x", ylabel="density of x")
+        left = figure.add_subplot(grid[0, 2 * i], sharey=main, ylabel="z", xlabel="density of z")
+        colours = plt.get_cmap("viridis")(np.linspace(0.05, 0.95, len(edges) - 1))
+        for low, high, colour in zip(edges[:-1], edges[1:], colours, strict=True):
+            inside = np.unique(np.clip(x, low, high))
+            below.fill_between(inside, np.interp(inside, x, density), color=colour, linewidth=0)
+            left.fill_betweenx(
+                np.interp(inside, x, z), np.interp(inside, x, density / slope), color=colour, linewidth=0
+            )
+            main.plot(inside, np.interp(inside, x, z), color=colour, linewidth=3)
+        if reference is not None:
+            name, places, values = reference
+            left.plot(_numpy(values), _numpy(places), "--", color="C3", linewidth=1.8, label=name)
+        below.set_ylim(0, 1.1 * density.max())
+        # The density of z grows from the curve's axis to the left.
+        left.set_xlim(1.1 * tallest, 0)
+        main.tick_params(labelbottom=False, labelleft=False)
+        below.tick_params(labelleft=False)
+        left.tick_params(labelbottom=False)
+        for axes in (below, left):
+            axes.grid(False)
+    if reference is not None:
+        handles, labels = left.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="lower left", frameon=False, fontsize=11)
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def mixture_curves(
+    x: Tensor, panels: dict[str, tuple[Tensor, Tensor]], names: Sequence[str], title: str | None = None
+) -> Figure:
+    """A mixture and its components in several quantities: one panel each, the mixture in black.
+
+    Args:
+        x: ``(N,)``.
+        panels: label of the vertical axis -> the mixture's values ``(N,)`` and the components' ``(M, N)``.
+        names: of the M components.
+        title: the finding.
+    """
+    figure, all_axes = plt.subplots(1, len(panels), figsize=(8, 3.5), squeeze=False)
+    for axes, (label, (mixture, components)) in zip(all_axes[0], panels.items(), strict=True):
+        for i, (name, values) in enumerate(zip(names, components, strict=True)):
+            axes.plot(_numpy(x), _numpy(values), "--", color=f"C{i}", linewidth=1.8, label=name)
+        axes.plot(_numpy(x), _numpy(mixture), color="black", linewidth=2.2, label="mixture")
+        axes.set(xlabel="x", ylabel=label, xlim=(x.min(), x.max()))
+        # Single components may run far out of the picture of their mixture.
+        low, high = mixture.min().item(), mixture.max().item()
+        axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    handles, labels = all_axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=11)
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def search_steps(
+    x: Tensor, curve: Tensor, target: float, trace: Tensor, tangents: Tensor, title: str | None = None
+) -> Figure:
+    """The steps of a search for the root of an increasing curve: the bracket, the point that is tried, its tangent.
+
+    Args:
+        x, curve: the curve, ``(N,)`` each.
+        target: the height whose x is sought.
+        trace: ``(T, 3)``: the point tried at each step, and the bracket's low and high end before it.
+        tangents: ``(T, 2)``: height and slope of the curve at each point tried.
+        title: the finding.
+    """
+    count = len(trace) - 1
+    figure, all_axes = plt.subplots(-(-count // 2), 2, figsize=(8, 2.9 * -(-count // 2)), sharex=True, sharey=True)
+    trace, tangents = _numpy(trace), _numpy(tangents)
+    for i, axes in enumerate(all_axes.flat[:count]):
+        (point, low, high), (height, slope), following = trace[i], tangents[i], trace[i + 1, 0]
+        guess = point - (height - target) / slope
+        taken = abs(guess - following) < 1e-6 * (1 + abs(guess))
+        axes.axvspan(low, high, color="#d5ece4", linewidth=0, zorder=0, label="bracket")
+        axes.plot(_numpy(x), _numpy(curve), color="black", linewidth=2, label="curve")
+        axes.axhline(target, color="C7", linewidth=1.5, label="target")
+        axes.axline((point, height), slope=slope, color="C0", linestyle="--", linewidth=1.5, label="tangent")
+        axes.plot(point, height, "o", color="C0", markersize=8, label="tried")
+        axes.plot(following, target, "X", color="C3", markersize=10, label="next")
+        axes.set_title(f"step {i + 1}: {'Newton' if taken else 'the tangent misleads: middle'}", size=12)
+    all_axes.flat[0].set(xlim=(x.min(), x.max()), ylim=(curve.min(), curve.max()))
+    for axes in all_axes.flat[count:]:
+        axes.set_visible(False)
+    handles, labels = all_axes.flat[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=11)
+    figure.supxlabel("x", size=12)
+    figure.supylabel("logit F(x)", size=12)
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def iteration_histogram(counts: dict[str, Tensor], title: str | None = None) -> Figure:
+    """How many elements need how many steps of a search, for several searches.
+
+    Args:
+        counts: name of the search -> steps of each element, whole numbers ``(N,)``.
+        title: the finding.
+    """
+    figure, axes = plt.subplots(figsize=(7, 3.5))
+    last = max(int(steps.max()) for steps in counts.values())
+    for i, (name, steps) in enumerate(counts.items()):
+        share = np.bincount(steps.detach().cpu().numpy(), minlength=last + 1) / len(steps)
+        axes.bar(np.arange(last + 1), 100 * share, width=0.9, color=f"C{i}", alpha=0.8, label=name)
+    axes.set(xlabel="steps until the element is found", ylabel="elements, in %", xlim=(0, last + 1))
+    axes.grid(False, axis="x")
+    axes.legend()
+    if title:
+        axes.set_title(title, size=13)
+    return figure
+
+
+def density_maps(
+    panels: dict[str, Tensor], extent: tuple[float, float, float, float], title: str | None = None
+) -> Figure:
+    """Densities in the plane side by side, in the same colours: dark where there is none.
+
+    Args:
+        panels: label -> density ``(rows, columns)`` on a grid, the first row lowest.
+        extent: left, right, bottom and top of all grids.
+        title: the finding.
+    """
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    figure, all_axes = plt.subplots(
+        rows, columns, figsize=(8, 0.8 + 2.9 * rows), squeeze=False, sharex=True, sharey=True
+    )
+    # A density that is too high at one point should not hide all others.
+    brightest = max(np.quantile(_numpy(density), 0.995) for density in panels.values())
+    for axes, (label, density) in zip(all_axes.flat, panels.items(), strict=False):
+        picture = axes.contourf(
+            np.minimum(_numpy(density), brightest), np.linspace(0, brightest, 17), extent=extent, cmap="viridis"
+        )
+        axes.set_aspect("equal")
+        axes.set_title(label, size=11)
+        axes.grid(False)
+    for axes in all_axes.flat[len(panels) :]:
+        axes.set_visible(False)
+    bar = figure.colorbar(picture, ax=all_axes, shrink=0.8, label="density")
+    bar.set_ticks(bar.get_ticks()[::4])
+    figure.supxlabel("first coordinate", size=12)
+    figure.supylabel("second coordinate", size=12)
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def position_codes(codes: Tensor, similarity: Tensor, title: str | None = None) -> Figure:
+    """A code per position, as rows of a picture, and how alike the codes of two positions are.
+
+    Args:
+        codes: ``(P, C)``.
+        similarity: ``(P, P)``, scalar products of the codes.
+        title: the finding.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.8))
+    pictures = [
+        (left, codes, "channel of the code", "position"),
+        (right, similarity, "position", "position"),
+    ]
+    for axes, values, xlabel, ylabel in pictures:
+        limit = values.abs().max().item()
+        picture = axes.imshow(_numpy(values), cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.grid(False)
+        figure.colorbar(picture, ax=axes, shrink=0.85)
+    left.set_title("the codes", size=12)
+    right.set_title("their scalar products", size=12)
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def attention_maps(
+    image: Tensor, weights: dict[str, Tensor], places: dict[str, tuple[int, int]], title: str | None = None
+) -> Figure:
+    """What a position looks at, head by head: the image with the position marked, then a map of weights per head.
+
+    Args:
+        image: ``(H, W)``.
+        weights: label of the row -> attention weights ``(heads, h, w)`` of one position.
+        places: the same labels -> that position's (row, column).
+        title: the finding.
+    """
+    heads, height, width = next(iter(weights.values())).shape
+    figure, all_axes = plt.subplots(
+        len(weights), heads + 1, figsize=(8, 1.75 * len(weights) + 1.0), squeeze=False, layout="constrained"
+    )
+    largest = max(values.max().item() for values in weights.values())
+    for row, (label, values) in zip(all_axes, weights.items(), strict=True):
+        y, x = places[label]
+        # In units of positions, whatever the image's own resolution.
+        row[0].imshow(_numpy(image), cmap="gray", extent=(0, width, height, 0))
+        row[0].set_ylabel(label, size=11)
+        for i, axes in enumerate(row):
+            if i > 0:
+                extent = (0, width, height, 0)
+                picture = axes.imshow(_numpy(values[i - 1]), cmap="viridis", vmin=0, vmax=largest, extent=extent)
+            _mark(axes, x, y)
+            axes.set(xticks=[], yticks=[])
+            if row is all_axes[0]:
+                axes.set_title("image" if i == 0 else f"head {i}", size=12)
+    figure.colorbar(picture, ax=all_axes, shrink=0.8, label="attention weight")
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def _mark(axes: Axes, x: int, y: int) -> None:
+    axes.add_patch(Rectangle((x + 0.06, y + 0.06), 0.88, 0.88, fill=False, edgecolor="#e8590c", linewidth=2.5))
+
+
+def _numpy(values: Tensor) -> np.ndarray:
+    return values.detach().cpu().double().numpy()
