@@ -7,6 +7,7 @@ from torch.nn.utils import clip_grad_norm_
 from nbflows import data, models
 from nbflows.layers import MixtureCoupling, invert_mixture, mixture, mixture_logit
 from nbflows.nets import MLP, GatedAttentionNet
+from nbflows.nets.attention import drop
 
 
 def _mixture(num_components, *shape, dtype=torch.float32, spread=1.0):
@@ -113,6 +114,14 @@ def test_dropout_acts_in_training_mode_only():
     assert not torch.equal(net(x), net(x))
     net.eval()
     assert torch.equal(net(x), net(x))
+
+
+def test_dropped_elements_are_a_share_of_all_and_the_mean_stays():
+    torch.manual_seed(0)
+    x = drop(torch.ones(100_001), 0.25)
+    torch.testing.assert_close(x.unique(), torch.tensor([0, 4 / 3]))
+    # Of a mean of independent elements of standard deviation sqrt(0.25 / 0.75): 4 standard errors.
+    assert abs(x.double().mean() - 1) < 4 * (1 / 3 / 100_001) ** 0.5
 
 
 @pytest.mark.slow

@@ -101,9 +101,25 @@ class GatedAttention(nn.Module):
         positions = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H W, C)
         heads = self.key_value_query(positions + code).unflatten(2, (3, self.num_heads, -1))
         key, value, query = heads.permute(2, 0, 3, 1, 4)  # each (B, heads, H W, C / heads)
-        looked = F.scaled_dot_product_attention(query, key, value, dropout_p=self.dropout if self.training else 0.0)
+        dropout = self.dropout if self.training else 0.0
+        if dropout and x.is_cpu:
+            # The fast kernel of a CPU has no dropout, and its replacement checks every row for masks that are not here.
+            with torch.autocast(x.device.type, enabled=False):
+                weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(-1)
+                looked = drop(weights, dropout) @ value
+        else:
+            looked = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
         value_and_gate = self.value_and_gate(looked.transpose(1, 2).flatten(2))
         return value_and_gate.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
+
+def drop(x: Tensor, share: float) -> Tensor:
+    """Dropout, with ``share`` rounded to a multiple of 1/256: a random byte for each element, eight from each draw."""
+    threshold = round(256 * share)
+    count = x.numel()
+    random = torch.empty(-(-count // 8), dtype=torch.int64, device=x.device).random_(-(2**63), None)
+    kept = random.view(torch.uint8)[:count].view(x.shape) >= threshold
+    return x * kept * (256 / (256 - threshold))
 
 
 def position_code(height: int, width: int, channels: int) -> Tensor:

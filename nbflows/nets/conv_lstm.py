@@ -171,10 +171,10 @@ def _cell(gates: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     dtype = torch.promote_types(gates.dtype, torch.float32)
     parts = gates.permute(0, 2, 3, 1).reshape(-1, 4, gates.shape[1] // 4).transpose(0, 1)
     parts = parts.to(dtype, memory_format=torch.contiguous_format, copy=True)
-    enter, forget, new, out = parts
     parts[:2].sigmoid_()
-    new.tanh_()
-    out.sigmoid_()
+    parts[2].tanh_()
+    parts[3].sigmoid_()
+    enter, forget, new, out = parts
     after = enter * new if cell is None else torch.addcmul(enter * new, forget, cell)
     return parts, after, out * after.tanh()
 
