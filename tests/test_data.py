@@ -71,6 +71,37 @@ def test_mnist_splits_its_training_part(tmp_path):
     assert images.shape == (1, 28, 28)
 
 
+def test_tiny_imagenet_is_halved_by_averaging_and_its_val_is_the_test(tmp_path):
+    folder = tmp_path / "tiny-imagenet-64"
+    _folder(folder / "train" / "n01", size=(64, 64))
+    _folder(folder / "val" / "n01", count=3, size=(64, 64))
+    images = data.load("tiny-imagenet-32", root=tmp_path)
+    assert images.name == "tiny-imagenet-32" and "27/3/3 images" in images.variant
+    assert images.shape == (3, 32, 32) and len(images.test) == 3
+    picture = np.asarray(Image.open(folder / "val" / "n01" / "000.png")).astype(float)
+    averaged = picture.reshape(32, 2, 32, 2, 3).mean((1, 3)).transpose(2, 0, 1)
+    # The average is rounded twice, along each axis once.
+    assert np.abs(images.test[0].numpy() - averaged).max() <= 1
+    with pytest.raises(FileNotFoundError, match="train/ and val/ with 64x64 photographs"):
+        data.load("tiny-imagenet-32", root=tmp_path / "elsewhere")
+
+
+def test_shifted_images_repeat_their_edge_along_one_axis():
+    torch.manual_seed(0)
+    columns = torch.arange(6).byte().expand(400, 1, 6, 6)
+    moved = data.shift_and_flip(columns, max_shift=2)
+    mirrored = moved[:, :, :, 0] > moved[:, :, :, -1]
+    straight = torch.where(mirrored[..., None], moved.flip(3), moved)
+    # Rows stay alike, whatever the shift: only columns move, and those that enter repeat the edge.
+    assert (straight == straight[:, :, :1]).all()
+    kinds = {tuple(row.tolist()) for row in straight[:, 0, 0]}
+    assert kinds == {tuple(min(max(i + shift, 0), 5) for i in range(6)) for shift in range(-2, 3)}
+    # A fifth of one half moves by 0, the other half moves vertically: 0.6; 4 standard errors of 400 draws.
+    still = (straight[:, 0, 0] == torch.arange(6)).all(1).double().mean()
+    assert abs(still - 0.6) < 4 * (0.24 / 400) ** 0.5
+    assert abs(mirrored[:, 0, 0].double().mean() - 0.5) < 4 * (0.25 / 400) ** 0.5
+
+
 def test_imagenet_reads_the_official_batches(tmp_path):
     folder = tmp_path / "imagenet32"
     folder.mkdir()

@@ -314,6 +314,19 @@ def test_scores_with_networks_in_bfloat16_are_those_in_float32():
         metrics.evaluate(flow, images, precision="bf16")
 
 
+def test_two_processes_initialise_actnorm_on_the_whole_batch_and_alike(tmp_path):
+    command = [sys.executable, "-m", "nbflows", "train", "digits-glow", "--max-steps", "1", "--lr", "0"]
+    for devices in ("1", "2"):
+        run = [*command, "--device", "cpu", "--precision", "32-true", "--devices", devices, "--out", devices]
+        subprocess.run(run, cwd=tmp_path, check=True, capture_output=True, timeout=300)
+    one, two = (torch.load(tmp_path / d / "last.ckpt", weights_only=True)["current_model_state"] for d in ("1", "2"))
+    scale = "flow.bijection.layers.1.levels.0.layers.1.log_scale"
+    # The same 128 images with other noise: the standard deviation of a channel of a few grey levels moves by per cents.
+    # Each rank alone would have half of them, and digits differ by more.
+    assert one[scale].abs().min() > 0.5
+    assert (one[scale] - two[scale]).abs().max() < 0.02
+
+
 def test_two_processes_train_as_one_with_the_same_global_batch(tmp_path):
     command = [sys.executable, "-m", "nbflows", "train", "digits-simple", "--max-steps", "2", "--batch-size", "32"]
     for devices in ("1", "2"):
@@ -331,11 +344,36 @@ def test_two_processes_train_as_one_with_the_same_global_batch(tmp_path):
     assert (a - b).abs().max() < 2 * 2e-3
 
 
+@pytest.mark.parametrize("data_name", ["mnist", "cifar10", "imagenet32", "imagenet64"])
+@pytest.mark.parametrize(("coupling", "batch", "sizes"), [("affine", 128, (32, 512)), ("mixlogcdf", 64, (4, 96))])
+def test_mar_scf_is_trained_as_its_authors_did(data_name, coupling, batch, sizes):
+    recipe = recipes.get(f"{data_name}-marscf-{coupling}")
+    assert (recipe.optimizer, recipe.learning_rate, recipe.decay_per_epoch) == ("Adamax", 8e-4, 1.0)
+    assert recipe.batch_size == batch and recipe.warmup_steps == 10_000 // batch
+    assert (recipe.arguments["num_steps"], recipe.arguments["hidden_channels"]) == sizes
+    # 28x28 halves twice only.
+    assert recipe.arguments["num_scales"] == {"mnist": 2, "imagenet64": 4}.get(data_name, 3)
+
+
+def test_training_uses_the_recipes_optimizer_and_moves_its_images(digits, tmp_path):
+    seen = []
+    recipe = replace(recipes.get("digits-simple"), optimizer="Adamax", shift_and_flip=True, batch_size=16)
+    module = training.FlowModule(recipe.build(digits), recipe, 10)
+    assert isinstance(module.configure_optimizers()["optimizer"], torch.optim.Adamax)
+    module.log = lambda *_, **__: None
+    module.flow.bits_per_dim = lambda images, **_: seen.append(images) or torch.zeros(len(images))
+    module.training_step(digits.train[:16], 0)
+    assert seen[0].shape == (16, 1, 8, 8) and not torch.equal(seen[0], digits.train[:16])
+    with pytest.raises(ValueError, match="optimizer is 'Adam' or 'Adamax', got 'SGD'"):
+        replace(recipe, optimizer="SGD")
+
+
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_every_recipe_builds_its_model_for_its_data(name):
     recipe = recipes.get(name)
     assert recipe.data in data.names()
-    shape, levels = {"digits": ((1, 8, 8), 17), "mnist": ((1, 28, 28), 256)}.get(recipe.data, ((3, 32, 32), 256))
+    known = {"digits": ((1, 8, 8), 17), "mnist": ((1, 28, 28), 256), "imagenet64": ((3, 64, 64), 256)}
+    shape, levels = known.get(recipe.data, ((3, 32, 32), 256))
     images = ImageData(recipe.data, "", *[torch.zeros(1, *shape, dtype=torch.uint8)] * 3, num_levels=levels)
     flow = recipe.build(images)
     assert flow.shape == shape
