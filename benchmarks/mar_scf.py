@@ -3,8 +3,8 @@
     python benchmarks/mar_scf.py [--repeats 5] [--threads 2] [--csv FILE]
 
 32x32 colour images, batches of 16, three levels. The original's figures are of its published code on 2 CPU cores
-(torch 2.15, float32). Memory is the process's peak, imports included, as theirs is. The inverse of the mixture is always
-in float32; the original's is a bisection.
+(torch 2.15, float32). Memory is the process's peak, imports included, as theirs is. The inverse of the mixture is
+always in float32; the original's is a bisection.
 """
 
 from functools import partial

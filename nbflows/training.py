@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import ctypes
 import json
 import logging
 import math
@@ -22,7 +21,7 @@ from torchmetrics import MeanMetric, SumMetric
 from tqdm import tqdm
 
 from nbflows import data as datasets
-from nbflows import metrics, pretrained
+from nbflows import hardware, metrics, pretrained
 from nbflows.data import Batches, ImageData
 from nbflows.flow import Flow
 from nbflows.recipes import Recipe
@@ -366,7 +365,7 @@ def train(
     data = datasets.load(recipe.data) if data is None else data
     batches = ImageBatches(data, recipe.batch_size, recipe.seed)
     steps_per_epoch = len(Batches(data.train, recipe.batch_size, shuffle=True))
-    keep_freed_memory()
+    hardware.keep_freed_memory()
     own_model = flow is not None
     module = FlowModule(flow if own_model else recipe.build(data), recipe, steps_per_epoch)
     total_steps = min(recipe.epochs * steps_per_epoch, math.inf if max_steps is None else max_steps)
@@ -386,7 +385,7 @@ def train(
             accelerator=device,
             devices=devices,
             num_nodes=num_nodes,
-            precision=faster_precision(device) if precision == "auto" else precision,
+            precision=hardware.faster_precision(device) if precision == "auto" else precision,
             max_epochs=-1,
             # In batches, not epochs: then stopping in the middle of an epoch validates too.
             check_val_every_n_epoch=None,
@@ -421,38 +420,6 @@ def train(
             }
             _save_model(flow, out, recipe, data, details)
     return TrainingResult(flow.eval(), test, history, out)
-
-
-def faster_precision(device: str = "auto") -> str:
-    """ "bf16-mixed" where a convolution in bfloat16 is faster than in float32, measured in a tenth of a second."""
-    if device in ("auto", "cuda") and torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
-    if device == "mps" or (device == "auto" and torch.backends.mps.is_available()):
-        return "32-true"
-    conv = nn.Conv2d(64, 32, 3, padding=1).to(memory_format=torch.channels_last)
-    images = torch.zeros(32, 64, 28, 28).contiguous(memory_format=torch.channels_last)
-    seconds = {}
-    for dtype in (torch.float32, torch.bfloat16):
-        conv, images = conv.to(dtype), images.to(dtype)
-        times = []
-        for _ in range(4):
-            start = time.perf_counter()
-            conv(images).sum().backward()
-            times.append(time.perf_counter() - start)
-        seconds[dtype] = min(times)
-    return "bf16-mixed" if seconds[torch.bfloat16] < 0.7 * seconds[torch.float32] else "32-true"
-
-
-def keep_freed_memory() -> None:
-    """Lets the C library of Linux keep what a training step frees, for the next step, instead of returning it at once.
-
-    Touching fresh pages again in every step costs a sixth of its time on a CPU. Other systems have no such switch.
-    """
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        m_trim_threshold, m_mmap_threshold = -1, -3
-        libc.mallopt(m_trim_threshold, 2**31 - 1)
-        # The largest that it accepts: blocks above 32 MiB are mapped and unmapped each time all the same.
-        libc.mallopt(m_mmap_threshold, 2**25)
 
 
 def read_log(out: str | Path) -> list[dict[str, float]]:

@@ -6,8 +6,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from nbflows import data, models
 from nbflows.layers import MixtureCoupling, invert_mixture, mixture, mixture_logit
-from nbflows.nets import MLP, GatedAttentionNet
-from nbflows.nets.attention import drop
+from nbflows.nets import MLP, GatedAttentionNet, attention
 
 
 def _mixture(num_components, *shape, dtype=torch.float32, spread=1.0):
@@ -116,12 +115,22 @@ def test_dropout_acts_in_training_mode_only():
     assert torch.equal(net(x), net(x))
 
 
-def test_dropped_elements_are_a_share_of_all_and_the_mean_stays():
+def test_dropped_elements_are_a_share_of_all():
     torch.manual_seed(0)
-    x = drop(torch.ones(100_001), 0.25)
-    torch.testing.assert_close(x.unique(), torch.tensor([0, 4 / 3]))
-    # Of a mean of independent elements of standard deviation sqrt(0.25 / 0.75): 4 standard errors.
-    assert abs(x.double().mean() - 1) < 4 * (1 / 3 / 100_001) ** 0.5
+    kept, scale = attention.random_mask(torch.empty(100_001), 0.25)
+    assert scale == 4 / 3 and kept.shape == (100_001,)
+    # 4 standard errors.
+    assert abs(kept.double().mean() - 0.75) < 4 * (0.75 * 0.25 / 100_001) ** 0.5
+
+
+def test_attention_with_dropout_is_its_formula_and_has_its_gradients(monkeypatch):
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 2, 2, 5, 4, dtype=torch.float64).requires_grad_().unbind()
+    kept = torch.rand(2, 2, 5, 5) > 0.3
+    monkeypatch.setattr(attention, "random_mask", lambda like, share: (kept, 1 / (1 - share)))
+    expected = ((query @ key.transpose(-1, -2)).softmax(-1) * kept / 0.7) @ value
+    torch.testing.assert_close(attention._DroppedAttention.apply(query, key, value, 0.3), expected)
+    assert torch.autograd.gradcheck(lambda *qkv: attention._DroppedAttention.apply(*qkv, 0.3), (query, key, value))
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nbflows import Flow, Sequential, data, metrics, models, pretrained, recipes, training
+from nbflows import Flow, Sequential, data, hardware, metrics, models, pretrained, recipes, training
 from nbflows.data import ImageData
 from nbflows.layers import AffineCoupling, Dequantize, checkerboard
 from nbflows.nets import ConvNet
@@ -232,10 +232,10 @@ def test_validation_neither_draws_from_nor_disturbs_the_training_noise(digits, t
 
 
 def test_the_precision_is_measured_not_guessed(monkeypatch):
-    assert training.faster_precision("cpu") in ("bf16-mixed", "32-true")
+    assert hardware.faster_precision("cpu") in ("bf16-mixed", "32-true")
     ticks = iter(range(1000))
     monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
-    assert training.faster_precision("cpu") == "32-true"
+    assert hardware.faster_precision("cpu") == "32-true"
 
 
 def test_training_works_without_the_packages_it_can_do_without(digits, tmp_path, monkeypatch, capsys):

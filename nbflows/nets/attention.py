@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
@@ -103,23 +104,45 @@ class GatedAttention(nn.Module):
         key, value, query = heads.permute(2, 0, 3, 1, 4)  # each (B, heads, H W, C / heads)
         dropout = self.dropout if self.training else 0.0
         if dropout and x.is_cpu:
-            # The fast kernel of a CPU has no dropout, and its replacement checks every row for masks that are not here.
-            with torch.autocast(x.device.type, enabled=False):
-                weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(-1)
-                looked = drop(weights, dropout) @ value
+            # The fast kernel of a CPU has no dropout, and its replacement is slow and keeps every attention weight.
+            looked = _DroppedAttention.apply(query * query.shape[-1] ** -0.5, key, value, dropout)
         else:
             looked = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
         value_and_gate = self.value_and_gate(looked.transpose(1, 2).flatten(2))
         return value_and_gate.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
 
 
-def drop(x: Tensor, share: float) -> Tensor:
-    """Dropout, with ``share`` rounded to a multiple of 1/256: a random byte for each element, eight from each draw."""
-    threshold = round(256 * share)
-    count = x.numel()
-    random = torch.empty(-(-count // 8), dtype=torch.int64, device=x.device).random_(-(2**63), None)
-    kept = random.view(torch.uint8)[:count].view(x.shape) >= threshold
-    return x * kept * (256 / (256 - threshold))
+class _DroppedAttention(torch.autograd.Function):
+    """dropout(softmax(query key^T)) value, which keeps its inputs and the dropped places alone, and computes anew."""
+
+    @staticmethod
+    def forward(ctx, query, key, value, dropout):
+        weights = (query @ key.transpose(-1, -2)).softmax(-1)
+        kept, scale = random_mask(weights, dropout)
+        ctx.save_for_backward(query, key, value, kept)
+        ctx.scale = scale
+        return weights.mul_(kept) @ (value * scale)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        query, key, value, kept = ctx.saved_tensors
+        grad = grad * ctx.scale
+        weights = (query @ key.transpose(-1, -2)).softmax(-1)
+        grad_value = (weights * kept).transpose(-1, -2) @ grad
+        slope = (grad @ value.transpose(-1, -2)).mul_(kept).mul_(weights)
+        grad_scores = torch.addcmul(slope, weights, slope.sum(-1, keepdim=True), value=-1)
+        return grad_scores @ key, grad_scores.transpose(-1, -2) @ query, grad_value, None
+
+
+def random_mask(like: Tensor, share: float) -> tuple[Tensor, float]:
+    """False at random for a share of the elements, rounded to a multiple of 1/256, and what to scale the others by.
+
+    One random byte decides on each element, and eight come from each draw: drawing is most of the work of dropout.
+    """
+    threshold, count = round(256 * share), like.numel()
+    draws = torch.empty(-(-count // 8), dtype=torch.int64, device=like.device).random_(-(2**63), None)
+    return draws.view(torch.uint8)[:count].view(like.shape) >= threshold, 256 / (256 - threshold)
 
 
 def position_code(height: int, width: int, channels: int) -> Tensor:
