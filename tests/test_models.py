@@ -64,6 +64,16 @@ def test_glow_and_its_weaker_forms_return_the_images(mixing, actnorm, prior):
         assert torch.equal(flow.decode(flow.encode(images)[0]), images)
 
 
+@pytest.mark.parametrize("actnorm", [True, False])
+def test_sampling_before_any_data_is_an_error_and_sets_nothing(actnorm):
+    # The networks have ActNorms of their own, also where the steps have none.
+    flow = models.digits_glow(num_steps=1, actnorm=actnorm)
+    before = {name: value.clone() for name, value in flow.state_dict().items()}
+    with pytest.raises(RuntimeError, match="has not seen data yet"):
+        flow.sample(4)
+    assert all(torch.equal(value, before[name]) for name, value in flow.state_dict().items())
+
+
 def test_learned_noise_in_front_of_mar_scf_keeps_the_images():
     torch.manual_seed(0)
     flow = models.digits_mar_scf(num_noise_couplings=2).double()

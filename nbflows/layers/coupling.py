@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nbflows.bijection import Bijection, sum_dimensions
+from nbflows.layers.linear import require_data
 from nbflows.layers.reshape import halves, join_halves
 
 
@@ -70,6 +71,7 @@ class AffineCoupling(Bijection):
         return self._join(kept, moved), sum_dimensions(s)
 
     def inverse(self, z, context=None):
+        require_data(self.net)
         kept, moved = self._split(z)
         t, s = self._shift_and_log_scale(kept, context)
         moved = moved * (-s).exp() - t if self.shift_first else (moved - t) * (-s).exp()

@@ -74,6 +74,13 @@ class ActNorm(Bijection):
         self.initialized.fill_(True)
 
 
+def require_data(net: nn.Module) -> None:
+    """Raises RuntimeError if an ActNorm within a network has not seen data: going backwards must not set it from noise."""
+    for module in net.modules():
+        if isinstance(module, ActNorm):
+            module._require_data()
+
+
 def _sum_over_ranks(value: Tensor) -> Tensor:
     # Each rank alone would initialise differently, and stay so: parameters are shared at construction only.
     if torch.distributed.is_available() and torch.distributed.is_initialized():

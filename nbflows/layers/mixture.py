@@ -8,7 +8,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from nbflows.bijection import Bijection, sum_dimensions
-from nbflows.layers.coupling import halves, join_halves
+from nbflows.layers.linear import require_data
+from nbflows.layers.reshape import halves, join_halves
 
 
 class MixtureCoupling(Bijection):
@@ -71,6 +72,7 @@ class MixtureCoupling(Bijection):
         return join_halves(kept, (logit + b) * a.exp(), self.keep), sum_dimensions(log_slope + a)
 
     def inverse(self, z, context=None):
+        require_data(self.net)
         kept, moved = halves(z, self.keep)
         a, b, mixture = self._parameters_of(kept, context)
         logits, means, log_scales = mixture

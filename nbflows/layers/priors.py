@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from nbflows.bijection import Bijection, sum_dimensions
+from nbflows.layers.linear import require_data
 
 
 class GaussianPrior(Bijection):
@@ -39,6 +40,7 @@ class GaussianPrior(Bijection):
         return (x - mean) * (-log_std).exp(), -sum_dimensions(log_std)
 
     def inverse(self, z, context=None):
+        require_data(self.net)
         mean, log_std = self._mean_and_log_std(z, context)
         return z * log_std.exp() + mean
 
