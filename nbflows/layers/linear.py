@@ -75,7 +75,7 @@ class ActNorm(Bijection):
 
 
 def require_data(net: nn.Module) -> None:
-    """Raises RuntimeError if an ActNorm within a network has not seen data: going backwards must not set it from noise."""
+    """Raises RuntimeError if an ActNorm in a network has not seen data: going backwards must not set it from noise."""
     for module in net.modules():
         if isinstance(module, ActNorm):
             module._require_data()
