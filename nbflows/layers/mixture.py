@@ -20,8 +20,9 @@ class MixtureCoupling(Bijection):
     F rounds to 0 or 1. ``inverse`` searches for the root of F, see ``invert_mixture``.
 
     Args:
-        net: maps what is kept, and the context, to ``(B, (2 + 3M) C/2, H, W)``: for each of the C/2 moved channels in
-            turn the raw log-scale a and the shift b, then M logits of pi, M means mu, M log-scales s.
+        net: maps what is kept, and the context, to ``(B, (2 + 3M) C/2, H, W)``: 2 + 3M maps of C/2 channels each, the
+            raw log-scale a, the shift b, then M logits of pi, M means mu, M log-scales s. If all its outputs start at 0,
+            the components are equal and stay so: let the biases of its last layer start at random.
         num_components: M.
         keep: "first" or "second": that half of the channels is kept.
         bound: elementwise map from the raw log-scale to a.

@@ -17,7 +17,9 @@ def channel_statistics(stacks: dict[str, tuple[Tensor, Tensor]], title: str | No
         stacks: name -> means and standard deviations, ``(steps + 1, C)`` each; row 0 is the input.
         title: the finding.
     """
-    figure, all_axes = plt.subplots(2, len(stacks), figsize=(8, 5.2), sharex=True, sharey="row", squeeze=False)
+    figure, all_axes = plt.subplots(
+        2, len(stacks), figsize=(8, 5.2), sharex=True, sharey="row", squeeze=False, layout="constrained"
+    )
     for column, (name, statistics) in zip(all_axes.T, stacks.items(), strict=True):
         for axes, values, label, ideal in zip(column, statistics, ("mean", "standard deviation"), (0, 1), strict=True):
             axes.axhline(ideal, color="black", linestyle="--", linewidth=1.2)
@@ -28,7 +30,7 @@ def channel_statistics(stacks: dict[str, tuple[Tensor, Tensor]], title: str | No
         column[0].set_title(name, size=12)
         column[1].set_xlabel("step")
         column[1].set_ylim(0, None)
-    all_axes[1, 0].legend(fontsize=10, ncols=2, loc="lower left")
+    all_axes[1, 0].legend(fontsize=10, ncols=2, loc="center right")
     if title:
         figure.suptitle(title, size=13)
     return figure
@@ -42,10 +44,12 @@ def channel_matrices(matrices: dict[str, Tensor], title: str | None = None) -> F
         title: the finding.
     """
     count = len(matrices)
-    figure, all_axes = plt.subplots(1, count, figsize=(8, 8 / count + 1.35), squeeze=False, sharey=True)
+    figure, all_axes = plt.subplots(
+        1, count, figsize=(8, 8 / count + 1.35), squeeze=False, layout="constrained", sharey=True
+    )
     largest = max(matrix.abs().max().item() for matrix in matrices.values())
     for axes, (name, matrix) in zip(all_axes[0], matrices.items(), strict=True):
-        picture = axes.imshow(matrix.detach().cpu(), cmap=_SIGNED, vmin=-largest, vmax=largest)
+        picture = axes.imshow(matrix.detach().cpu().numpy(), cmap=_SIGNED, vmin=-largest, vmax=largest)
         # Adding zero turns a rounded -0.00 into 0.00.
         log_det = round(matrix.detach().double().slogdet().logabsdet.item(), 2) + 0.0
         axes.set_title(name, size=12)
@@ -76,14 +80,18 @@ def predicted_latents(
     """
     largest = max(values.abs().max().item() for values in maps.values())
     figure, all_axes = plt.subplots(
-        len(images), len(maps) + 2, figsize=(1.6 * (len(maps) + 2), 1.35 * len(images) + 1.2), squeeze=False
+        len(images),
+        len(maps) + 2,
+        figsize=(1.6 * (len(maps) + 2), 1.35 * len(images) + 1.2),
+        squeeze=False,
+        layout="constrained",
     )
-    for axes, image in zip(all_axes[:, 0], images.cpu(), strict=True):
+    for axes, image in zip(all_axes[:, 0], images.cpu().numpy(), strict=True):
         axes.imshow(image[0], cmap="gray", vmin=0, vmax=num_levels - 1)
     for column, values in zip(all_axes.T[1:-1], maps.values(), strict=True):
-        for axes, one in zip(column, values.detach().cpu(), strict=True):
+        for axes, one in zip(column, values.detach().cpu().numpy(), strict=True):
             signed = axes.imshow(one, cmap=_SIGNED, vmin=-largest, vmax=largest)
-    for axes, one in zip(all_axes[:, -1], std.detach().cpu(), strict=True):
+    for axes, one in zip(all_axes[:, -1], std.detach().cpu().numpy(), strict=True):
         positive = axes.imshow(one, cmap="viridis", vmin=0, vmax=std.max().item())
     for axes, name in zip(all_axes[0], ["image", *maps, "predicted std"], strict=True):
         axes.set_title(name, size=12)
@@ -120,6 +128,7 @@ def ablation(
         figsize=(7.5, 0.42 * sum(counts) + 0.55 * len(panels) + 0.9),
         sharex=True,
         squeeze=False,
+        layout="constrained",
         height_ratios=[count + 0.3 for count in counts],
     )
     for k, (axes, (setting, variants)) in enumerate(zip(all_axes[:, 0], panels.items(), strict=True)):
@@ -132,7 +141,7 @@ def ablation(
         axes.axvline(0, color="black", linestyle="--", linewidth=1.2)
         axes.set_yticks(range(len(variants)), list(variants), size=11)
         axes.set_ylim(len(variants) - 0.4, -0.6)
-        axes.margins(x=0.15)
+        axes.margins(x=0.2)
         axes.set_title(setting, size=12, loc="left")
     all_axes[-1, 0].set_xlabel(xlabel, size=11)
     if title:

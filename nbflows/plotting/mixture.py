@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
@@ -30,7 +30,7 @@ def pushed_densities(
         reference: name, positions and density of what z should look like, drawn dashed.
         title: the finding.
     """
-    figure = plt.figure(figsize=(8, 5))
+    figure = plt.figure(figsize=(8, 5), layout="constrained")
     grid = figure.add_gridspec(2, 2 * len(panels), width_ratios=[1, 2.1] * len(panels), height_ratios=[2.1, 1])
     x, density, edges = _numpy(x), _numpy(density), _numpy(edges)
     reach = max(np.abs(np.interp(edges[[0, -1]], x, _numpy(z))).max() for z, _ in panels.values())
@@ -78,12 +78,12 @@ def mixture_curves(
         names: of the M components.
         title: the finding.
     """
-    figure, all_axes = plt.subplots(1, len(panels), figsize=(8, 3.5), squeeze=False)
+    figure, all_axes = plt.subplots(1, len(panels), figsize=(8, 3.5), layout="constrained", squeeze=False)
     for axes, (label, (mixture, components)) in zip(all_axes[0], panels.items(), strict=True):
         for i, (name, values) in enumerate(zip(names, components, strict=True)):
             axes.plot(_numpy(x), _numpy(values), "--", color=f"C{i}", linewidth=1.8, label=name)
         axes.plot(_numpy(x), _numpy(mixture), color="black", linewidth=2.2, label="mixture")
-        axes.set(xlabel="x", ylabel=label, xlim=(x.min(), x.max()))
+        axes.set(xlabel="x", ylabel=label, xlim=(x.min().item(), x.max().item()))
         # Single components may run far out of the picture of their mixture.
         low, high = mixture.min().item(), mixture.max().item()
         axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
@@ -107,7 +107,10 @@ def search_steps(
         title: the finding.
     """
     count = len(trace) - 1
-    figure, all_axes = plt.subplots(-(-count // 2), 2, figsize=(8, 2.9 * -(-count // 2)), sharex=True, sharey=True)
+    rows = -(-count // 2)
+    figure, all_axes = plt.subplots(
+        rows, 2, figsize=(8, 2.9 * rows), layout="constrained", sharex=True, sharey=True, squeeze=False
+    )
     trace, tangents = _numpy(trace), _numpy(tangents)
     for i, axes in enumerate(all_axes.flat[:count]):
         (point, low, high), (height, slope), following = trace[i], tangents[i], trace[i + 1, 0]
@@ -120,13 +123,15 @@ def search_steps(
         axes.plot(point, height, "o", color="C0", markersize=8, label="tried")
         axes.plot(following, target, "X", color="C3", markersize=10, label="next")
         axes.set_title(f"step {i + 1}: {'Newton' if taken else 'the tangent misleads: middle'}", size=12)
-    all_axes.flat[0].set(xlim=(x.min(), x.max()), ylim=(curve.min(), curve.max()))
+    all_axes.flat[0].set(xlim=(x.min().item(), x.max().item()), ylim=(curve.min().item(), curve.max().item()))
     for axes in all_axes.flat[count:]:
         axes.set_visible(False)
     handles, labels = all_axes.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=11)
-    figure.supxlabel("x", size=12)
-    figure.supylabel("logit F(x)", size=12)
+    for axes in all_axes[-1]:
+        axes.set_xlabel("x")
+    for axes in all_axes[:, 0]:
+        axes.set_ylabel("logit F(x)")
     if title:
         figure.suptitle(title, size=13)
     return figure
@@ -139,7 +144,7 @@ def iteration_histogram(counts: dict[str, Tensor], title: str | None = None) -> 
         counts: name of the search -> steps of each element, whole numbers ``(N,)``.
         title: the finding.
     """
-    figure, axes = plt.subplots(figsize=(7, 3.5))
+    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
     last = max(int(steps.max()) for steps in counts.values())
     for i, (name, steps) in enumerate(counts.items()):
         share = np.bincount(steps.detach().cpu().numpy(), minlength=last + 1) / len(steps)
@@ -165,7 +170,7 @@ def density_maps(
     columns = min(len(panels), 3)
     rows = -(-len(panels) // columns)
     figure, all_axes = plt.subplots(
-        rows, columns, figsize=(8, 0.8 + 2.9 * rows), squeeze=False, sharex=True, sharey=True
+        rows, columns, figsize=(8, 0.7 + 2.45 * rows), layout="constrained", squeeze=False, sharex=True, sharey=True
     )
     # A density that is too high at one point should not hide all others.
     brightest = max(np.quantile(_numpy(density), 0.995) for density in panels.values())
@@ -179,7 +184,8 @@ def density_maps(
     for axes in all_axes.flat[len(panels) :]:
         axes.set_visible(False)
     bar = figure.colorbar(picture, ax=all_axes, shrink=0.8, label="density")
-    bar.set_ticks(bar.get_ticks()[::4])
+    ticks = np.linspace(0, brightest, 5)
+    bar.set_ticks(ticks, labels=[f"{tick:.2f}" for tick in ticks])
     figure.supxlabel("first coordinate", size=12)
     figure.supylabel("second coordinate", size=12)
     if title:
@@ -195,15 +201,15 @@ def position_codes(codes: Tensor, similarity: Tensor, title: str | None = None) 
         similarity: ``(P, P)``, scalar products of the codes.
         title: the finding.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.8))
-    pictures = [
-        (left, codes, "channel of the code", "position"),
-        (right, similarity, "position", "position"),
-    ]
-    for axes, values, xlabel, ylabel in pictures:
-        limit = values.abs().max().item()
-        picture = axes.imshow(_numpy(values), cmap="PuOr_r", vmin=-limit, vmax=limit, aspect="auto")
-        axes.set(xlabel=xlabel, ylabel=ylabel)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.8), layout="constrained")
+    largest = codes.abs().max().item()
+    pictures = {
+        left: (codes, "channel of the code", {"cmap": "PuOr_r", "vmin": -largest, "vmax": largest}),
+        right: (similarity, "position", {"cmap": "viridis"}),
+    }
+    for axes, (values, xlabel, colours) in pictures.items():
+        picture = axes.imshow(_numpy(values), aspect="auto", **colours)
+        axes.set(xlabel=xlabel, ylabel="position")
         axes.grid(False)
         figure.colorbar(picture, ax=axes, shrink=0.85)
     left.set_title("the codes", size=12)
@@ -214,42 +220,39 @@ def position_codes(codes: Tensor, similarity: Tensor, title: str | None = None) 
 
 
 def attention_maps(
-    image: Tensor, weights: dict[str, Tensor], places: dict[str, tuple[int, int]], title: str | None = None
+    images: dict[str, Tensor], weights: Tensor, place: tuple[int, int], title: str | None = None
 ) -> Figure:
-    """What a position looks at, head by head: the image with the position marked, then a map of weights per head.
+    """What one position looks at, a row per image: the image with the position marked, then a map of weights per head.
 
     Args:
-        image: ``(H, W)``.
-        weights: label of the row -> attention weights ``(heads, h, w)`` of one position.
-        places: the same labels -> that position's (row, column).
+        images: label of the row -> ``(H, W)``.
+        weights: attention weights of that position, ``(len(images), heads, h, w)``.
+        place: its row and column.
         title: the finding.
     """
-    heads, height, width = next(iter(weights.values())).shape
+    heads, height, width = weights.shape[1:]
     figure, all_axes = plt.subplots(
-        len(weights), heads + 1, figsize=(8, 1.75 * len(weights) + 1.0), squeeze=False, layout="constrained"
+        len(images), heads + 1, figsize=(8, 1.45 * len(images) + 0.8), layout="constrained", squeeze=False
     )
-    largest = max(values.max().item() for values in weights.values())
-    for row, (label, values) in zip(all_axes, weights.items(), strict=True):
-        y, x = places[label]
-        # In units of positions, whatever the image's own resolution.
-        row[0].imshow(_numpy(image), cmap="gray", extent=(0, width, height, 0))
-        row[0].set_ylabel(label, size=11)
-        for i, axes in enumerate(row):
-            if i > 0:
-                extent = (0, width, height, 0)
-                picture = axes.imshow(_numpy(values[i - 1]), cmap="viridis", vmin=0, vmax=largest, extent=extent)
-            _mark(axes, x, y)
+    # In units of positions, whatever the image's own resolution.
+    extent = (0, width, height, 0)
+    # A single large weight should not turn all others to black.
+    colours = PowerNorm(0.5, 0, weights.max().item())
+    for i, (label, image) in enumerate(images.items()):
+        all_axes[i, 0].imshow(_numpy(image), cmap="gray", extent=extent)
+        all_axes[i, 0].set_ylabel(label, size=11)
+        for axes, values in zip(all_axes[i, 1:], weights[i], strict=True):
+            picture = axes.imshow(_numpy(values), cmap="viridis", norm=colours, extent=extent)
+        for axes in all_axes[i]:
+            y, x = place
+            axes.add_patch(Rectangle((x + 0.06, y + 0.06), 0.88, 0.88, fill=False, edgecolor="#e8590c", linewidth=2.5))
             axes.set(xticks=[], yticks=[])
-            if row is all_axes[0]:
-                axes.set_title("image" if i == 0 else f"head {i}", size=12)
+    for head, axes in enumerate(all_axes[0]):
+        axes.set_title(f"head {head}" if head else "image", size=12)
     figure.colorbar(picture, ax=all_axes, shrink=0.8, label="attention weight")
     if title:
         figure.suptitle(title, size=13)
     return figure
-
-
-def _mark(axes: Axes, x: int, y: int) -> None:
-    axes.add_patch(Rectangle((x + 0.06, y + 0.06), 0.88, 0.88, fill=False, edgecolor="#e8590c", linewidth=2.5))
 
 
 def _numpy(values: Tensor) -> np.ndarray:
