@@ -21,8 +21,8 @@ class MixtureCoupling(Bijection):
 
     Args:
         net: maps what is kept, and the context, to ``(B, (2 + 3M) C/2, H, W)``: 2 + 3M maps of C/2 channels each, the
-            raw log-scale a, the shift b, then M logits of pi, M means mu, M log-scales s. If all its outputs start at 0,
-            the components are equal and stay so: let the biases of its last layer start at random.
+            raw log-scale a, the shift b, then M logits of pi, M means mu, M log-scales s. If all its outputs start at
+            0, the components are equal and stay so: let the biases of its last layer start at random.
         num_components: M.
         keep: "first" or "second": that half of the channels is kept.
         bound: elementwise map from the raw log-scale to a.

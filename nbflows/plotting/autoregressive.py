@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
+from matplotlib.ticker import LogLocator
 from torch import Tensor
 
 _CHANNEL, _FLOW, _LINE = "#fdd0a2", "#9ecae1", "#444444"
@@ -21,7 +22,9 @@ def channel_correlations(panels: dict[str, Tensor], title: str | None = None) ->
         panels: what was correlated -> ``(C, 2C)``: leaving channels against the leaving ones, then those that go on.
         title: the finding.
     """
-    figure, all_axes = plt.subplots(len(panels), 1, figsize=(6.4, 2.25 * len(panels) + 0.7), squeeze=False)
+    figure, all_axes = plt.subplots(
+        len(panels), 1, figsize=(6.4, 2.25 * len(panels) + 0.7), layout="constrained", squeeze=False
+    )
     limit = max(0.1, max(_without_ones(matrix).abs().max().item() for matrix in panels.values()))
     for axes, (label, matrix) in zip(all_axes[:, 0], panels.items(), strict=True):
         count, both = matrix.shape
@@ -54,7 +57,9 @@ def jacobian_blocks(panels: dict[str, Tensor], num_channels: int, title: str | N
         num_channels: lines are drawn between them.
         title: the finding.
     """
-    figure, all_axes = plt.subplots(1, len(panels), figsize=(8, 8 / len(panels) + 0.5), squeeze=False)
+    figure, all_axes = plt.subplots(
+        1, len(panels), figsize=(8, 6.6 / len(panels) + 0.7), layout="constrained", squeeze=False
+    )
     sizes = [matrix.detach().abs().cpu().numpy() for matrix in panels.values()]
     top = max(size.max() for size in sizes)
     for axes, label, size in zip(all_axes[0], panels, sizes, strict=True):
@@ -85,9 +90,9 @@ def sampling_order(latent_shapes: Sequence[Sequence[int]], shape: Sequence[int],
         title: the finding.
     """
     count, height = len(latent_shapes), 1.75
-    figure = plt.figure(figsize=(8, 1.55 * count + 1.0), layout="constrained")
+    figure = plt.figure(figsize=(8, 1.55 * count + 0.7), layout="constrained")
     axes = figure.add_subplot()
-    axes.set(xlim=(0, 9.4), ylim=(height * count + 0.25, -0.1))
+    axes.set(xlim=(0, 9.4), ylim=(height * count + 0.25, 0.3))
     axes.axis("off")
     done = 0
     for row, (channels, h, w) in enumerate(reversed(latent_shapes)):
@@ -137,7 +142,7 @@ def sampling_cost(
         seconds: name -> {N: seconds}; names that are in ``steps`` too have the same colour there.
         title: the finding.
     """
-    figure, all_axes = plt.subplots(1, 2, figsize=(8, 4.3))
+    figure, all_axes = plt.subplots(1, 2, figsize=(8, 4.3), layout="constrained")
     colours = {name: f"C{i}" for i, name in enumerate(dict.fromkeys([*steps, *seconds]))}
     panels = ((steps, "sequential steps", "counted", "-"), (seconds, "seconds", "measured, one thread", "o-"))
     for axes, (lines, ylabel, label, style) in zip(all_axes, panels, strict=True):
@@ -145,6 +150,8 @@ def sampling_cost(
             axes.loglog(list(points), list(points.values()), style, color=colours[name], label=name)
         sides = sorted({side for points in lines.values() for side in points})
         axes.set_xticks(sides, map(str, sides))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if axes is all_axes[1] else (1,)))
+        axes.yaxis.set_major_formatter("{x:,g}")
         axes.minorticks_off()
         axes.set(xlabel="side N of an N×N colour image", ylabel=ylabel)
         axes.set_title(label, size=12)
@@ -165,7 +172,7 @@ def bits_along_paths(
         title: the finding.
         level: name and bits/dim of a line to compare with.
     """
-    figure, axes = plt.subplots(figsize=(7, 3.8))
+    figure, axes = plt.subplots(figsize=(7, 3.8), layout="constrained")
     for i, (name, bits) in enumerate(paths.items()):
         bits = bits.detach().cpu().double()
         place, mean = np.linspace(0, 1, bits.shape[1]), bits.mean(0).numpy()
@@ -175,7 +182,7 @@ def bits_along_paths(
     if level:
         axes.axhline(level[1], color="black", linestyle="--", linewidth=1, label=level[0])
     axes.set(xlabel="place on the path: 0 is the first image, 1 the second", ylabel="bits/dim")
-    axes.legend(fontsize=11)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=11, frameon=False)
     if title:
         axes.set_title(title, size=13)
     return figure
@@ -193,7 +200,7 @@ def gains_with_errors(
         errors: length of a bar to each side, in standard errors.
     """
     rows = [(group, name, values) for group, named in gains.items() for name, values in named.items()]
-    figure, axes = plt.subplots(figsize=(7.5, 0.5 * len(rows) + 0.45 * len(gains) + 1.2))
+    figure, axes = plt.subplots(figsize=(7.5, 0.5 * len(rows) + 0.45 * len(gains) + 1.2), layout="constrained")
     y, ticks, labels, colours = 0.0, [], [], {}
     for i, (group, name, values) in enumerate(rows):
         if i == 0 or group != rows[i - 1][0]:
@@ -208,10 +215,10 @@ def gains_with_errors(
         y += 1
     axes.axvline(0, color="black", linestyle="--", linewidth=1)
     axes.set_yticks(ticks, labels)
-    axes.set(ylim=(y - 0.4, -0.1), xlabel=f"{xlabel}; bars: ± {errors:g} standard errors")
+    axes.set(ylim=(y - 0.4, -0.1), xlabel=f"{xlabel}\nbars: ± {errors:g} standard errors")
     axes.grid(axis="y", visible=False)
     if title:
-        axes.set_title(title, size=13)
+        figure.suptitle(title, size=13)
     return figure
 
 
