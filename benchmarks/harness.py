@@ -108,6 +108,7 @@ def _measure(task: Task, precision: str, repeats: int, threads: int) -> dict[str
 
     torch.set_num_threads(threads)
     hardware.keep_freed_memory()
+    hardware.flush_denormals()
     torch.manual_seed(0)
     # What torch and nbflows take before any model exists: `import nbflows` loads all of it.
     imports = _peak_gib()

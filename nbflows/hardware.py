@@ -1,4 +1,4 @@
-"""What makes this machine faster: the better precision of two, and memory that is kept."""
+"""What makes this machine faster: the better precision of two, memory that is kept, no denormal numbers."""
 
 import ctypes
 import sys
@@ -38,3 +38,11 @@ def keep_freed_memory() -> None:
         libc.mallopt(m_trim_threshold, 2**31 - 1)
         # The largest that it accepts: blocks above 32 MiB are mapped and unmapped each time all the same.
         libc.mallopt(m_mmap_threshold, 2**25)
+
+
+def flush_denormals() -> None:
+    """Counts numbers below 1e-38 as 0 from now on: processors take up to ten times longer with them than with others.
+
+    Saturated gates of a ConvLSTM have such gradients. A processor without the switch goes on as before.
+    """
+    torch.set_flush_denormal(True)

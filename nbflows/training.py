@@ -366,6 +366,7 @@ def train(
     batches = ImageBatches(data, recipe.batch_size, recipe.seed)
     steps_per_epoch = len(Batches(data.train, recipe.batch_size, shuffle=True))
     hardware.keep_freed_memory()
+    hardware.flush_denormals()
     own_model = flow is not None
     module = FlowModule(flow if own_model else recipe.build(data), recipe, steps_per_epoch)
     total_steps = min(recipe.epochs * steps_per_epoch, math.inf if max_steps is None else max_steps)
