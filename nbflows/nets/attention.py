@@ -127,11 +127,11 @@ class _DroppedAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         query, key, value, kept = ctx.saved_tensors
-        grad = grad * ctx.scale
+        grad, kept = grad * ctx.scale, kept.to(grad.dtype)
         weights = (query @ key.transpose(-1, -2)).softmax(-1)
         grad_value = (weights * kept).transpose(-1, -2) @ grad
-        slope = (grad @ value.transpose(-1, -2)).mul_(kept).mul_(weights)
-        grad_scores = torch.addcmul(slope, weights, slope.sum(-1, keepdim=True), value=-1)
+        grad_weights = (grad @ value.transpose(-1, -2)).mul_(kept)
+        grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
         return grad_scores @ key, grad_scores.transpose(-1, -2) @ query, grad_value, None
 
 
