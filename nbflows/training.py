@@ -366,7 +366,6 @@ def train(
     batches = ImageBatches(data, recipe.batch_size, recipe.seed)
     steps_per_epoch = len(Batches(data.train, recipe.batch_size, shuffle=True))
     hardware.keep_freed_memory()
-    hardware.flush_denormals()
     own_model = flow is not None
     module = FlowModule(flow if own_model else recipe.build(data), recipe, steps_per_epoch)
     total_steps = min(recipe.epochs * steps_per_epoch, math.inf if max_steps is None else max_steps)
@@ -399,7 +398,8 @@ def train(
             enable_progress_bar=progress,
             default_root_dir=out,
         )
-        trainer.fit(module, batches, ckpt_path=last if resume else None, weights_only=True)
+        with hardware.denormals_as_zero():
+            trainer.fit(module, batches, ckpt_path=last if resume else None, weights_only=True)
     seconds = module.seconds
     state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
     flow = module.flow.to(trainer.strategy.root_device)

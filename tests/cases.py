@@ -114,6 +114,7 @@ CASES = {
         torch.randn(2, 4, 3, 4),
         None,
     ),
+    "inverse of a mixture coupling": lambda: (Inverse(MixtureCoupling(MLP(2, 8, 22), 3)), torch.randn(5, 4), None),
     "mixture coupling on vectors": lambda: (
         MixtureCoupling(MLP(2, 8, (2 + 3 * 3) * 2, context_features=1), num_components=3),
         torch.randn(5, 4),

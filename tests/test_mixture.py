@@ -70,6 +70,11 @@ def test_the_inverse_is_exact_for_latents_of_any_size(size, spread, dtype):
     assert ((logit - target).abs() <= tolerance).all()
 
 
+def test_the_inverse_has_the_gradients_of_its_root():
+    target, *mixture = torch.randn(13, 7, dtype=torch.float64).requires_grad_().split([1, 4, 4, 4])
+    assert torch.autograd.gradcheck(lambda target, *mixture: invert_mixture(target[0], *mixture), (target, *mixture))
+
+
 def test_an_inverse_does_not_depend_on_its_batch():
     logits, means, log_scales = _mixture(8, 300, dtype=torch.float64, spread=2.0)
     target = torch.randn(300, dtype=torch.float64)

@@ -141,7 +141,6 @@ class _MixtureLogit(torch.autograd.Function):
         return grad_position.sum(0), torch.stack([grad_logits, grad_position.neg(), grad_log_scales]), None
 
 
-@torch.no_grad()
 def invert_mixture(target: Tensor, logits: Tensor, means: Tensor, log_scales: Tensor) -> Tensor:
     """The x with logit F(x) = target, element by element, for a mixture of logistics.
 
@@ -149,7 +148,7 @@ def invert_mixture(target: Tensor, logits: Tensor, means: Tensor, log_scales: Te
     component i alone has its root at x_i = mu_i + exp(s_i) target; at min x_i every component's CDF is at most
     sigmoid(target), at max x_i at least that, and so is their mixture's. A step that leaves the bracket, or that
     follows one which gained little, is replaced by its middle. So each element converges or its bracket shrinks to it;
-    each stops on its own, whatever its batch holds.
+    each stops on its own, whatever its batch holds. Gradients are those of the root, not of the search.
 
     Args:
         target: ``(...)``.
@@ -158,6 +157,17 @@ def invert_mixture(target: Tensor, logits: Tensor, means: Tensor, log_scales: Te
     Raises:
         RuntimeError: an element has not converged, with its numbers; only input that is not finite does that.
     """
+    x = _search(target, logits, means, log_scales)
+    if torch.is_grad_enabled() and any(part.requires_grad for part in (target, logits, means, log_scales)):
+        # One more step of Newton's, from a fixed x and with a fixed slope, has the derivatives of the root.
+        logit, log_slope = mixture_logit(x, logits, means, log_scales)
+        x = x - (logit - target) * (-log_slope).exp().detach()
+    return x
+
+
+@torch.no_grad()
+def _search(target: Tensor, logits: Tensor, means: Tensor, log_scales: Tensor) -> Tensor:
+    """Calls ``_newton`` on blocks of elements."""
     shape, num_components = target.shape, len(logits)
     target = target.flatten()
     logits, means, log_scales = (part.reshape(num_components, -1) for part in (logits, means, log_scales))
