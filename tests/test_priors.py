@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from nbflows import models
 from nbflows.bijection import sum_dimensions
 from nbflows.checks import jacobian
 from nbflows.layers import ConvLSTMPrior
@@ -36,6 +37,16 @@ def test_one_prior_takes_any_batch_and_any_size(name):
         torch.testing.assert_close(prior.inverse(noise, context), z, atol=1e-4, rtol=0)
 
 
+def test_a_single_channel_has_nothing_before_it():
+    prior, z = make("ConvLSTM prior without context", torch.float64)[0], torch.randn(2, 1, 3, 2, dtype=torch.float64)
+    noise, log_det = prior(z)
+    (noise.square().sum() - log_det.sum()).backward()
+    assert (prior.lstm.layers[0].hidden_to_hidden.weight.grad == 0).all()
+    torch.testing.assert_close(prior.inverse(noise), z)
+    # The same for every image: mean and scale come from zeros.
+    torch.testing.assert_close(log_det[0], log_det[1])
+
+
 def test_a_new_prior_is_the_standard_normal():
     prior, z = ConvLSTMPrior(ConvLSTM(1, 8, 2)), torch.randn(2, 3, 4, 4)
     noise, log_det = prior(z)
@@ -56,22 +67,40 @@ def test_no_scale_overflows():
     "name", [*PRIORS, "gaussian prior", "gaussian prior of Glow", "mixture coupling", "mixture coupling on vectors"]
 )
 def test_samples_have_the_density_that_the_model_gives_them(name):
-    # E[q(x) / p(x)] = 1 for samples x of p and any density q that is 0 where p is: here q is p at a slightly different
-    # context or weights, so that the ratio varies little. The mean's error is its standard error: 4 of them.
     bijection, x, context = make(name, torch.float64)
-    count = 4000
-    context = None if context is None else context[:1].expand(count, *context.shape[1:])
+    context = None if context is None else context[:1]
+    samples_are_weighted_right(bijection, bijection.output_shape(x.shape[1:]), context, change=0.003)
+
+
+@torch.no_grad()
+def samples_are_weighted_right(bijection, noise_shape, context, change, count=4000):
+    """E[q(x) / p(x)] = 1 for samples x of p and any density q.
+
+    Here q has slightly different weights, so that the ratio varies little; its mean is off by its standard error: 4.
+    """
+    context = None if context is None else context.expand(count, *context.shape[1:])
     torch.manual_seed(2)
-    with torch.no_grad():
-        noise = torch.randn(count, *bijection.output_shape(x.shape[1:]), dtype=torch.float64)
-        samples = bijection.inverse(noise, context)
-        log_p = _log_prob(bijection, samples, context)
-        for parameter in bijection.parameters():
-            parameter.add_(0.003 * torch.randn_like(parameter))
-        ratio = (_log_prob(bijection, samples, context) - log_p).exp()
+    samples = bijection.inverse(torch.randn(count, *noise_shape, dtype=torch.float64), context)
+    log_p = _log_prob(bijection, samples, context)
+    for parameter in bijection.parameters():
+        parameter.add_(change * torch.randn_like(parameter))
+    ratio = (_log_prob(bijection, samples, context) - log_p).exp()
     error = ratio.std() / count**0.5
     assert 0 < error < 0.05
     assert (ratio.mean() - 1).abs() < 4 * error
+
+
+@pytest.mark.parametrize("coupling", ["affine", "mixlogcdf"])
+def test_samples_of_mar_scf_have_the_density_that_it_gives_them(coupling):
+    torch.manual_seed(0)
+    sizes = {"num_steps": 1, "hidden_channels": 8, "num_blocks": 1, "num_components": 3, "prior_channels": 4}
+    flow = models.mar_scf((1, 4, 4), 256, coupling, num_scales=2, prior_layers=1, dropout=0.0, **sizes).double()
+    flow.log_prob(torch.randint(256, (64, 1, 4, 4)).byte())
+    multiscale = flow.bijection[1].eval()
+    with torch.no_grad():
+        for parameter in multiscale.parameters():
+            parameter.add_(0.03 * torch.randn_like(parameter))
+    samples_are_weighted_right(multiscale, (16,), None, change=0.001)
 
 
 def _log_prob(bijection, x, context):
