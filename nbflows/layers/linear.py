@@ -57,7 +57,8 @@ class ActNorm(Bijection):
 
     @torch.no_grad()
     def _initialize(self, x: Tensor) -> None:
-        values = x.transpose(0, 1).flatten(1).double()
+        # Apple's GPUs have no float64.
+        values = x.transpose(0, 1).flatten(1).to(torch.float32 if x.device.type == "mps" else torch.float64)
         count = _sum_over_ranks(values.new_tensor(values.shape[1]))
         mean = _sum_over_ranks(values.sum(1)) / count
         std = (_sum_over_ranks((values - mean[:, None]).square().sum(1)) / count).sqrt()
