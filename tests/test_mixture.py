@@ -1,5 +1,7 @@
 """The mixture coupling: exact in saturation, and an inverse that converges for every element or says so."""
 
+import math
+
 import pytest
 import torch
 from torch.nn.utils import clip_grad_norm_
@@ -64,7 +66,7 @@ def test_the_inverse_is_exact_for_latents_of_any_size(size, spread, dtype):
     target = size * torch.randn(5_000, dtype=dtype)
     x = invert_mixture(target, logits, means, log_scales)
     logit, log_slope = mixture_logit(x, logits, means, log_scales)
-    # What rounding x (a few of its last digits) does to the logit, and rounding of the logit itself.
+    # The search stops within 16 eps of x or 4 of the logit; rounding the sums of 8 terms adds no more than that again.
     eps = torch.finfo(dtype).eps
     tolerance = 32 * eps * (1 + x.abs()) * log_slope.exp() + 32 * eps * (1 + target.abs())
     assert ((logit - target).abs() <= tolerance).all()
@@ -103,6 +105,7 @@ def test_an_element_that_does_not_converge_is_an_error_that_names_it(bad):
             "returned 6 channels for 1 moved ones; it should",
         ),
         (lambda: MixtureCoupling(MLP(1, 4, 5), 1)(torch.zeros(2, 3)), "even number of channels, got 3"),
+        (lambda: GatedAttentionNet(2, 8, 2, dropout=1.0), r"dropout is a share in \[0, 1\), got 1.0"),
         (lambda: GatedAttentionNet(2, 6, 2), "multiple of the 4 heads, got 6"),
     ],
 )
@@ -152,4 +155,5 @@ def test_a_mixture_coupling_trains_500_steps_on_digits_from_20_seeds():
             norm = clip_grad_norm_(flow.parameters(), 1.0, error_if_nonfinite=True)
             assert loss.isfinite() and norm.isfinite(), seed
             optimizer.step()
-        assert loss < 3.5, seed
+        # Better than a guess among 17 grey levels.
+        assert loss < math.log2(17), seed

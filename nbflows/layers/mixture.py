@@ -172,12 +172,13 @@ def _search(target: Tensor, logits: Tensor, means: Tensor, log_scales: Tensor) -
     target = target.flatten()
     logits, means, log_scales = (part.reshape(num_components, -1) for part in (logits, means, log_scales))
     x = torch.empty_like(target)
-    # A block's mixtures fit into a processor core's cache; a GPU wants them all at once.
+    # Blocks bound the memory on a CPU: larger ones are no faster, smaller ones slower. A GPU wants all at once.
     size = max(1, _BLOCK // num_components) if target.device.type == "cpu" else max(1, target.numel())
+    log_weights = logits.log_softmax(0)
     for start in range(0, target.numel(), size):
         block = slice(start, start + size)
-        mixture = (part[:, block].contiguous() for part in (logits.log_softmax(0), means, log_scales))
-        x[block] = _newton(target[block], *mixture)
+        mixture = (part[:, block].contiguous() for part in (log_weights, means, log_scales))
+        x[block] = _newton(target[block], *mixture, first=start)
     return x.view(shape)
 
 
@@ -185,8 +186,11 @@ _BLOCK = 2**18
 _MAX_ITERATIONS = 200
 
 
-def _newton(target: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor) -> Tensor:
-    """The search itself, on ``(N,)`` elements with mixtures ``(M, N)``; elements that are done leave the work."""
+def _newton(target: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor, first: int) -> Tensor:
+    """The search itself, on ``(N,)`` elements with mixtures ``(M, N)``; elements that are done leave the work.
+
+    ``first`` is the number of the first element, for the error message.
+    """
     eps = torch.finfo(target.dtype).eps
     roots = torch.addcmul(means, log_scales.exp(), target)
     low, high = roots.amin(0), roots.amax(0)
@@ -220,8 +224,8 @@ def _newton(target: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tens
     residual = residual.abs().nan_to_num(math.inf).masked_fill(done, 0)
     raise RuntimeError(
         f"the inverse of a logistic mixture did not converge after {_MAX_ITERATIONS} iterations for {(~done).sum()} of "
-        f"{len(x)} elements; element {rows[residual.argmax()]} has residual {residual.max():.3g}: is its latent, or a "
-        "parameter of its mixture, not finite?"
+        f"{len(x)} elements; element {first + rows[residual.argmax()]} has residual {residual.max():.3g}: is its "
+        "latent, or a parameter of its mixture, not finite?"
     )
 
 

@@ -87,6 +87,7 @@ class ConvLSTMPrior(Bijection):
         return (x - mean) * (-log_std).exp(), -sum_dimensions(log_std)
 
     def inverse(self, z, context=None):
+        require_data(self)
         features = self._features(z, context)
         channel, states, channels = torch.zeros_like(z[:, :1]), None, []
         for noise in z.split(1, dim=1):

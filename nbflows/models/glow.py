@@ -63,8 +63,7 @@ def glow(
         return [*([ActNorm(channels)] if actnorm else []), mixers[mixing](), coupling]
 
     levels, channels = flow_levels(shape[0], num_scales, num_steps, step)
-    learned = [GaussianPrior(ZeroConv(c, 2 * c)) for c in channels[:-1]]
-    priors = [*learned, Identity()] if prior == "learned" else None
+    priors = learned_priors(channels) if prior == "learned" else None
     return Flow(Sequential(Dequantize(num_levels, alpha=None), Multiscale(levels, shape, priors)), shape)
 
 
@@ -88,6 +87,11 @@ def flow_levels(
             channels //= 2
         latent_channels.append(channels)
     return levels, latent_channels
+
+
+def learned_priors(latent_channels: list[int]) -> list[Bijection]:
+    """A Gaussian for every latent that leaves at a split, the standard normal for the deepest."""
+    return [*[GaussianPrior(ZeroConv(c, 2 * c)) for c in latent_channels[:-1]], Identity()]
 
 
 def digits_glow(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17, **changes) -> Flow:

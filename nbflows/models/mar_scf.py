@@ -7,7 +7,7 @@ hidden channels.
 
 from torch import nn
 
-from nbflows.bijection import Bijection, Identity, Sequential
+from nbflows.bijection import Bijection, Sequential
 from nbflows.flow import Flow
 from nbflows.layers import (
     ActNorm,
@@ -15,16 +15,15 @@ from nbflows.layers import (
     Conv1x1,
     ConvLSTMPrior,
     Dequantize,
-    GaussianPrior,
     MixtureCoupling,
     Permute,
     ScaledTanh,
     SigmoidScale,
 )
-from nbflows.models.glow import flow_levels
+from nbflows.models.glow import flow_levels, learned_priors
 from nbflows.models.tutorial import variational_dequantize
 from nbflows.multiscale import Multiscale
-from nbflows.nets import ActNormConvNet, ConvLSTM, GatedAttentionNet, ZeroConv
+from nbflows.nets import ActNormConvNet, ConvLSTM, GatedAttentionNet
 
 
 def mar_scf(
@@ -64,45 +63,37 @@ def mar_scf(
         num_noise_couplings, noise_channels: of variational dequantization, ours; 0 for uniform noise as in the paper.
         spacing: of the grey levels, see ``Dequantize``; 1/255 in the authors' code.
     """
-    if coupling not in _STEPS:
+    if coupling not in ("affine", "mixlogcdf"):
         raise ValueError(f"coupling is 'affine' or 'mixlogcdf', got {coupling!r}")
     if prior not in ("mar", "glow", "none"):
         raise ValueError(f"prior is 'mar', 'glow' or 'none', got {prior!r}")
+    if spacing is not None and num_noise_couplings:
+        raise ValueError("spacing is of uniform noise: give it without num_noise_couplings")
 
     def step(channels: int) -> list[Bijection]:
-        layers = _STEPS[coupling](channels, hidden_channels, num_blocks, num_components, dropout)
-        return [ActNorm(channels), Conv1x1(channels), *layers]
+        half, layers = channels // 2, [ActNorm(channels), Conv1x1(channels)]
+        if coupling == "affine":
+            net = ActNormConvNet(half, hidden_channels, channels)
+            return [*layers, AffineCoupling(net, bound=SigmoidScale())]
+        outputs = (2 + 3 * num_components) * half
+        net = GatedAttentionNet(half, hidden_channels, outputs, num_blocks=num_blocks, dropout=dropout)
+        # The first half moves, then the halves change places.
+        swap = Permute([*range(half, channels), *range(half)])
+        return [*layers, MixtureCoupling(net, num_components, keep="second", bound=ScaledTanh(half)), swap]
 
     levels, channels = flow_levels(shape[0], num_scales, num_steps, step)
     priors = None
     if prior == "glow":
-        priors = [*[GaussianPrior(ZeroConv(c, 2 * c)) for c in channels[:-1]], Identity()]
+        priors = learned_priors(channels)
     if prior == "mar":
         priors = [
             _prior(i, None if i == num_scales - 1 else c, prior_channels, prior_layers) for i, c in enumerate(channels)
         ]
-    dequantize = Dequantize(num_levels, alpha=None, spacing=spacing)
     if num_noise_couplings:
         dequantize = variational_dequantize(shape, num_levels, num_noise_couplings, noise_channels, num_blocks=3)
+    else:
+        dequantize = Dequantize(num_levels, alpha=None, spacing=spacing)
     return Flow(Sequential(dequantize, Multiscale(levels, shape, priors)), shape)
-
-
-def _affine(channels, hidden_channels, num_blocks, num_components, dropout) -> list[Bijection]:
-    net = ActNormConvNet(channels // 2, hidden_channels, channels)
-    return [AffineCoupling(net, bound=SigmoidScale())]
-
-
-def _mixture(channels, hidden_channels, num_blocks, num_components, dropout) -> list[Bijection]:
-    half = channels // 2
-    net = GatedAttentionNet(
-        half, hidden_channels, (2 + 3 * num_components) * half, num_blocks=num_blocks, dropout=dropout
-    )
-    # The first half moves, then the halves change places.
-    swap = Permute([*range(half, channels), *range(half)])
-    return [MixtureCoupling(net, num_components, keep="second", bound=ScaledTanh(half)), swap]
-
-
-_STEPS = {"affine": _affine, "mixlogcdf": _mixture}
 
 
 def _prior(index: int, context_channels: int | None, hidden_channels: int, num_layers: int) -> ConvLSTMPrior:

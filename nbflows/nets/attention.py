@@ -41,6 +41,8 @@ class GatedAttentionNet(nn.Module):
             raise ValueError(
                 f"hidden_channels must be even and a multiple of the {num_heads} heads, got {hidden_channels}"
             )
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout is a share in [0, 1), got {dropout}")
         self.context_channels = context_channels
         self.num_heads = num_heads
         self.first = weight_norm(nn.Conv2d(in_channels + context_channels, hidden_channels, 3, padding=1))
@@ -53,7 +55,7 @@ class GatedAttentionNet(nn.Module):
     def forward(self, x, context=None):
         x = join_context(x, context, self.context_channels)
         x = self.first(x.contiguous(memory_format=torch.channels_last))
-        code = position_code(*x.shape[2:], x.shape[1]).to(x) if self.num_heads else None
+        code = position_code(*x.shape[2:], x.shape[1], x.device).to(x.dtype) if self.num_heads else None
         for block in self.blocks:
             x = block(x, code)
         return self.last(x)
@@ -136,17 +138,18 @@ class _DroppedAttention(torch.autograd.Function):
 
 
 def random_mask(like: Tensor, share: float) -> tuple[Tensor, float]:
-    """False at random for a share of the elements, rounded to a multiple of 1/256, and what to scale the others by.
+    """False at random for a share of the elements, and what to scale the others by.
 
+    The share is rounded to a multiple of 1/256, above 0.
     One random byte decides on each element, and eight come from each draw: drawing is most of the work of dropout.
     """
-    threshold, count = round(256 * share), like.numel()
+    threshold, count = min(max(round(256 * share), 1), 255), like.numel()
     draws = torch.empty(-(-count // 8), dtype=torch.int64, device=like.device).random_(-(2**63), None)
     return draws.view(torch.uint8)[:count].view(like.shape) >= threshold, 256 / (256 - threshold)
 
 
-def position_code(height: int, width: int, channels: int) -> Tensor:
+def position_code(height: int, width: int, channels: int, device: torch.device | None = None) -> Tensor:
     """Sines, then cosines, of the positions 0..H W - 1 row by row, ``(H W, C)``; C/2 wavelengths, 2 pi to 20,000 pi."""
-    frequencies = torch.exp(torch.arange(channels // 2) * (-math.log(1e4) / max(1, channels // 2 - 1)))
-    angles = torch.arange(height * width)[:, None] * frequencies
+    frequencies = torch.exp(torch.arange(channels // 2, device=device) * (-math.log(1e4) / max(1, channels // 2 - 1)))
+    angles = torch.arange(height * width, device=device)[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], dim=1)
