@@ -5,17 +5,7 @@ import pytest
 import torch
 
 from nbflows import plotting
-
-
-def texts(axes):
-    return [text.get_text() for text in axes.texts]
-
-
-def inside(figure):
-    figure.canvas.draw()
-    box = figure.get_tightbbox()
-    assert box.x0 >= -0.01 and box.y0 >= -0.01
-    assert box.x1 <= figure.get_figwidth() + 0.01 and box.y1 <= figure.get_figheight() + 0.01
+from tests.figures import inside, texts
 
 
 def test_channel_correlations_scale_their_colours_to_the_largest_that_is_not_one():

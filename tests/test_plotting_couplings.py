@@ -5,10 +5,7 @@ from matplotlib.colors import to_hex
 
 from nbflows import plotting
 from nbflows.layers import checkerboard
-
-
-def texts(axes):
-    return [text.get_text() for text in axes.texts]
+from tests.figures import texts
 
 
 def test_coupling_masks_colours_every_place_of_every_channel():

@@ -4,14 +4,7 @@ import pytest
 import torch
 
 from nbflows import plotting
-
-
-def inside(figure):
-    figure.canvas.draw()
-    box = figure.get_tightbbox()
-    assert box.x0 >= -0.01 and box.y0 >= -0.01
-    assert box.x1 <= figure.get_figwidth() + 0.01 and box.y1 <= figure.get_figheight() + 0.01
-    assert figure.get_figwidth() <= 8
+from tests.figures import inside
 
 
 def test_channel_statistics_draws_a_line_per_channel_and_the_ideal():
@@ -52,20 +45,4 @@ def test_predicted_latents_draws_images_maps_and_spread():
     assert [axes.get_title() for axes in grid[:4]] == ["image", "leaving", "mean", "predicted std"]
     assert grid[1].images[0].get_clim() == grid[2].images[0].get_clim() == (-3, 3)
     assert grid[3].images[0].get_clim() == (0, 0.5) and grid[0].images[0].get_clim() == (0, 16)
-    inside(figure)
-
-
-def test_ablation_marks_the_mean_of_the_differences_and_two_standard_errors():
-    values = torch.tensor([0.0, 0.2, 0.4, 0.6])
-    panels = {"uniform": {"no prior": values, "no mixing": values + 1}, "learned": {"nothing": values / 10}}
-    figure = plotting.ablation(panels, title="matters")
-    first, second = figure.axes
-    assert figure.get_suptitle() == "matters" and first.get_title(loc="left") == "uniform"
-    assert [label.get_text() for label in first.get_yticklabels()] == ["no prior", "no mixing"]
-    assert [text.get_text() for text in first.texts] == ["+0.300", "+1.300"]
-    bar = first.containers[0].lines[2][0].get_segments()[0]
-    assert bar[:, 0].tolist() == pytest.approx([0.3 - values.std().item(), 0.3 + values.std().item()])
-    # The first variant stands on top, and both panels have the same axis of differences.
-    assert first.get_ylim()[0] > first.get_ylim()[1] and first.get_xlim() == second.get_xlim()
-    assert second.get_xlabel() and not first.get_xlabel()
     inside(figure)

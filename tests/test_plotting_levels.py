@@ -7,17 +7,7 @@ from matplotlib.colors import to_hex
 
 from nbflows import plotting
 from nbflows.layers import Squeeze
-
-
-def texts(axes):
-    return [text.get_text() for text in axes.texts]
-
-
-def inside(figure):
-    figure.canvas.draw()
-    box = figure.get_tightbbox()
-    assert box.x0 >= -0.01 and box.y0 >= -0.01
-    assert box.x1 <= figure.get_figwidth() + 0.01 and box.y1 <= figure.get_figheight() + 0.01
+from tests.figures import inside, texts
 
 
 def test_squeeze_diagram_draws_every_pixel_twice_in_the_colour_of_its_place():

@@ -6,13 +6,7 @@ import torch
 from matplotlib import pyplot as plt
 
 from nbflows import plotting
-
-
-def inside(figure):
-    figure.canvas.draw()
-    box = figure.get_tightbbox()
-    assert box.x0 >= -0.01 and box.y0 >= -0.01
-    assert box.x1 <= figure.get_figwidth() + 0.01 and box.y1 <= figure.get_figheight() + 0.01
+from tests.figures import inside
 
 
 def test_pushed_densities_keep_the_area_of_every_band():

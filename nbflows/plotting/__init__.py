@@ -3,14 +3,14 @@
 from nbflows.plotting.autoregressive import (
     bits_along_paths,
     channel_correlations,
-    gains_with_errors,
     jacobian_blocks,
     sampling_cost,
     sampling_order,
 )
+from nbflows.plotting.comparisons import gains_with_errors, paired_gains
 from nbflows.plotting.couplings import coupling_diagram, coupling_masks, coupling_step, function_curves
 from nbflows.plotting.curves import training_curve
-from nbflows.plotting.density import bent_grids, contributions, densities_1d, densities_2d
+from nbflows.plotting.density import bent_grids, contributions, densities_1d, densities_2d, density_maps
 from nbflows.plotting.dequantization import (
     bound_over_draws,
     level_densities,
@@ -18,23 +18,21 @@ from nbflows.plotting.dequantization import (
     rounding_errors,
     shrinking_peaks,
 )
-from nbflows.plotting.glow import ablation, channel_matrices, channel_statistics, predicted_latents
+from nbflows.plotting.glow import channel_matrices, channel_statistics, predicted_latents
 from nbflows.plotting.images import image_grid, image_rows, latent_levels, reconstruction, side_by_side
 from nbflows.plotting.levels import kept_pixels, level_ladder, squeeze_diagram, walk_lengths
 from nbflows.plotting.mixture import (
     attention_maps,
-    density_maps,
     iteration_histogram,
     mixture_curves,
     position_codes,
     pushed_densities,
     search_steps,
 )
-from nbflows.plotting.noise import bin_posteriors, logit_densities, noise_spread, paired_gains
+from nbflows.plotting.noise import bin_posteriors, logit_densities, noise_spread
 from nbflows.plotting.page import close, save_figures, show, use_style
 
 __all__ = [
-    "ablation",
     "attention_maps",
     "bent_grids",
     "bin_posteriors",

@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from nbflows.plotting.page import as_array
+
 
 def densities_1d(
     panels: dict[str, tuple[Tensor, Tensor]],
@@ -28,7 +30,7 @@ def densities_1d(
     samples = samples or {}
     figure, all_axes = plt.subplots(1, len(panels), figsize=(8, 3.1), squeeze=False)
     for axes, (label, (x, density)) in zip(all_axes[0], panels.items(), strict=True):
-        x, density, borders = _numpy(x), _numpy(density), _numpy(edges[label])
+        x, density, borders = as_array(x), as_array(density), as_array(edges[label])
         colours = plt.get_cmap("viridis")(np.linspace(0.05, 0.95, len(borders) - 1))
         for low, high, colour in zip(borders[:-1], borders[1:], colours, strict=True):
             # The band's own ends are added, so that neighbours meet without a gap.
@@ -36,7 +38,7 @@ def densities_1d(
             axes.fill_between(inside, np.interp(inside, x, density), color=colour, linewidth=0)
         axes.plot(x, density, color="black", linewidth=1.5, label="formula")
         if label in samples:
-            values, style = _numpy(samples[label]), {"color": "C3", "linewidth": 1.5, "label": "samples"}
+            values, style = as_array(samples[label]), {"color": "C3", "linewidth": 1.5, "label": "samples"}
             counts, bins = np.histogram(values, bins=40, range=(x[0], x[-1]))
             axes.stairs(counts / (len(values) * np.diff(bins)), bins, **style)
             axes.legend()
@@ -65,11 +67,11 @@ def densities_2d(
     """
     figure, all_axes = plt.subplots(1, len(panels), figsize=(8, 5.3), squeeze=False)
     for axes, (label, (density, extent)) in zip(all_axes[0], panels.items(), strict=True):
-        values = _numpy(density)
+        values = as_array(density)
         # Steps rather than a gradient: contours to see, and a picture of a quarter the size.
         picture = axes.contourf(values, np.linspace(0, values.max(), 17), extent=extent, cmap="viridis")
         axes.set_aspect("equal")
-        axes.scatter(*_numpy(points[label]).T, s=6, color="white", edgecolor="black", linewidth=0.4)
+        axes.scatter(*as_array(points[label]).T, s=6, color="white", edgecolor="black", linewidth=0.4)
         axes.set(title=label, xlabel=names[0], xlim=extent[:2], ylim=extent[2:])
         axes.grid(False)
         bar = figure.colorbar(picture, ax=axes, orientation="horizontal", label="density", shrink=0.9)
@@ -77,6 +79,42 @@ def densities_2d(
     all_axes[0, 0].set_ylabel(names[1])
     if title:
         figure.suptitle(title)
+    return figure
+
+
+def density_maps(
+    panels: dict[str, Tensor], extent: tuple[float, float, float, float], title: str | None = None
+) -> Figure:
+    """Densities in the plane side by side, in the same colours: dark where there is none.
+
+    Args:
+        panels: label -> density ``(rows, columns)`` on a grid, the first row lowest.
+        extent: left, right, bottom and top of all grids.
+        title: the finding.
+    """
+    columns = min(len(panels), 3)
+    rows = -(-len(panels) // columns)
+    figure, all_axes = plt.subplots(
+        rows, columns, figsize=(8, 0.7 + 2.45 * rows), layout="constrained", squeeze=False, sharex=True, sharey=True
+    )
+    # A density that is too high at one point should not hide all others.
+    brightest = max(np.quantile(as_array(density), 0.995) for density in panels.values())
+    for axes, (label, density) in zip(all_axes.flat, panels.items(), strict=False):
+        picture = axes.contourf(
+            np.minimum(as_array(density), brightest), np.linspace(0, brightest, 17), extent=extent, cmap="viridis"
+        )
+        axes.set_aspect("equal")
+        axes.set_title(label, size=11)
+        axes.grid(False)
+    for axes in all_axes.flat[len(panels) :]:
+        axes.set_visible(False)
+    bar = figure.colorbar(picture, ax=all_axes, shrink=0.8, label="density")
+    ticks = np.linspace(0, brightest, 5)
+    bar.set_ticks(ticks, labels=[f"{tick:.2f}" for tick in ticks])
+    figure.supxlabel("first coordinate", size=12)
+    figure.supylabel("second coordinate", size=12)
+    if title:
+        figure.suptitle(title, size=13)
     return figure
 
 
@@ -108,12 +146,12 @@ def bent_grids(
     columns = min(columns, len(labels))
     rows = -(-len(labels) // columns)
     figure, all_axes = plt.subplots(rows, columns, figsize=(8, 0.5 + 8.2 * rows / columns), squeeze=False)
-    colours = _chessboard(_numpy(next(iter(panels.values()))), radius, square)
+    colours = _chessboard(as_array(next(iter(panels.values()))), radius, square)
     for axes, label in zip(all_axes.flat, labels, strict=False):
         if label in panels:
-            _draw_cells(axes, _numpy(panels[label]), colours)
+            _draw_cells(axes, as_array(panels[label]), colours)
         if label in points:
-            axes.scatter(*_numpy(points[label]).T, s=4, color="black", linewidth=0)
+            axes.scatter(*as_array(points[label]).T, s=4, color="black", linewidth=0)
         axes.set_title(label, size=12)
         axes.set_aspect("equal", adjustable="datalim")
         axes.tick_params(labelsize=10)
@@ -140,9 +178,9 @@ def contributions(
         axis: what the values are, in words.
     """
     figure, axes = plt.subplots(figsize=(8, 0.9 + 0.32 * len(labels)))
-    values = _numpy(values)
+    values = as_array(values)
     colours = ["C0" if value >= 0 else "C1" for value in values[:-1]] + ["C7"]
-    bars = axes.barh(range(len(labels)), values, color=colours, xerr=None if errors is None else _numpy(errors))
+    bars = axes.barh(range(len(labels)), values, color=colours, xerr=None if errors is None else as_array(errors))
     axes.bar_label(bars, [f"{value:+.1f}" if abs(value) >= 0.05 else "0.0" for value in values], padding=4, size=11)
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
@@ -153,10 +191,6 @@ def contributions(
     if title:
         axes.set_title(title)
     return figure
-
-
-def _numpy(values: Tensor) -> np.ndarray:
-    return values.detach().cpu().double().numpy()
 
 
 def _chessboard(grid: np.ndarray, radius: float, square: int) -> np.ndarray:

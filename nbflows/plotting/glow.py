@@ -1,6 +1,4 @@
-"""Glow: activations through many steps, matrices over channels, what a prior predicts, what each idea adds."""
-
-import math
+"""Glow: activations through many steps, matrices over channels, what a prior predicts."""
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
@@ -103,47 +101,6 @@ def predicted_latents(
         bar = figure.colorbar(picture, ax=beside, orientation="horizontal", aspect=aspect, pad=0.03)
         bar.set_label(label, size=11)
         bar.ax.tick_params(labelsize=10)
-    if title:
-        figure.suptitle(title, size=13)
-    return figure
-
-
-def ablation(
-    panels: dict[str, dict[str, Tensor]],
-    title: str | None = None,
-    xlabel: str = "bits/dim lost against all of Glow (paired, ± 2 standard errors)",
-) -> Figure:
-    """What a model loses when one of its ideas is taken away: mean of paired differences, with two standard errors.
-
-    Args:
-        panels: name of the setting -> variant -> difference for each image ``(N,)``, above 0 where it is worse. All
-            panels share the axis of differences; each is as tall as its variants need.
-        title: the finding.
-        xlabel: what the differences are.
-    """
-    counts = [len(variants) for variants in panels.values()]
-    figure, all_axes = plt.subplots(
-        len(panels),
-        1,
-        figsize=(7.5, 0.42 * sum(counts) + 0.55 * len(panels) + 0.9),
-        sharex=True,
-        squeeze=False,
-        layout="constrained",
-        height_ratios=[count + 0.3 for count in counts],
-    )
-    for k, (axes, (setting, variants)) in enumerate(zip(all_axes[:, 0], panels.items(), strict=True)):
-        for i, values in enumerate(variants.values()):
-            mean, error = values.mean().item(), values.std().item() / math.sqrt(len(values))
-            axes.errorbar(mean, i, xerr=2 * error, fmt="os"[k % 2], color=f"C{k}", capsize=4, markersize=7)
-            axes.annotate(
-                f"{mean:+.3f}", (mean + 2 * error, i), (8, 0), textcoords="offset points", va="center", size=11
-            )
-        axes.axvline(0, color="black", linestyle="--", linewidth=1.2)
-        axes.set_yticks(range(len(variants)), list(variants), size=11)
-        axes.set_ylim(len(variants) - 0.4, -0.6)
-        axes.margins(x=0.2)
-        axes.set_title(setting, size=12, loc="left")
-    all_axes[-1, 0].set_xlabel(xlabel, size=11)
     if title:
         figure.suptitle(title, size=13)
     return figure

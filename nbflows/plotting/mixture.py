@@ -1,4 +1,4 @@
-"""Mixture couplings: densities pushed through a curve, the search that inverts it, and what attention looks at."""
+"""Mixture couplings: a density pushed through a curve, the search that inverts it, and what attention looks at."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,8 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
+
+from nbflows.plotting.page import as_array
 
 
 def pushed_densities(
@@ -32,11 +34,11 @@ def pushed_densities(
     """
     figure = plt.figure(figsize=(8, 5), layout="constrained")
     grid = figure.add_gridspec(2, 2 * len(panels), width_ratios=[1, 2.1] * len(panels), height_ratios=[2.1, 1])
-    x, density, edges = _numpy(x), _numpy(density), _numpy(edges)
-    reach = max(np.abs(np.interp(edges[[0, -1]], x, _numpy(z))).max() for z, _ in panels.values())
-    tallest = max((density / _numpy(slope)).max() for _, slope in panels.values())
+    x, density, edges = as_array(x), as_array(density), as_array(edges)
+    reach = max(np.abs(np.interp(edges[[0, -1]], x, as_array(z))).max() for z, _ in panels.values())
+    tallest = max((density / as_array(slope)).max() for _, slope in panels.values())
     for i, (label, (z, slope)) in enumerate(panels.items()):
-        z, slope = _numpy(z), _numpy(slope)
+        z, slope = as_array(z), as_array(slope)
         main = figure.add_subplot(grid[0, 2 * i + 1], xlim=edges[[0, -1]], ylim=(-reach, reach), title=label)
         below = figure.add_subplot(grid[1, 2 * i + 1], sharex=main, xlabel="x", ylabel="density of x")
         left = figure.add_subplot(grid[0, 2 * i], sharey=main, ylabel="z", xlabel="density of z")
@@ -50,7 +52,7 @@ def pushed_densities(
             main.plot(inside, np.interp(inside, x, z), color=colour, linewidth=3)
         if reference is not None:
             name, places, values = reference
-            left.plot(_numpy(values), _numpy(places), "--", color="C3", linewidth=1.8, label=name)
+            left.plot(as_array(values), as_array(places), "--", color="C3", linewidth=1.8, label=name)
         below.set_ylim(0, 1.1 * density.max())
         # The density of z grows from the curve's axis to the left.
         left.set_xlim(1.1 * tallest, 0)
@@ -81,8 +83,8 @@ def mixture_curves(
     figure, all_axes = plt.subplots(1, len(panels), figsize=(8, 3.5), layout="constrained", squeeze=False)
     for axes, (label, (mixture, components)) in zip(all_axes[0], panels.items(), strict=True):
         for i, (name, values) in enumerate(zip(names, components, strict=True)):
-            axes.plot(_numpy(x), _numpy(values), "--", color=f"C{i}", linewidth=1.8, label=name)
-        axes.plot(_numpy(x), _numpy(mixture), color="black", linewidth=2.2, label="mixture")
+            axes.plot(as_array(x), as_array(values), "--", color=f"C{i}", linewidth=1.8, label=name)
+        axes.plot(as_array(x), as_array(mixture), color="black", linewidth=2.2, label="mixture")
         axes.set(xlabel="x", ylabel=label, xlim=(x.min().item(), x.max().item()))
         # Single components may run far out of the picture of their mixture.
         low, high = mixture.min().item(), mixture.max().item()
@@ -111,13 +113,13 @@ def search_steps(
     figure, all_axes = plt.subplots(
         rows, 2, figsize=(8, 2.9 * rows), layout="constrained", sharex=True, sharey=True, squeeze=False
     )
-    trace, tangents = _numpy(trace), _numpy(tangents)
+    trace, tangents = as_array(trace), as_array(tangents)
     for i, axes in enumerate(all_axes.flat[:count]):
         (point, low, high), (height, slope), following = trace[i], tangents[i], trace[i + 1, 0]
         guess = point - (height - target) / slope
         taken = abs(guess - following) < 1e-6 * (1 + abs(guess))
         axes.axvspan(low, high, color="#d5ece4", linewidth=0, zorder=0, label="bracket")
-        axes.plot(_numpy(x), _numpy(curve), color="black", linewidth=2, label="curve")
+        axes.plot(as_array(x), as_array(curve), color="black", linewidth=2, label="curve")
         axes.axhline(target, color="C7", linewidth=1.5, label="target")
         axes.axline((point, height), slope=slope, color="C0", linestyle="--", linewidth=1.5, label="tangent")
         axes.plot(point, height, "o", color="C0", markersize=8, label="tried")
@@ -157,42 +159,6 @@ def iteration_histogram(counts: dict[str, Tensor], title: str | None = None) -> 
     return figure
 
 
-def density_maps(
-    panels: dict[str, Tensor], extent: tuple[float, float, float, float], title: str | None = None
-) -> Figure:
-    """Densities in the plane side by side, in the same colours: dark where there is none.
-
-    Args:
-        panels: label -> density ``(rows, columns)`` on a grid, the first row lowest.
-        extent: left, right, bottom and top of all grids.
-        title: the finding.
-    """
-    columns = min(len(panels), 3)
-    rows = -(-len(panels) // columns)
-    figure, all_axes = plt.subplots(
-        rows, columns, figsize=(8, 0.7 + 2.45 * rows), layout="constrained", squeeze=False, sharex=True, sharey=True
-    )
-    # A density that is too high at one point should not hide all others.
-    brightest = max(np.quantile(_numpy(density), 0.995) for density in panels.values())
-    for axes, (label, density) in zip(all_axes.flat, panels.items(), strict=False):
-        picture = axes.contourf(
-            np.minimum(_numpy(density), brightest), np.linspace(0, brightest, 17), extent=extent, cmap="viridis"
-        )
-        axes.set_aspect("equal")
-        axes.set_title(label, size=11)
-        axes.grid(False)
-    for axes in all_axes.flat[len(panels) :]:
-        axes.set_visible(False)
-    bar = figure.colorbar(picture, ax=all_axes, shrink=0.8, label="density")
-    ticks = np.linspace(0, brightest, 5)
-    bar.set_ticks(ticks, labels=[f"{tick:.2f}" for tick in ticks])
-    figure.supxlabel("first coordinate", size=12)
-    figure.supylabel("second coordinate", size=12)
-    if title:
-        figure.suptitle(title, size=13)
-    return figure
-
-
 def position_codes(codes: Tensor, similarity: Tensor, title: str | None = None) -> Figure:
     """A code per position, as rows of a picture, and how alike the codes of two positions are.
 
@@ -208,7 +174,7 @@ def position_codes(codes: Tensor, similarity: Tensor, title: str | None = None) 
         right: (similarity, "position", {"cmap": "viridis"}),
     }
     for axes, (values, xlabel, colours) in pictures.items():
-        picture = axes.imshow(_numpy(values), aspect="auto", **colours)
+        picture = axes.imshow(as_array(values), aspect="auto", **colours)
         axes.set(xlabel=xlabel, ylabel="position")
         axes.grid(False)
         figure.colorbar(picture, ax=axes, shrink=0.85)
@@ -239,10 +205,10 @@ def attention_maps(
     # A single large weight should not turn all others to black.
     colours = PowerNorm(0.5, 0, weights.max().item())
     for i, (label, image) in enumerate(images.items()):
-        all_axes[i, 0].imshow(_numpy(image), cmap="gray", extent=extent)
+        all_axes[i, 0].imshow(as_array(image), cmap="gray", extent=extent)
         all_axes[i, 0].set_ylabel(label, size=11)
         for axes, values in zip(all_axes[i, 1:], weights[i], strict=True):
-            picture = axes.imshow(_numpy(values), cmap="viridis", norm=colours, extent=extent)
+            picture = axes.imshow(as_array(values), cmap="viridis", norm=colours, extent=extent)
         for axes in all_axes[i]:
             y, x = place
             axes.add_patch(Rectangle((x + 0.06, y + 0.06), 0.88, 0.88, fill=False, edgecolor="#e8590c", linewidth=2.5))
@@ -253,7 +219,3 @@ def attention_maps(
     if title:
         figure.suptitle(title, size=13)
     return figure
-
-
-def _numpy(values: Tensor) -> np.ndarray:
-    return values.detach().cpu().double().numpy()

@@ -1,4 +1,4 @@
-"""Learned noise: its posterior within a bin, its spread by grey level, what it does to a density, what it saves."""
+"""Learned noise: its posterior within a bin, its spread by grey level, what it does to a density."""
 
 import math
 from collections.abc import Sequence
@@ -102,28 +102,4 @@ def logit_densities(
     figure.colorbar(scale, ax=all_axes, label="grey level x", aspect=30)
     if title:
         figure.suptitle(title)
-    return figure
-
-
-def paired_gains(gains: dict[str, Tensor], title: str | None = None, bins: int = 30) -> Figure:
-    """Histograms of the bits/dim that one model saves over another, image by image.
-
-    Args:
-        gains: name -> difference for each image ``(N,)``; the mean and its standard error join the name in the legend.
-        title: the finding.
-        bins: of the histogram.
-    """
-    figure, axes = plt.subplots(figsize=(7, 3.8))
-    everything = [value for values in gains.values() for value in values.tolist()]
-    bounds = min(0.0, *everything), max(0.0, *everything)
-    for i, (label, values) in enumerate(gains.items()):
-        mean, error = values.mean().item(), values.std().item() / math.sqrt(len(values))
-        text = f"{label}: {mean:.3f} ± {error:.3f}"
-        axes.hist(values.detach().cpu().numpy(), bins=bins, range=bounds, color=f"C{i}", alpha=0.45, label=text)
-        axes.axvline(mean, color=f"C{i}", linewidth=2)
-    axes.axvline(0, color="black", linestyle="--")
-    axes.set(xlabel="bits/dim saved on an image", ylabel="images")
-    axes.legend(fontsize=11)
-    if title:
-        axes.set_title(title)
     return figure

@@ -1,4 +1,4 @@
-"""How every figure looks and how it is shown: style, alt text, files."""
+"""What all figures share: style, alt text, files."""
 
 import base64
 import html
@@ -8,8 +8,10 @@ import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
+from torch import Tensor
 
 
 def use_style() -> None:
@@ -67,3 +69,8 @@ def save_figures(notebook: str | Path, folder: str | Path) -> list[Path]:
 def close(figure: Figure) -> None:
     """Frees a figure that was saved and will not be shown."""
     plt.close(figure)
+
+
+def as_array(values: Tensor) -> np.ndarray:
+    """What matplotlib takes, from a tensor anywhere."""
+    return values.detach().cpu().double().numpy()
