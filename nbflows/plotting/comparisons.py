@@ -48,7 +48,9 @@ def gains_with_errors(
     for i, (group, name, values) in enumerate(rows):
         if i == 0 or group != rows[i - 1][0]:
             y += 0.9
-            axes.text(0.01, y - 0.62, group, transform=axes.get_yaxis_transform(), va="center", size=11, weight="bold")
+            heading = axes.text(0.01, y - 0.62, group, transform=axes.get_yaxis_transform(), va="center", size=11)
+            # Readable where it lies on a line.
+            heading.set(weight="bold", backgroundcolor="white")
         values = values.detach().cpu().double()
         mean, error = values.mean().item(), values.std().item() / math.sqrt(len(values))
         colour = colours.setdefault(name, f"C{len(colours)}")
