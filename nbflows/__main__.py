@@ -68,6 +68,9 @@ def _add_data(parser: argparse.ArgumentParser, default: str) -> None:
         help=f"{', '.join(data.names())}; or a folder of images, a .npy or .npz file ({default})",
     )
     parser.add_argument("--image-size", type=int, metavar="N", help="resize and crop a folder's images to N x N")
+    parser.add_argument(
+        "--num-bits", type=int, default=8, metavar="N", help="keep the N highest bits of 8-bit images (default: 8)"
+    )
 
 
 def _add_upstream(parser: argparse.ArgumentParser) -> None:
@@ -124,7 +127,7 @@ def _train(options) -> None:
     out = Path(options.out or f"runs/{options.recipe}")
     result = training.train(
         recipe,
-        data.load(options.data or recipe.data, options.image_size),
+        data.load(options.data or recipe.data, options.image_size, num_bits=options.num_bits),
         out=out,
         resume=options.resume,
         max_minutes=options.max_minutes,
@@ -167,7 +170,7 @@ def _add_evaluate(commands) -> None:
 def _evaluate(options) -> None:
     if options.record and (options.upstream or options.data or options.limit):
         raise ValueError("--record is for a model of ours on all test images: without --upstream, --data and --limit")
-    images = data.load(options.data, options.image_size) if options.data else None
+    images = data.load(options.data, options.image_size, num_bits=options.num_bits) if options.data else None
     if options.upstream:
         flow = pretrained.load_upstream(options.model, images.shape if images else None).to(options.device)
         # The tutorial's models; mAR-SCF's do not say what they were trained on.
@@ -177,7 +180,7 @@ def _evaluate(options) -> None:
         trained_on = pretrained.describe(options.model).get("recipe", {}).get("data")
     if not (images or trained_on):
         raise ValueError("the model does not say what it was trained on: name the data with --data")
-    images = images or data.load(trained_on, options.image_size)
+    images = images or data.load(trained_on, options.image_size, num_bits=options.num_bits)
     chosen = images.test[: options.limit]
     result = metrics.evaluate(
         flow, chosen, options.num_draws, progress=True, seed=options.seed, precision=options.precision

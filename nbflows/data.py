@@ -1,4 +1,4 @@
-"""Image data sets as uint8 tensors in memory, all behind the same small interface: ``load(name)`` and ``Batches``."""
+"""Data sets as tensors in memory, images and points, behind one small interface: ``load(name)`` and ``Batches``."""
 
 import contextlib
 import hashlib
@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from nbflows import toys
+
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 SPLITS = {
     "train": ("train", "training"),
@@ -27,13 +29,12 @@ SPLITS = {
 
 
 @dataclass(frozen=True)
-class ImageData:
-    """A data set: three splits that never overlap, uint8 ``(N, C, H, W)``.
+class Data:
+    """A data set: three splits that never overlap, ``(N, *shape)``.
 
     Attributes:
         name: as given to ``load``.
-        variant: what exactly the images are; stands beside every figure measured on them.
-        num_levels: grey levels; values are 0..num_levels - 1.
+        variant: what exactly the data are; stands beside every figure measured on them.
     """
 
     name: str
@@ -41,27 +42,61 @@ class ImageData:
     train: Tensor
     validation: Tensor
     test: Tensor
-    num_levels: int = 256
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """``(C, H, W)`` of an image."""
+    def shape(self) -> tuple[int, ...]:
+        """Of one example: ``(C, H, W)`` of an image, ``(D,)`` of a point."""
         return tuple(self.train.shape[1:])
 
+    def model_arguments(self) -> dict:
+        """What a builder of ``nbflows.models`` must know of the data."""
+        return {"shape": self.shape}
 
-def load(name: str | Path, image_size: int | None = None, root: str | Path = "data") -> ImageData:
+
+@dataclass(frozen=True)
+class ImageData(Data):
+    """Images: uint8 ``(N, C, H, W)``.
+
+    Attributes:
+        num_levels: grey levels; values are 0..num_levels - 1.
+        labels: the class of each image, int64 ``(N,)`` under "train", "validation" and "test"; None if there are none.
+    """
+
+    num_levels: int = 256
+    labels: dict[str, Tensor] | None = None
+
+    @property
+    def num_classes(self) -> int | None:
+        """Labels are 0..num_classes - 1; None without labels."""
+        return None if self.labels is None else 1 + max(int(labels.max()) for labels in self.labels.values())
+
+    def model_arguments(self) -> dict:
+        """What a builder of ``nbflows.models`` must know of the data."""
+        return {**super().model_arguments(), "num_levels": self.num_levels}
+
+
+def load(name: str | Path, image_size: int | None = None, root: str | Path = "data", num_bits: int = 8) -> Data:
     """Loads a data set by its name, or any folder of images, .npy or .npz file by its path.
 
     Args:
-        name: one of ``names()``, or a path. A folder may hold ``train``, ``validation`` and ``test`` folders; a missing
-            split is taken from the others at random with a fixed seed, a tenth of them.
+        name: one of ``names()``, or a path; ``./moons`` is a folder, where ``moons`` is a name. A folder may hold
+            ``train``, ``validation`` and ``test`` folders; a missing split is taken from the others at random with a
+            fixed seed, a tenth of them.
         image_size: for folders: images are resized (shorter side, area average) and cropped to this square.
         root: where downloads and caches go.
+        num_bits: fewer than 8 reduce images of 256 levels to their ``num_bits`` highest bits, 2**num_bits levels.
 
     Raises:
-        ValueError: unknown name, or nothing readable.
+        ValueError: unknown name, nothing readable, or no 8 bits to reduce.
         FileNotFoundError: neither there nor downloadable; says where it looked and how to get it.
     """
+    if num_bits not in range(1, 9):
+        raise ValueError(f"num_bits is 1 to 8, got {num_bits}")
+    data = _load(name, image_size, root)
+    return data if num_bits == 8 else _reduce(data, num_bits)
+
+
+def _load(name: str | Path, image_size: int | None, root: str | Path) -> Data:
     if str(name) in _LOADERS:
         if image_size is not None:
             raise ValueError(f"{name} has a fixed size; image_size is for folders of images")
@@ -75,8 +110,21 @@ def load(name: str | Path, image_size: int | None = None, root: str | Path = "da
 
 
 def names() -> list[str]:
-    """The data sets that ``load`` knows by name."""
-    return sorted(_LOADERS)
+    """The data sets that ``load`` knows by name: those that come by themselves, those to fetch by hand, the points."""
+    return list(_LOADERS)
+
+
+def _reduce(data: Data, num_bits: int) -> ImageData:
+    num_levels = getattr(data, "num_levels", None)
+    if num_levels != 256:
+        have = f"have {num_levels}" if num_levels else "are no images"
+        raise ValueError(f"{data.name}: only images of 256 levels can be reduced to {num_bits} bit, these {have}")
+    return replace(
+        data,
+        variant=f"{data.variant}, reduced to {num_bits} bit",
+        num_levels=2**num_bits,
+        **{split: getattr(data, split) >> (8 - num_bits) for split in SPLITS},
+    )
 
 
 class Batches:
@@ -87,11 +135,12 @@ class Batches:
     Otherwise every image comes once, in order.
 
     Args:
-        images: ``(N, C, H, W)``.
+        images: ``(N, C, H, W)``, or points ``(N, D)``.
         batch_size: over all ranks.
         shuffle: a training stream.
         seed: of the order.
         rank, world_size: this process gets every ``world_size``-th image of a batch.
+        labels: ``(N,)``; with them a batch is a pair, images and their labels.
     """
 
     def __init__(
@@ -102,13 +151,17 @@ class Batches:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        labels: Tensor | None = None,
     ):
+        if labels is not None and len(labels) != len(images):
+            raise ValueError(f"there are {len(images)} images, and {len(labels)} labels")
         if not world_size <= batch_size or (shuffle and batch_size > len(images)):
             raise ValueError(
                 f"batch_size {batch_size} does not fit {len(images)} images on {world_size} device(s); "
                 f"choose one between {world_size} and {len(images)}"
             )
         self.images = images
+        self.labels = labels
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
@@ -119,7 +172,7 @@ class Batches:
     def __len__(self) -> int:
         return len(self.images) // self.batch_size if self.shuffle else -(-len(self.images) // self.batch_size)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
         epoch, order = None, None
         for i in range(len(self)):
             rows = slice(i * self.batch_size, (i + 1) * self.batch_size)
@@ -129,7 +182,8 @@ class Batches:
                     epoch, order = new_epoch, self._order(new_epoch)
                 self.position += 1
                 rows = order[i * self.batch_size : (i + 1) * self.batch_size]
-            yield self.images[rows][self.rank :: self.world_size]
+            images = self.images[rows][self.rank :: self.world_size]
+            yield images if self.labels is None else (images, self.labels[rows][self.rank :: self.world_size])
 
     def _order(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
@@ -152,10 +206,11 @@ def _digits(root: Path) -> ImageData:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise FileNotFoundError("the digits come with scikit-learn: pip install scikit-learn") from error
-    images = torch.from_numpy(load_digits().images).to(torch.uint8)[:, None]
-    train, validation, test = _split(images, (1437, 180, 180))
+    digits, sizes = load_digits(), (1437, 180, 180)
+    images = _split(torch.from_numpy(digits.images).to(torch.uint8)[:, None], sizes)
+    labels = _split(torch.from_numpy(digits.target).long(), sizes)
     variant = "UCI optical digits of scikit-learn, 8x8, 17 grey levels, 1437/180/180 images"
-    return ImageData("digits", variant, train, validation, test, num_levels=17)
+    return ImageData("digits", variant, *images, num_levels=17, labels=_by_split(labels))
 
 
 def _photo_patches(root: Path) -> ImageData:
@@ -211,6 +266,27 @@ def shift_and_flip(images: Tensor, max_shift: int = 3) -> Tensor:
     return images[every, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()
 
 
+def mirror(images: Tensor) -> Tensor:
+    """Mirrors each image left to right with probability 1/2, drawn from torch's global generator.
+
+    Source: the training data of Residual Flows on CIFAR-10 and CelebA-HQ (Chen et al., 2019, arXiv:1906.02735).
+    """
+    mirrored = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+    return torch.where(mirrored, images.flip(-1), images)
+
+
+# --- points in the plane ----------------------------------------------------------------------------------------------
+
+
+def _points(name: str, root: Path) -> Data:
+    sizes = {"train": 200_000, "validation": 10_000, "test": 10_000}
+    parts = {
+        split: toys.draw(name, size, torch.Generator().manual_seed(seed))
+        for seed, (split, size) in enumerate(sizes.items())
+    }
+    return Data(name, f"{name}, points in the plane, {'/'.join(map(str, sizes.values()))}", **parts)
+
+
 # --- data sets that are downloaded ------------------------------------------------------------------------------------
 
 
@@ -218,18 +294,22 @@ def _mnist(root: Path) -> ImageData:
     from torchvision.datasets import MNIST
 
     train, test = _torchvision(MNIST, root, "MNIST", MNIST.mirrors, "the four unpacked files MNIST/raw/*-ubyte")
-    train, test = train.data[:, None], test.data[:, None]
-    train, validation = _split(train, (50_000, 10_000))
-    return ImageData("mnist", "MNIST 28x28, 256 grey levels, 50000/10000/10000 images", train, validation, test)
+    sizes = 50_000, 10_000
+    images = [*_split(train.data[:, None], sizes), test.data[:, None]]
+    labels = [*_split(train.targets, sizes), test.targets]
+    variant = "MNIST 28x28, 256 grey levels, 50000/10000/10000 images"
+    return ImageData("mnist", variant, *images, labels=_by_split(labels))
 
 
 def _cifar10(root: Path) -> ImageData:
     from torchvision.datasets import CIFAR10
 
     train, test = _torchvision(CIFAR10, root, "CIFAR-10", [CIFAR10.url], CIFAR10.filename)
-    train, test = (torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous() for part in (train, test))
-    train, validation = _split(train, (45_000, 5_000))
-    return ImageData("cifar10", "CIFAR-10 32x32 colour, 45000/5000/10000 images", train, validation, test)
+    sizes = 45_000, 5_000
+    images = [*_split(_channels_first(train.data), sizes), _channels_first(test.data)]
+    labels = [*_split(torch.tensor(train.targets), sizes), torch.tensor(test.targets)]
+    variant = "CIFAR-10 32x32 colour, 45000/5000/10000 images"
+    return ImageData("cifar10", variant, *images, labels=_by_split(labels))
 
 
 def _torchvision(dataset: type, root: Path, title: str, addresses: list[str], file: str):
@@ -282,14 +362,30 @@ def _tiny_imagenet_32(root: Path) -> ImageData:
     return replace(images, name="tiny-imagenet-32", variant=variant)
 
 
-_LOADERS: dict[str, Callable[[Path], ImageData]] = {
-    "digits": _digits,
-    "photo-patches": _photo_patches,
-    "mnist": _mnist,
+def _celeba_hq_256_5bit(root: Path) -> ImageData:
+    folder = root / "celeba-hq-256"
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"no folder {folder.resolve()}: it should hold the photographs of CelebA-HQ "
+            "(https://github.com/tkarras/progressive_growing_of_gans), square and of 256x256 pixels or more, in "
+            "train/ (27000) and val/ (3000); without val/, a test and a validation set are split off"
+        )
+    images = _load_folder(folder, 256, root / "cache")
+    sizes = "/".join(str(len(part)) for part in (images.train, images.validation, images.test))
+    variant = f"CelebA-HQ, resized to 256x256 by area averaging, {sizes} images"
+    return _reduce(replace(images, name="celeba-hq-256-5bit", variant=variant), 5)
+
+
+_LOADERS: dict[str, Callable[[Path], Data]] = {
     "cifar10": _cifar10,
+    "digits": _digits,
+    "mnist": _mnist,
+    "photo-patches": _photo_patches,
+    "celeba-hq-256-5bit": _celeba_hq_256_5bit,
     "imagenet32": partial(_imagenet, 32),
     "imagenet64": partial(_imagenet, 64),
     "tiny-imagenet-32": _tiny_imagenet_32,
+    **{name: partial(_points, name) for name in toys.names()},
 }
 
 
@@ -431,6 +527,10 @@ def _split(images: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:
     """Cuts a tensor into parts of these sizes, in an order drawn with seed 42."""
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(42))
     return [images[rows] for rows in order.split(sizes)]
+
+
+def _by_split(labels: list[Tensor]) -> dict[str, Tensor]:
+    return dict(zip(SPLITS, labels, strict=True))
 
 
 def _save_atomically(file: Path, parts: dict[str, Tensor]) -> None:

@@ -1,16 +1,19 @@
 """Data sets: what is in them, how they split, and what happens when files are missing or broken."""
 
+import hashlib
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from nbflows import data
-from nbflows.data import Batches
+from nbflows import data, toys
+from nbflows.__main__ import main
+from nbflows.data import Batches, ImageData
 
 
 def _picture(file, size=(8, 8), mode="RGB", seed=0):
@@ -45,6 +48,24 @@ def test_digits_are_those_of_scikit_learn_each_once():
     assert sorted(ours.tolist()) == sorted(theirs.tolist())
 
 
+def test_the_digits_are_split_as_they_always_were():
+    # Saved models were trained on this training part; another split would put its images among the test images.
+    images = data.load("digits")
+    digests = [hashlib.sha256(getattr(images, split).numpy().tobytes()).hexdigest()[:16] for split in data.SPLITS]
+    assert digests == ["7e1bad2d6620b5cc", "13cdafbc20f9c2ff", "76dbdc3b3e368462"]
+
+
+def test_the_labels_of_the_digits_are_those_of_scikit_learn():
+    from sklearn.datasets import load_digits
+
+    images, digits = data.load("digits"), load_digits()
+    classes = dict(zip((image.astype(np.uint8).tobytes() for image in digits.images), digits.target, strict=True))
+    assert images.num_classes == 10
+    for split, labels in images.labels.items():
+        assert labels.dtype == torch.int64
+        assert labels.tolist() == [classes[image.numpy().tobytes()] for image in getattr(images, split)]
+
+
 def test_photo_patches_of_train_and_test_share_no_pixels():
     # A colour ramp over a photograph would do; the real ones: no patch of one split is in another.
     images = data.load("photo-patches")
@@ -63,12 +84,137 @@ def test_mnist_splits_its_training_part(tmp_path):
     for part, count in (("train", 60_000), ("t10k", 10_000)):
         pixels = np.zeros((count, 28, 28), np.uint8)
         pixels[:, 0, 0] = np.arange(count) % 251
+        pixels[:, 0, 1] = classes = np.arange(count) // 7 % 10
         (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">IIII", 2051, count, 28, 28) + pixels.tobytes())
-        labels = struct.pack(">II", 2049, count) + bytes(count)
+        labels = struct.pack(">II", 2049, count) + classes.astype(np.uint8).tobytes()
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(labels)
     images = data.load("mnist", root=tmp_path)
     assert [len(split) for split in (images.train, images.validation, images.test)] == [50_000, 10_000, 10_000]
     assert images.shape == (1, 28, 28)
+    _assert_split_with_seed_42(images, 60_000, 50_000)
+
+
+def _assert_split_with_seed_42(images, count, num_train):
+    """Of images that hold their number, modulo 251, in the first pixel, and their class in the one beside it."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(42)) % 251
+    assert torch.equal(images.train[:, 0, 0, 0], order[:num_train].byte())
+    assert torch.equal(images.validation[:, 0, 0, 0], order[num_train:].byte())
+    assert images.num_classes == 10
+    for split, labels in images.labels.items():
+        assert labels.dtype == torch.int64
+        assert torch.equal(labels, getattr(images, split)[:, 0, 0, 1].long())
+
+
+def test_cifar10_splits_its_training_part(tmp_path, monkeypatch):
+    import torchvision
+
+    def cifar10(root, train, download):
+        count = 50_000 if train else 10_000
+        pixels = np.zeros((count, 32, 32, 3), np.uint8)
+        pixels[:, 0, 0, 0] = np.arange(count) % 251
+        pixels[:, 0, 1, 0] = np.arange(count) // 7 % 10
+        return SimpleNamespace(data=pixels, targets=pixels[:, 0, 1, 0].tolist())
+
+    cifar10.url = cifar10.filename = ""
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", cifar10)
+    images = data.load("cifar10", root=tmp_path)
+    assert [len(split) for split in (images.train, images.validation, images.test)] == [45_000, 5_000, 10_000]
+    assert images.shape == (3, 32, 32) and images.train.is_contiguous()
+    _assert_split_with_seed_42(images, 50_000, 45_000)
+
+
+@pytest.mark.parametrize("name", toys.names())
+def test_points_are_drawn_once_and_for_all_in_splits_that_share_none(name):
+    points = data.load(name)
+    splits = [points.train, points.validation, points.test]
+    assert [len(split) for split in splits] == [200_000, 10_000, 10_000]
+    assert all(split.dtype == torch.float32 for split in splits)
+    together = torch.cat(splits)
+    # Two of 220 000 float32 points may be alike by chance, hardly more.
+    assert len(together.unique(dim=0)) > len(together) - 5
+    assert points.shape == (2,) and points.name in points.variant and points.name in data.names()
+    again = data.load(name)
+    assert torch.equal(again.train, points.train) and torch.equal(again.test, points.test)
+
+
+def test_data_say_what_a_model_of_them_needs():
+    assert data.load("moons").model_arguments() == {"shape": (2,)}
+    assert data.load("digits").model_arguments() == {"shape": (1, 8, 8), "num_levels": 17}
+    assert data.load("photo-patches").num_classes is None
+
+
+def test_fewer_bits_are_the_highest_ones(tmp_path):
+    values = np.arange(256, dtype=np.uint8).repeat(4).reshape(64, 4, 4)
+    np.savez(tmp_path / "a.npz", train=values, validation=values, test=values)
+    for num_bits in range(1, 8):
+        images = data.load(tmp_path / "a.npz", num_bits=num_bits)
+        expected = np.floor(values / 2 ** (8 - num_bits))
+        for split in (images.train, images.validation, images.test):
+            assert split.dtype == torch.uint8 and np.array_equal(split[:, 0].numpy(), expected)
+        assert images.num_levels == 2**num_bits == images.train.max() + 1
+        assert images.variant == f"arrays of a.npz, 64/64/64 images, reduced to {num_bits} bit"
+    assert data.load(tmp_path / "a.npz", num_bits=8).variant == "arrays of a.npz, 64/64/64 images"
+
+
+def test_fewer_bits_keep_the_labels():
+    images = ImageData("a", "b", *[torch.full((3, 1, 2, 2), 255).byte()] * 3, labels={"train": torch.arange(3)})
+    reduced = data._reduce(images, 5)
+    assert reduced.labels is images.labels and reduced.num_classes == 3
+    assert images.train.max() == 255 and reduced.train.max() == 31
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "photo-patches", "num_bits": 0}, "num_bits is 1 to 8, got 0"),
+        ({"name": "photo-patches", "num_bits": 9}, "num_bits is 1 to 8, got 9"),
+        ({"name": "photo-patches", "num_bits": 4.5}, "num_bits is 1 to 8, got 4.5"),
+        ({"name": "digits", "num_bits": 4}, "digits: only images of 256 levels .* 4 bit, these have 17"),
+        ({"name": "moons", "num_bits": 5}, "moons: only images of 256 levels .* 5 bit, these are no images"),
+        ({"name": "moons", "image_size": 32}, "moons has a fixed size"),
+    ],
+)
+def test_options_that_do_not_fit_the_data_are_an_error(options, message):
+    with pytest.raises(ValueError, match=message):
+        data.load(**options)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "digits-simple", "--num-bits", "5", "--max-steps", "1"], "only images of 256 levels"),
+        (["evaluate", "digits-simple", "--num-bits", "5"], "only images of 256 levels"),
+        (["evaluate", "digits-simple", "--data", "photo-patches", "--num-bits", "9"], "num_bits is 1 to 8, got 9"),
+    ],
+)
+def test_the_command_line_hands_on_the_number_of_bits(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_with_the_name_of_a_data_set_is_reached_by_its_path(tmp_path, monkeypatch):
+    _folder(tmp_path / "moons")
+    monkeypatch.chdir(tmp_path)
+    assert data.load("moons").shape == (2,)
+    assert data.load("./moons").shape == (3, 8, 8)
+
+
+def test_celeba_hq_is_resized_by_averaging_and_reduced_to_5_bit(tmp_path):
+    folder = tmp_path / "celeba-hq-256"
+    for split, count in (("train", 10), ("val", 2)):
+        for i in range(count):
+            _picture(folder / split / f"{i}.png", size=(256, 256) if i else (512, 512), seed=i)
+    images = data.load("celeba-hq-256-5bit", root=tmp_path)
+    assert images.shape == (3, 256, 256) and images.num_levels == 32
+    assert images.name == "celeba-hq-256-5bit" and "9/1/2 images, reduced to 5 bit" in images.variant
+    large, same = (np.asarray(Image.open(folder / "val" / f"{i}.png")).transpose(2, 0, 1) for i in range(2))
+    assert np.array_equal(images.test[1].numpy(), same // 8)
+    averaged = large.reshape(3, 256, 2, 256, 2).mean((2, 4))
+    # Rounded twice before the floor: at most one level off, and that only for averages beside a multiple of 8.
+    assert np.abs(images.test[0].numpy() - averaged // 8).max() <= 1
+    with pytest.raises(FileNotFoundError, match=r"celeba-hq-256: it should hold .* train/ \(27000\) and val/"):
+        data.load("celeba-hq-256-5bit", root=tmp_path / "elsewhere")
 
 
 def test_tiny_imagenet_is_halved_by_averaging_and_its_val_is_the_test(tmp_path):
@@ -100,6 +246,16 @@ def test_shifted_images_repeat_their_edge_along_one_axis():
     still = (straight[:, 0, 0] == torch.arange(6)).all(1).double().mean()
     assert abs(still - 0.6) < 4 * (0.24 / 400) ** 0.5
     assert abs(mirrored[:, 0, 0].double().mean() - 0.5) < 4 * (0.25 / 400) ** 0.5
+
+
+def test_mirroring_turns_half_of_the_images_left_to_right():
+    torch.manual_seed(0)
+    images = torch.arange(400 * 6).view(400, 1, 2, 3)
+    moved = data.mirror(images)
+    mirrored = (moved == images.flip(3)).all((1, 2, 3))
+    assert torch.equal(moved[~mirrored], images[~mirrored])
+    # 4 standard errors of 400 draws.
+    assert abs(mirrored.double().mean() - 0.5) < 4 * (0.25 / 400) ** 0.5
 
 
 def test_imagenet_reads_the_official_batches(tmp_path):
@@ -300,6 +456,20 @@ def test_ranks_share_a_batch_without_overlap(shuffle):
     parts = [list(Batches(_images(10), 4, shuffle, rank=rank, world_size=2)) for rank in range(2)]
     for batch, a, b in zip(whole, *parts, strict=True):
         assert sorted(torch.cat([a, b]).flatten().tolist()) == sorted(batch.flatten().tolist())
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_labels_come_with_the_images_that_they_belong_to(shuffle):
+    options = {"shuffle": shuffle, "seed": 3, "rank": 1, "world_size": 2}
+    pairs = list(Batches(_images(10), 4, **options, labels=torch.arange(10) + 100))
+    for images, (same, labels) in zip(Batches(_images(10), 4, **options), pairs, strict=True):
+        assert torch.equal(same, images)
+        assert torch.equal(labels, images.flatten() + 100)
+
+
+def test_as_many_labels_as_images_are_needed():
+    with pytest.raises(ValueError, match="there are 10 images, and 9 labels"):
+        Batches(_images(10), 4, labels=torch.arange(9))
 
 
 def test_a_batch_larger_than_the_data_is_an_error():

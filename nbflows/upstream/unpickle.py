@@ -1,0 +1,324 @@
+"""Reads checkpoints that hold objects of lost classes, and runs none of the code that a pickle can ask for."""
+
+import io
+import pickle
+import re
+import struct
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+PROTOCOL_VERSION = 1001
+
+
+class Opaque:
+    """What is left of an object whose class stays uncalled: its name, and what the pickle says of it.
+
+    A class or function that is only mentioned is left as a subclass of ``Opaque``: it has a ``name`` and nothing else.
+
+    Attributes:
+        name: of the class or function, with its module: ``"lib.utils.ExponentialMovingAverage"``.
+        args, kwargs: what it would have been called with.
+        state: a dict of the object's attributes; where its class wrote a state of another form, that.
+        elements: of a subclass of list, its items; of a subclass of dict, its pairs ``(key, value)``.
+    """
+
+    name = ""
+
+    # In __new__, not in __init__: a pickle may ask for the first without the second.
+    def __new__(cls, *args: Any, **kwargs: Any) -> "Opaque":
+        record = super().__new__(cls)
+        record.args, record.kwargs, record.state, record.elements = args, kwargs, {}, []
+        return record
+
+    def append(self, element: Any) -> None:
+        """What a pickle asks of a list."""
+        self.elements.append(element)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.elements.append((key, value))
+
+    def __repr__(self) -> str:
+        return f"Opaque({self.name})"
+
+
+def read_checkpoint(file: str | Path) -> dict:
+    """The content of a file of ``torch.save``, in the zip format or in that from before torch 1.6; tensors on the CPU.
+
+    Tensors, numbers, strings, dtypes and the plain containers are what they were, and tensors that shared memory share
+    it. Everything else is an ``Opaque`` record: the averaged weights of the authors of Residual Flows, for one, are at
+    ``read_checkpoint(file)["ema"].state["shadow_params"]``, a dict of tensors by the names of the parameters.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a checkpoint, or one that is damaged, cut short or contradicts itself; names the file.
+    """
+    with open(file, "rb") as stream:
+        is_zip = stream.read(4) == b"PK\x03\x04"
+        stream.seek(0)
+        try:
+            content = _read_zip(stream) if is_zip else _read_legacy(stream)
+        # A damaged pickle or archive can raise almost anything.
+        except Exception as error:
+            reason = error if isinstance(error, ValueError) else repr(error)
+            raise ValueError(f"{file} cannot be read as a checkpoint of torch: {reason}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds one {type(content).__name__}; a checkpoint is a dict")
+    return content
+
+
+def _read_zip(stream: BinaryIO) -> Any:
+    num_bytes = stream.seek(0, io.SEEK_END)
+    try:
+        archive = zipfile.ZipFile(stream)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"its {num_bytes} bytes are a zip archive that is cut short or damaged ({error})") from error
+    claimed = sum(record.file_size for record in archive.infolist())
+    if claimed > num_bytes:
+        raise ValueError(f"its records would unpack to {claimed} bytes, the file has {num_bytes}")
+    folders = [name.removesuffix("data.pkl") for name in archive.namelist() if re.fullmatch(r"[^/]+/data\.pkl", name)]
+    if len(folders) != 1:
+        raise ValueError(f"a zip archive with {len(folders)} records */data.pkl, expected one")
+    (folder,) = folders
+    if f"{folder}byteorder" in archive.namelist():
+        _little_endian_only(archive.read(f"{folder}byteorder") == b"little")
+    pickled = io.BytesIO(archive.read(f"{folder}data.pkl"))
+    return _Unpickler(pickled, lambda key, _: bytearray(archive.read(f"{folder}data/{key}"))).load()
+
+
+def _read_legacy(stream: BinaryIO) -> Any:
+    """One after the other: magic number, protocol, system, the content, the storages' keys, the storages."""
+    num_bytes = stream.seek(0, io.SEEK_END)
+    stream.seek(0)
+    buffers: dict[str, bytearray] = {}
+    needed = 0
+
+    # The storages follow the content: no more memory is taken than they can fill.
+    def empty_buffer(key: str, size: int) -> bytearray:
+        nonlocal needed
+        needed, left = needed + size, num_bytes - stream.tell()
+        if needed > left:
+            raise ValueError(f"its storages need {needed} bytes or more, the file has {left} left")
+        return buffers.setdefault(key, bytearray(size))
+
+    try:
+        magic = _Unpickler(stream, empty_buffer).load()
+    except ValueError as error:
+        raise ValueError(f"neither a zip archive nor a pickle ({error})") from error
+    if magic != MAGIC_NUMBER:
+        shown = hex(magic) if isinstance(magic, int) else f"a {type(magic).__name__}"
+        raise ValueError(f"it begins with {shown}, not with the magic number {MAGIC_NUMBER:#x}")
+    protocol = _Unpickler(stream, empty_buffer).load()
+    if protocol != PROTOCOL_VERSION:
+        raise ValueError(f"its protocol is {protocol}, expected {PROTOCOL_VERSION}")
+    _little_endian_only(_Unpickler(stream, empty_buffer).load()["little_endian"])
+    unpickler = _Unpickler(stream, empty_buffer)
+    content = unpickler.load()
+    keys = _Unpickler(stream, empty_buffer).load()
+    if unmatched := set(keys) ^ set(buffers):
+        raise ValueError(f"storages {', '.join(map(str, unmatched))} are in its tensors or in its list, not in both")
+    for key in keys:
+        _fill(buffers[key], stream, unpickler.item_sizes[key], key)
+    return content
+
+
+def _fill(buffer: bytearray, stream: BinaryIO, item_size: int, key: str) -> None:
+    header = stream.read(8)
+    if len(header) < 8:
+        raise ValueError(f"it ends before storage {key} of {len(buffer)} bytes")
+    (num_elements,) = struct.unpack("<q", header)
+    if num_elements * item_size != len(buffer):
+        raise ValueError(
+            f"storage {key} has {num_elements} elements of {item_size} bytes, its tensors say {len(buffer)} bytes"
+        )
+    num_read = stream.readinto(buffer)
+    if num_read < len(buffer):
+        raise ValueError(f"it ends after {num_read} of the {len(buffer)} bytes of storage {key}")
+
+
+def _little_endian_only(is_little_endian: bool) -> None:
+    if not is_little_endian:
+        raise ValueError("its numbers are big-endian; only little-endian ones are read")
+
+
+@dataclass(frozen=True, eq=False)
+class _Storage:
+    memory: torch.UntypedStorage
+    dtype: torch.dtype
+
+
+# The Unpickler written in Python: that in C lets a file set attributes of any object, and reserve any amount of memory.
+class _Unpickler(pickle._Unpickler):
+    """Calls nothing but the constructors in ``_CONSTRUCTORS``; every other name becomes an ``Opaque``.
+
+    Args:
+        stream: stands at the pickle, and just behind it after ``load``.
+        buffer: gives the memory of a storage, from its key and its size in bytes.
+    """
+
+    def __init__(self, stream: BinaryIO, buffer: Callable[[str, int], bytearray]):
+        super().__init__(stream, encoding="utf-8")
+        self.stream, self.buffer = stream, buffer
+        self.memories: dict[str, torch.UntypedStorage] = {}
+        self.item_sizes: dict[str, int] = {}
+
+    def load(self) -> Any:
+        try:
+            return super().load()
+        except ValueError:
+            raise
+        except Exception as error:
+            where = self.stream.tell()
+            raise ValueError(f"the pickle is cut short or damaged at byte {where}: {error!r}") from error
+
+    def find_class(self, module: str, name: str) -> Any:
+        name = f"{'builtins' if module == '__builtin__' else module}.{name}"
+        return _CONSTRUCTORS[name] if name in _CONSTRUCTORS else type("Opaque", (Opaque,), {"name": name})
+
+    def get_extension(self, code: int) -> None:
+        # It would find classes without asking find_class.
+        raise ValueError(f"extension code {code} in the pickle")
+
+    def persistent_load(self, saved_id: Any) -> Any:
+        match saved_id:
+            case ("module", kind, *_):
+                return kind
+            case ("storage", kind, str(key), _, int(num_elements), *view) if view in ([], [None]):
+                return self._storage(getattr(kind, "name", ""), key, num_elements)
+        raise ValueError(f"a reference of an unknown kind: {saved_id!r}")
+
+    def _storage(self, kind: str, key: str, num_elements: int) -> _Storage:
+        dtype = _STORAGES.get(kind.rpartition(".")[2])
+        if dtype is None:
+            raise ValueError(f"storage {key} is a {kind}; known: {', '.join(_STORAGES)}")
+        size = num_elements * dtype.itemsize
+        if num_elements < 0:
+            raise ValueError(f"storage {key} has {num_elements} elements")
+        if key not in self.memories:
+            buffer = self.buffer(key, size)
+            # torch.frombuffer refuses an empty one.
+            flat = torch.frombuffer(buffer, dtype=torch.uint8) if buffer else torch.empty(0, dtype=torch.uint8)
+            self.memories[key], self.item_sizes[key] = flat.untyped_storage(), dtype.itemsize
+        if self.memories[key].nbytes() != size:
+            raise ValueError(f"storage {key} has {self.memories[key].nbytes()} bytes, a tensor in it says {size}")
+        return _Storage(self.memories[key], dtype)
+
+    def load_build(self) -> None:
+        state, target = self.stack.pop(), self.stack[-1]
+        if isinstance(target, Opaque):
+            target.state = _attributes(state)
+        elif isinstance(target, OrderedDict) and isinstance(state, dict):
+            # A state_dict keeps its versions in an attribute.
+            vars(target).update(state)
+        else:
+            raise ValueError(f"the pickle sets the state of a {type(target).__name__}")
+
+    def load_bytearray8(self) -> None:
+        # pickle would take the memory before it looks whether the bytes are there.
+        raise ValueError("a bytearray in the pickle: these are not read")
+
+    dispatch = {  # noqa: RUF012
+        **pickle._Unpickler.dispatch,
+        pickle.BUILD[0]: load_build,
+        pickle.BYTEARRAY8[0]: load_bytearray8,
+    }
+
+
+def _attributes(state: Any) -> Any:
+    """One dict for an object that has both a ``__dict__`` and ``__slots__``; any other state as it is."""
+    match state:
+        case tuple((dict() | None as attributes, dict(slots))):
+            return {**(attributes or {}), **slots}
+    return state
+
+
+def _tensor(
+    storage: _Storage,
+    offset: int,
+    size: tuple,
+    stride: tuple,
+    requires_grad: bool = False,
+    hooks: Any = None,
+    metadata: Any = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    dtype = dtype or storage.dtype
+    available = storage.memory.nbytes() // dtype.itemsize
+    if len(size) != len(stride) or min(offset, *size, *stride, 0) < 0:
+        raise ValueError(f"a tensor of size {tuple(size)} with strides {tuple(stride)} and offset {offset}")
+    needed = offset + (1 + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if 0 not in size else 0)
+    if needed > available:
+        raise ValueError(
+            f"a tensor of size {tuple(size)} with strides {tuple(stride)} and offset {offset} needs {needed} elements, "
+            f"its storage has {available}"
+        )
+    if metadata:
+        raise ValueError(f"a tensor with {metadata}: conjugate and negative views are not read")
+    tensor = torch.empty(0, dtype=dtype).set_(storage.memory, offset, tuple(size), tuple(stride))
+    return tensor.requires_grad_(requires_grad)
+
+
+def _tensor_of_dtype(storage, offset, size, stride, requires_grad, hooks, dtype, metadata=None) -> Tensor:
+    """For the dtypes that have no storage class of their own, such as uint16 and float8."""
+    return _tensor(storage, offset, size, stride, requires_grad, hooks, metadata, dtype)
+
+
+def _parameter(data: Tensor, requires_grad: bool, *_: Any) -> nn.Parameter:
+    return nn.Parameter(data, requires_grad)
+
+
+def _bytes(text: str = "", encoding: str = "latin1") -> bytes:
+    if encoding != "latin1":
+        raise ValueError(f"bytes in the encoding {encoding!r}, expected latin1")
+    return text.encode("latin1")
+
+
+def _numpy_scalar(dtype: Opaque, data: bytes) -> np.generic:
+    kind = str(dtype.args[0])
+    if not re.fullmatch(r"[biufc]\d+", kind):
+        raise ValueError(f"a NumPy scalar of type {kind!r}; only numbers are read")
+    return np.frombuffer(data, np.dtype(kind).newbyteorder(dtype.state[1]), count=1)[0]
+
+
+# What a pickle may call. None of these does more than build the value that it is named after.
+_CONSTRUCTORS = {
+    "builtins.bytes": _bytes,
+    "builtins.complex": complex,
+    "builtins.frozenset": frozenset,
+    "builtins.set": set,
+    "_codecs.encode": _bytes,
+    "collections.OrderedDict": OrderedDict,
+    "numpy.core.multiarray.scalar": _numpy_scalar,
+    "numpy._core.multiarray.scalar": _numpy_scalar,
+    "torch.Size": torch.Size,
+    "torch._utils._rebuild_tensor": _tensor,
+    "torch._utils._rebuild_tensor_v2": _tensor,
+    "torch._utils._rebuild_tensor_v3": _tensor_of_dtype,
+    "torch._utils._rebuild_parameter": _parameter,
+    "torch._utils._rebuild_parameter_with_state": _parameter,
+    **{str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)},
+}
+
+_STORAGES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+    "UntypedStorage": torch.uint8,
+}
