@@ -2,10 +2,13 @@
 
 from nbflows.layers.coupling import AffineCoupling, LearnedTanh, ScaledTanh, SigmoidScale, checkerboard
 from nbflows.layers.dequantize import Dequantize, Logit, VariationalDequantize
+from nbflows.layers.fixed_point import solve_fixed_point
 from nbflows.layers.linear import ActNorm, Conv1x1
+from nbflows.layers.log_det import ExactLogDet, RussianRoulette, SeriesLogDet, Truncated
 from nbflows.layers.mixture import MixtureCoupling, invert_mixture, mixture_logit
 from nbflows.layers.priors import ConvLSTMPrior, GaussianPrior
-from nbflows.layers.reshape import Flip, Permute, Squeeze
+from nbflows.layers.reshape import Flatten, Flip, Permute, Squeeze
+from nbflows.layers.residual import ResidualBlock
 
 __all__ = [
     "ActNorm",
@@ -13,17 +16,24 @@ __all__ = [
     "Conv1x1",
     "ConvLSTMPrior",
     "Dequantize",
+    "ExactLogDet",
+    "Flatten",
     "Flip",
     "GaussianPrior",
     "LearnedTanh",
     "Logit",
     "MixtureCoupling",
     "Permute",
+    "ResidualBlock",
+    "RussianRoulette",
     "ScaledTanh",
+    "SeriesLogDet",
     "SigmoidScale",
     "Squeeze",
+    "Truncated",
     "VariationalDequantize",
     "checkerboard",
     "invert_mixture",
     "mixture_logit",
+    "solve_fixed_point",
 ]

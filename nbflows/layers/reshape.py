@@ -1,5 +1,7 @@
 """Layers that only move numbers to other places: log_det = 0."""
 
+from math import prod
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -42,6 +44,32 @@ class Squeeze(Bijection):
                 f"Squeeze needs an even height and width, got {h}x{w}; pad the images or use one level fewer"
             )
         return 4 * c, h // 2, w // 2
+
+
+class Flatten(Bijection):
+    """Turns images into vectors: z = x, row by row and channel by channel,   log_det = 0.
+
+    Args:
+        shape: ``(C, H, W)`` of the images.
+
+    Shapes: ``(B, C, H, W)`` to ``(B, C H W)``.
+    """
+
+    def __init__(self, shape: tuple[int, int, int]):
+        super().__init__()
+        self.shape = tuple(shape)
+
+    def forward(self, x, context=None):
+        self.output_shape(tuple(x.shape[1:]))
+        return x.flatten(1), zero_log_det(x)
+
+    def inverse(self, z, context=None):
+        return z.unflatten(1, self.shape)
+
+    def output_shape(self, shape):
+        if tuple(shape) != self.shape:
+            raise ValueError(f"Flatten was built for {self.shape}, got {tuple(shape)}")
+        return (prod(self.shape),)
 
 
 class Permute(Bijection):

@@ -3,6 +3,15 @@
 from nbflows.models.glow import digits_glow, glow
 from nbflows.models.mar_scf import digits_mar_scf, mar_scf
 from nbflows.models.realnvp_2d import realnvp_2d
+from nbflows.models.residual_flow import (
+    digits_residual_flow,
+    residual_flow,
+    residual_flow_2d,
+    residual_flow_celeba_hq,
+    residual_flow_imagenet32,
+    residual_flow_imagenet64,
+    residual_flow_mnist,
+)
 from nbflows.models.tutorial import (
     digits_multiscale,
     digits_simple,
@@ -16,12 +25,19 @@ __all__ = [
     "digits_glow",
     "digits_mar_scf",
     "digits_multiscale",
+    "digits_residual_flow",
     "digits_simple",
     "digits_variational",
     "glow",
     "mar_scf",
     "multiscale",
     "realnvp_2d",
+    "residual_flow",
+    "residual_flow_2d",
+    "residual_flow_celeba_hq",
+    "residual_flow_imagenet32",
+    "residual_flow_imagenet64",
+    "residual_flow_mnist",
     "simple",
     "variational",
 ]

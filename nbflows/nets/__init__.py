@@ -5,7 +5,9 @@ from nbflows.nets.conv_lstm import ConvLSTM
 from nbflows.nets.convnet import ConvNet
 from nbflows.nets.gated import GatedConvNet
 from nbflows.nets.glow import ActNormConvNet, ZeroConv
+from nbflows.nets.lipschitz import LipschitzConvNet, LipschitzMLP, LipSwish
 from nbflows.nets.mlp import MLP
+from nbflows.nets.operator_norm import LearnedOrder, OperatorNorm, update_norms
 
 __all__ = [
     "MLP",
@@ -15,6 +17,12 @@ __all__ = [
     "GatedAttention",
     "GatedAttentionNet",
     "GatedConvNet",
+    "LearnedOrder",
+    "LipSwish",
+    "LipschitzConvNet",
+    "LipschitzMLP",
+    "OperatorNorm",
     "ZeroConv",
     "position_code",
+    "update_norms",
 ]

@@ -1,0 +1,252 @@
+"""log det(I + J), J the Jacobian of a residual network g: exact, or estimated by a power series with random probes."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from nbflows.bijection import sum_dimensions, zero_log_det
+
+
+class ExactLogDet:
+    """log det(I + J) from the whole Jacobian, one backward pass per dimension: for few dimensions.
+
+    Exact, also in its gradient.
+    """
+
+    def __call__(self, net: nn.Module, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Returns g(x) and the log-determinants ``(B,)``."""
+        return _differentiate(net, self._estimate, x, context)
+
+    def _estimate(self, g: Tensor, x: Tensor, differentiable: bool) -> Tensor:
+        # Examples do not see each other, so the gradient of a sum over the batch holds each example's own.
+        rows = [_product(g, x, unit, differentiable) for unit in _unit_vectors(g)]
+        jacobian = torch.stack([row.flatten(1) for row in rows], dim=1)
+        identity = torch.eye(jacobian.shape[1], dtype=jacobian.dtype, device=jacobian.device)
+        return torch.linalg.slogdet(identity + jacobian).logabsdet
+
+
+def _unit_vectors(like: Tensor) -> Iterator[Tensor]:
+    for i in range(like[0].numel()):
+        unit = torch.zeros_like(like).flatten(1)
+        unit[:, i] = 1
+        yield unit.view_as(like)
+
+
+class Truncated:
+    """The first n terms of the power series, and no more: biased, as in i-ResNets.
+
+    What is missing is at most -D (log(1 - L) + sum_{k=1..n} L^k / k) in D dimensions, L the Lipschitz constant of g.
+
+    Args:
+        num_terms: n.
+
+    Source: Behrmann et al., "Invertible residual networks", 2019, section 3.2 (arXiv:1811.00995).
+    """
+
+    unbiased = False
+
+    def __init__(self, num_terms: int):
+        if num_terms < 1:
+            raise ValueError(f"num_terms is at least 1, got {num_terms}")
+        self.num_terms = num_terms
+
+    def draw(self) -> list[float]:
+        """The weights of the terms, c_1 to c_n."""
+        return [1.0] * self.num_terms
+
+
+class RussianRoulette:
+    """So many terms of the power series as a draw decides, weighted so that their sum is unbiased.
+
+    n = m + N terms with N drawn; the first m have weight 1, later ones c_k = 1 / P(N >= k - m).
+
+    Args:
+        distribution: of N: "poisson", from 0, or "geometric", from 1.
+        parameter: the mean of the Poisson distribution, or the geometric one's chance to stop.
+        num_exact_terms: m.
+        num_draws: N is drawn so often; the estimates are averaged, at the price of the longest one.
+
+    Source: Chen et al., "Residual flows for invertible generative modeling", 2019, section 3.1 (arXiv:1906.02735).
+    """
+
+    unbiased = True
+
+    def __init__(
+        self, distribution: str = "poisson", parameter: float = 2.0, num_exact_terms: int = 2, num_draws: int = 1
+    ):
+        if distribution not in ("poisson", "geometric"):
+            raise ValueError(f"distribution is 'poisson' or 'geometric', got {distribution!r}")
+        if parameter <= 0 or (distribution == "geometric" and parameter >= 1):
+            raise ValueError(f"a Poisson mean is above 0, a chance to stop in (0, 1); got {parameter}")
+        if num_exact_terms < 0 or num_draws < 1:
+            raise ValueError(
+                f"num_exact_terms is at least 0 and num_draws at least 1, got {num_exact_terms} and {num_draws}"
+            )
+        self.distribution, self.parameter = distribution, float(parameter)
+        self.num_exact_terms, self.num_draws = num_exact_terms, num_draws
+
+    def draw(self) -> list[float]:
+        """Draws N from torch's CPU generator; the weights of the terms, c_1 to c_n."""
+        if self.distribution == "poisson":
+            draws = torch.poisson(torch.full((self.num_draws,), self.parameter))
+        else:
+            draws = torch.empty(self.num_draws).geometric_(self.parameter)
+        return self.weights(_from_first_rank(draws))
+
+    def weights(self, draws: Tensor) -> list[float]:
+        """The weights of the terms for given draws of N ``(num_draws,)``."""
+        further = torch.arange(1.0, draws.max().item() + 1, dtype=torch.float64)
+        reached = (draws >= further[:, None]).double().mean(1)
+        return [1.0] * self.num_exact_terms + (reached / self.chance(further)).tolist()
+
+    def chance(self, terms: Tensor) -> Tensor:
+        """P(N >= j) for every j in ``terms``, 1 and above."""
+        if self.distribution == "geometric":
+            return (1 - self.parameter) ** (terms - 1)
+        # Not 1 - P(N < j), of which rounding leaves nothing for large j.
+        return torch.special.gammainc(terms, torch.full_like(terms, self.parameter))
+
+
+def _from_first_rank(draws: Tensor) -> Tensor:
+    # Ranks wait for each other after every step: one that drew many terms would hold up the others.
+    if torch.is_grad_enabled() and torch.distributed.is_available() and torch.distributed.is_initialized():
+        device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+        draws = draws.to(device)
+        torch.distributed.broadcast(draws, src=0)
+    return draws.cpu()
+
+
+class SeriesLogDet:
+    """log det(I + J) = sum_k (-1)^(k+1) / k tr(J^k)  with tr(J^k) = E[v^T J^k v], from products v^T J alone.
+
+    The value is always sum_k (-1)^(k+1) / k c_k v^T J^k v, with random probes v and the weights c_k that ``terms``
+    draws, shared by the batch. Its gradient, for the parameters theta of g:
+
+    "basic": the gradient of that sum; keeps a graph of every term.
+    "neumann": E[w^T (dJ / dtheta) v]  with  w = v + sum_k (-1)^k c_k (J^T)^k v, the Neumann series of (I + J)^-1: has
+    the same expectation, and keeps a graph of one product only.
+
+    Args:
+        terms: how many, and with what weights: ``Truncated`` or ``RussianRoulette``.
+        gradient: "basic" or "neumann".
+        in_forward: compute the gradient at once and free its graph; backward only scales it. Where examples do not all
+            count the same in the loss, backward repeats the computation with the weights that they have.
+        probe: "gaussian" or "rademacher" (entries +-1: less variance).
+        num_probes: v is drawn so often, and the estimates are averaged.
+
+    Source: Chen et al., "Residual flows for invertible generative modeling", 2019, sections 3.1 and 3.2
+    (arXiv:1906.02735).
+    """
+
+    def __init__(
+        self,
+        terms: Truncated | RussianRoulette,
+        gradient: str = "neumann",
+        in_forward: bool = True,
+        probe: str = "rademacher",
+        num_probes: int = 1,
+    ):
+        if gradient not in ("basic", "neumann"):
+            raise ValueError(f"gradient is 'basic' or 'neumann', got {gradient!r}")
+        if probe not in ("gaussian", "rademacher"):
+            raise ValueError(f"probe is 'gaussian' or 'rademacher', got {probe!r}")
+        if num_probes < 1:
+            raise ValueError(f"num_probes is at least 1, got {num_probes}")
+        self.terms, self.gradient, self.in_forward = terms, gradient, in_forward
+        self.probe, self.num_probes = probe, num_probes
+
+    def __call__(self, net: nn.Module, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Returns g(x) and estimates of the log-determinants ``(B,)``."""
+        weights = self.terms.draw()
+        probes = [self._draw_probe(x) for _ in range(self.num_probes)]
+        return self.estimate(net, x, context, weights, probes)
+
+    def _draw_probe(self, x: Tensor) -> Tensor:
+        v = torch.randn_like(x)
+        return v if self.probe == "gaussian" else torch.where(v < 0, -1.0, 1.0).to(v.dtype)
+
+    def estimate(
+        self, net: nn.Module, x: Tensor, context: Tensor | None, weights: list[float], probes: list[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """The same for given weights of the terms and given probes, each of the shape of x."""
+
+        def mean_of_series(g: Tensor, x: Tensor, differentiable: bool) -> Tensor:
+            return sum(self._series(g, x, v, weights, differentiable) for v in probes) / len(probes)
+
+        return _differentiate(net, mean_of_series, x, context, self.in_forward)
+
+    def _series(self, g: Tensor, x: Tensor, v: Tensor, weights: list[float], differentiable: bool) -> Tensor:
+        basic = differentiable and self.gradient == "basic"
+        product, neumann, log_det = v, v, zero_log_det(x)
+        for k, weight in enumerate(weights, start=1):
+            product = _product(g, x, product, differentiable=basic)
+            log_det = log_det - (-1) ** k * weight / k * sum_dimensions(product * v)
+            neumann = neumann + (-1) ** k * weight * product
+        if differentiable and not basic:
+            # Adds nothing to the value, and all of the gradient.
+            surrogate = sum_dimensions(_product(g, x, neumann, differentiable=True) * v)
+            log_det = log_det + (surrogate - surrogate.detach())
+        return log_det
+
+
+def _product(g: Tensor, x: Tensor, v: Tensor, differentiable: bool) -> Tensor:
+    """v^T J for every example."""
+    return torch.autograd.grad(g, x, v, retain_graph=True, create_graph=differentiable)[0]
+
+
+# (g, x, whether gradients are wanted) -> log-determinants. g is a function of x in autograd's graph.
+Estimate = Callable[[Tensor, Tensor, bool], Tensor]
+
+
+def _differentiate(
+    net: nn.Module, estimate: Estimate, x: Tensor, context: Tensor | None, in_forward: bool = False
+) -> tuple[Tensor, Tensor]:
+    """g(x) and an estimate that differentiates g, wherever it is called: in training, no_grad or inference_mode."""
+    inputs = [x] if context is None else [x, context]
+    if not torch.is_grad_enabled():
+        # Autograd is off for good inside inference_mode, also for tensors made there: leave it, with copies.
+        with torch.inference_mode(False), torch.enable_grad():
+            x, *rest = (tensor.clone() for tensor in inputs)
+            g = net(x.requires_grad_(), *rest)
+            return g.detach(), estimate(g, x, False).detach()
+    if in_forward:
+        parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
+        return _InForward.apply(net, estimate, len(inputs), *inputs, *parameters)
+    x = x if x.requires_grad else x.detach().requires_grad_()
+    g = net(x, *inputs[1:])
+    return g, estimate(g, x, True)
+
+
+class _InForward(torch.autograd.Function):
+    """Computes the estimate's gradient together with the estimate, and keeps only the graph of g."""
+
+    @staticmethod
+    def forward(ctx, net, estimate, num_inputs, *tensors):
+        inputs = [tensor.detach().requires_grad_() for tensor in tensors[:num_inputs]]
+        ctx.wanted = [*inputs, *tensors[num_inputs:]]
+        ctx.estimate = estimate
+        with torch.enable_grad():
+            ctx.g = net(*inputs)
+            log_det = estimate(ctx.g, inputs[0], True)
+        # Of the sum over the batch: to be scaled in backward, where all examples mostly count the same.
+        ctx.gradients = _gradients(log_det, ctx.wanted, torch.ones_like(log_det))
+        return ctx.g.detach(), log_det.detach()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_g, grad_log_det):
+        if bool((grad_log_det == grad_log_det[0]).all()):
+            of_log_det = [gradient * grad_log_det[0] for gradient in ctx.gradients]
+        else:
+            with torch.enable_grad():
+                log_det = ctx.estimate(ctx.g, ctx.wanted[0], True)
+            of_log_det = _gradients(log_det, ctx.wanted, grad_log_det)
+        of_g = _gradients(ctx.g, ctx.wanted, grad_g)
+        return None, None, None, *(a + b for a, b in zip(of_g, of_log_det, strict=True))
+
+
+def _gradients(output: Tensor, wanted: list[Tensor], weights: Tensor) -> list[Tensor]:
+    """Zeros for what the output does not depend on; the graph stays."""
+    return torch.autograd.grad(output, wanted, weights, retain_graph=True, materialize_grads=True)

@@ -1,0 +1,81 @@
+"""The invertible residual block."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from nbflows.bijection import Bijection
+from nbflows.layers.fixed_point import solve_fixed_point
+from nbflows.layers.log_det import ExactLogDet, SeriesLogDet
+
+
+class ResidualBlock(Bijection):
+    """z = x + g(x)  for a g with Lipschitz constant below 1,   log_det = log det(I + J),  J the Jacobian of g.
+
+    The log-determinant is computed or estimated as ``log_det`` says; an estimate is unbiased if its terms are.
+    ``inverse`` iterates x <- z - g(x), which contracts to the only solution; its gradient is that of the solution.
+
+    Args:
+        net: g, of Lipschitz constant below 1 in any norm: for example ``nets.LipschitzConvNet``.
+        log_det: how the log-determinant is computed in training: ``ExactLogDet`` or ``SeriesLogDet``.
+        eval_log_det: the same in eval mode; default: as in training.
+        tolerance, max_steps, window: of the iteration, see ``solve_fixed_point``. With a step's tolerance e, the
+            inverse is within e L / (1 - L) of the solution, L the Lipschitz constant of g.
+
+    Shapes: any; kept.
+    Raises:
+        RuntimeError: the inverse has not converged; says how far its last step went.
+    Source: Behrmann et al., "Invertible residual networks", 2019, section 2 (arXiv:1811.00995); Chen et al., "Residual
+    flows for invertible generative modeling", 2019 (arXiv:1906.02735).
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        log_det: ExactLogDet | SeriesLogDet,
+        eval_log_det: ExactLogDet | SeriesLogDet | None = None,
+        tolerance: float | None = None,
+        max_steps: int = 1000,
+        window: int = 0,
+    ):
+        super().__init__()
+        self.net = net
+        self.log_det = log_det
+        self.eval_log_det = log_det if eval_log_det is None else eval_log_det
+        self.tolerance, self.max_steps, self.window = tolerance, max_steps, window
+
+    def forward(self, x, context=None):
+        estimator = self.log_det if self.training else self.eval_log_det
+        g, log_det = estimator(self.net, x, context)
+        return x + g, log_det
+
+    def inverse(self, z, context=None):
+        # In half precision the iteration would stop moving far from the solution.
+        with torch.autocast(z.device.type, enabled=False):
+            # The weights are the same at every step: their norms are computed once.
+            with torch.no_grad(), parametrize.cached():
+                x = self._solve(lambda x, rows: z[rows] - self.net(x, None if context is None else context[rows]), z)
+            return self._with_gradient(x, z, context) if torch.is_grad_enabled() else x
+
+    def _solve(self, f: Callable[[Tensor, Tensor], Tensor], start: Tensor) -> Tensor:
+        return solve_fixed_point(f, start, self.tolerance, self.max_steps, self.window)
+
+    def _with_gradient(self, x: Tensor, z: Tensor, context: Tensor | None) -> Tensor:
+        """x = z - g(x) once more, differentiably: what reaches it goes on as u = (I + J^T)^-1 gradient."""
+        solution = z - self.net(x, context)
+        if not solution.requires_grad:
+            return x
+        leaf = x.detach().requires_grad_()
+        g = self.net(leaf, context)
+
+        def transpose_solve(gradient: Tensor) -> Tensor:
+            def f(u, rows):
+                whole = torch.zeros_like(gradient).index_copy(0, rows, u)
+                return (gradient - torch.autograd.grad(g, leaf, whole, retain_graph=True)[0])[rows]
+
+            return self._solve(f, gradient)
+
+        solution.register_hook(transpose_solve)
+        return solution

@@ -1,0 +1,220 @@
+"""Holds the operator norm of linear layers and convolutions below a bound, by power iteration."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils import parametrize
+
+
+class LearnedOrder(nn.Module):
+    """The order p of a norm as a parameter: p = 1 + 4 sigmoid(raw), between 1 and 5, and 2 at the start."""
+
+    def __init__(self):
+        super().__init__()
+        self.raw = nn.Parameter(torch.tensor(-math.log(3)))
+
+    def forward(self) -> Tensor:
+        return 1 + 4 * torch.sigmoid(self.raw)
+
+
+class OperatorNorm(nn.Module):
+    """Parametrization of a weight: W / max(1, sigma / coeff), whose operator has norm coeff at most.
+
+    sigma = ||W v||_q / ||v||_p  with the v, found by power iteration, that makes it largest. The operator of a
+    convolution is the one that its images see, with the zeros around them and at their size: not the kernel as a
+    matrix. v is kept in a buffer, for checkpoints too, and ``update_norms`` refreshes it. The gradient takes v for a
+    constant, and is that of sigma all the same, since v maximises it. Of W and its transpose, which have the same norm,
+    the one with the smaller v is taken.
+
+    Args:
+        weight: of a linear layer ``(out, in)``, or ``(out, in, k, k)`` of a convolution that keeps the size, k odd.
+        size: ``(H, W)`` of the images; for convolutions.
+        coeff: the norm allowed.
+        domain, codomain: orders p and q of the norms before and after the layer: numbers from 1 to math.inf, or a
+            ``LearnedOrder``. p = 1 and q = inf have closed forms, which on images smaller than the kernel are bounds.
+        tolerance: power iteration stops when half a step raises sigma by less than this share. With p = q = 2 a
+            singular value then lies within sqrt(tolerance / 2) of sigma, relatively.
+        max_steps: of power iteration at a time.
+
+    Raises:
+        RuntimeError: power iteration has not converged.
+    Source: Chen et al., "Residual flows for invertible generative modeling", 2019, sections 3.3 and 4
+    (arXiv:1906.02735); D. W. Boyd, "The power method for l^p norms", 1974.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        size: tuple[int, int] | None = None,
+        coeff: float = 0.98,
+        domain: float | nn.Module = 2.0,
+        codomain: float | nn.Module = 2.0,
+        tolerance: float = 1e-4,
+        max_steps: int = 10_000,
+    ):
+        super().__init__()
+        if weight.dim() not in (2, 4) or (weight.dim() == 4) != (size is not None):
+            raise ValueError(
+                f"a weight is (out, in), or (out, in, k, k) with the size (H, W) of the images; got "
+                f"{tuple(weight.shape)} and {size}"
+            )
+        if weight.dim() == 4 and (weight.shape[2] != weight.shape[3] or weight.shape[2] % 2 == 0):
+            raise ValueError(f"a kernel is square and of odd size, got {tuple(weight.shape[2:])}")
+        if not coeff > 0 or not tolerance > 0:
+            raise ValueError(f"coeff and tolerance are positive, got {coeff} and {tolerance}")
+        for order in (domain, codomain):
+            if not isinstance(order, nn.Module) and not order >= 1:
+                raise ValueError(f"the order of a norm is at least 1, got {order}")
+        self.size, self.coeff, self.tolerance, self.max_steps = size, coeff, tolerance, max_steps
+        # In a tuple, not as submodules: layers share an order, and their network registers it once.
+        self._orders = domain, codomain
+        self._euclidean = domain == codomain == 2
+        self._closed_form = domain == 1 or codomain == math.inf
+        self._transposed = weight.shape[0] < weight.shape[1]
+        # A 1x1 convolution does the same everywhere, and in the Euclidean norm that is its matrix's norm.
+        self._is_matrix = weight.shape[2:].numel() == 1 and (weight.dim() == 2 or self._euclidean)
+        if self._closed_form:
+            self.register_buffer("vector", None)
+            return
+        positions = () if self._is_matrix else (*(size or ()),)
+        self.register_buffer("vector", weight.new_empty(1, min(weight.shape[:2]), *positions))
+        self._start(weight.detach())
+
+    @torch.no_grad()
+    def _start(self, weight: Tensor) -> None:
+        # Other norms than the Euclidean one have local maxima: the best of several starts.
+        best = None
+        for i in range(1 if self._euclidean else 10):
+            if i == 0 and not self._is_matrix:
+                self.vector.copy_(_strongest_wave(_transpose(weight) if self._transposed else weight, self.size))
+            else:
+                self.vector.normal_()
+            _converge([(self, weight)])
+            sigma = self.sigma(weight)
+            if best is None or sigma > best[0]:
+                best = sigma, self.vector.clone()
+        self.vector.copy_(best[1])
+
+    def forward(self, weight: Tensor) -> Tensor:
+        # A norm is not computed in half precision.
+        with torch.autocast(weight.device.type, enabled=False):
+            return weight / (self.sigma(weight) / self.coeff).clamp(min=1)
+
+    def sigma(self, weight: Tensor) -> Tensor:
+        """The operator norm of a weight, as far as power iteration has come."""
+        p, q = self._domain_and_codomain()
+        if self._closed_form:
+            # The column or the row of the largest norm.
+            return _norm(weight.transpose(0, 1), q).amax() if p == 1 else _norm(weight, _dual(p)).amax()
+        p, q = (_dual(q), _dual(p)) if self._transposed else (p, q)
+        return (_norm(self._multiply(weight, self.vector, self._transposed), q) / _norm(self.vector, p)).squeeze()
+
+    def step(self, weight: Tensor) -> Tensor:
+        """One step of power iteration; returns by which share half of it has raised sigma."""
+        p, q = self._domain_and_codomain()
+        p, q = (_dual(q), _dual(p)) if self._transposed else (p, q)
+        image = self._multiply(weight, self.vector, self._transposed)
+        sigma = _norm(image, q) / _norm(self.vector, p)
+        back = self._multiply(weight, _maximizer(image, _dual(q)), not self._transposed)
+        higher = _norm(back, _dual(p))
+        self.vector.copy_(torch.where(higher > 0, _maximizer(back, p), self.vector))
+        return torch.where(sigma > 0, higher / sigma - 1, 0.0).squeeze()
+
+    def _domain_and_codomain(self) -> tuple[Tensor | float, Tensor | float]:
+        return tuple(order() if isinstance(order, nn.Module) else order for order in self._orders)
+
+    def _multiply(self, weight: Tensor, vector: Tensor, transposed: bool) -> Tensor:
+        if self._is_matrix:
+            matrix = weight.flatten(1)
+            return vector @ (matrix if transposed else matrix.T)
+        # Several times faster on a CPU than conv_transpose2d.
+        weight = _transpose(weight) if transposed else weight
+        return F.conv2d(vector, weight, padding=weight.shape[-1] // 2)
+
+
+def update_norms(module: nn.Module) -> None:
+    """Refreshes the norms of all weights in a module: after every change of them that was not made by loading them.
+
+    Every norm takes one step of power iteration at least, and goes on until it has converged.
+
+    Raises:
+        RuntimeError: one has not converged, or a weight is not finite.
+    """
+    norms = []
+    for layer in module.modules():
+        if isinstance(layer, parametrize.ParametrizationList):
+            norms += [(norm, layer.original) for norm in layer if isinstance(norm, OperatorNorm)]
+    with torch.no_grad():
+        _converge([(norm, weight) for norm, weight in norms if norm.vector is not None])
+
+
+def _converge(active: list[tuple[OperatorNorm, Tensor]]) -> None:
+    steps = 0
+    while active:
+        # All norms take their step before any answer is looked at: on a GPU one wait for all.
+        growth = torch.stack([norm.step(weight) for norm, weight in active]).tolist()
+        steps += 1
+        if not all(map(math.isfinite, growth)):
+            raise RuntimeError("power iteration met a weight that is not finite")
+        active = [pair for pair, share in zip(active, growth, strict=True) if share > pair[0].tolerance]
+        if active and steps >= active[0][0].max_steps:
+            raise RuntimeError(
+                f"power iteration has not converged in {steps} steps: the last one still raised a norm by a share of "
+                f"{max(growth):.1e}; allow more max_steps or a larger tolerance than {active[0][0].tolerance:.1e}"
+            )
+
+
+def _transpose(kernel: Tensor) -> Tensor:
+    """The kernel of the transposed convolution."""
+    return kernel.transpose(0, 1).flip(2, 3)
+
+
+def _strongest_wave(weight: Tensor, size: tuple[int, int]) -> Tensor:
+    """The wave that a convolution amplifies most on an endless image, faded out towards the edges: near the v sought.
+
+    From random numbers, power iteration needs a hundred steps: many waves are amplified almost alike.
+    """
+    frequencies = 8
+    # One matrix per frequency: what the convolution does to the channels of that wave.
+    matrices = torch.fft.rfft2(weight, s=(frequencies, frequencies)).conj().permute(2, 3, 0, 1)
+    matrices = matrices.flatten(0, 1).contiguous()
+    amplitudes = torch.randn(len(matrices), weight.shape[1], 1, dtype=matrices.dtype, device=weight.device)
+    for _ in range(5):
+        amplitudes = matrices.mH @ (matrices @ (amplitudes / amplitudes.norm(dim=1, keepdim=True)))
+    strongest = int(amplitudes.norm(dim=1).argmax())
+    axes = []
+    for frequency, length in zip(divmod(strongest, frequencies // 2 + 1), size, strict=True):
+        position = torch.arange(length, dtype=weight.dtype, device=weight.device)
+        fade = torch.sin(math.pi * (position + 1) / (length + 1))
+        axes.append(torch.polar(fade, 2 * math.pi * frequency / frequencies * position))
+    wave = amplitudes[strongest, :, 0, None, None] * axes[0][:, None] * axes[1]
+    return wave.real[None]
+
+
+def _dual(order: Tensor | float) -> Tensor | float:
+    """q with 1 / order + 1 / q = 1."""
+    if isinstance(order, Tensor):
+        return order / (order - 1)
+    if order in (1, math.inf):
+        return math.inf if order == 1 else 1.0
+    return order / (order - 1)
+
+
+def _norm(x: Tensor, order: Tensor | float) -> Tensor:
+    """The norm of every row of ``(rows, ...)``."""
+    x = x.flatten(1)
+    if not isinstance(order, Tensor):
+        return torch.linalg.vector_norm(x, order, dim=1)
+    scale = x.detach().abs().amax(1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
+    return scale[:, 0] * (x / scale).abs().pow(order).sum(1).pow(1 / order)
+
+
+def _maximizer(x: Tensor, order: Tensor | float) -> Tensor:
+    """The v of norm 1 with the largest <v, x>, for orders above 1: sign(x) |x|^(1 / (order - 1)), scaled."""
+    if isinstance(order, Tensor) or order != 2:
+        exponent = 0.0 if not isinstance(order, Tensor) and order == math.inf else 1 / (order - 1)
+        x = x / x.abs().amax().clamp(min=torch.finfo(x.dtype).tiny)
+        x = x.sign() * x.abs().pow(exponent)
+    return x / _norm(x, order).clamp(min=torch.finfo(x.dtype).tiny)
