@@ -4,6 +4,7 @@ from nbflows import layers, models, nets, upstream
 from nbflows.bijection import Bijection, Identity, Inverse, Sequential, WithContext
 from nbflows.checks import BijectionError, check_bijection
 from nbflows.flow import Flow
+from nbflows.joint import JointFlow
 from nbflows.multiscale import Multiscale
 
 __version__ = "0.1.0"
@@ -14,6 +15,7 @@ __all__ = [
     "Flow",
     "Identity",
     "Inverse",
+    "JointFlow",
     "Multiscale",
     "Sequential",
     "WithContext",

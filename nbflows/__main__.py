@@ -230,11 +230,11 @@ def _sample(options) -> None:
 
 
 def _draw(flow: Flow, png: str, num_samples: int, temperature: float | list[float], seed: int, device: str) -> None:
-    from nbflows.training import save_images
+    from nbflows.training import num_levels_of, save_samples
 
     generator = torch.Generator(device).manual_seed(seed)
     samples = flow.sample(num_samples, temperature=temperature, generator=generator)
-    save_images(samples, png, num_levels=flow.bijection[0].num_levels)
+    save_samples(samples, png, num_levels_of(flow))
     print(f"{num_samples} samples at temperature {temperature}, seed {seed}: {png}")
 
 

@@ -9,6 +9,11 @@ from torch import Tensor, nn
 from nbflows.bijection import Bijection, sum_dimensions
 
 
+def log_standard_normal(z: Tensor, dtype: torch.dtype) -> Tensor:
+    """log N(z; 0, I), summed over all dimensions in ``dtype``: ``(B,)``."""
+    return sum_dimensions(-0.5 * (z.to(dtype).square() + math.log(2 * math.pi)))
+
+
 class Flow(nn.Module):
     """The distribution of x when z = bijection(x) is standard normal noise.
 
@@ -55,8 +60,7 @@ class Flow(nn.Module):
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """log p(x) in nats, ``(B,)``; for image flows a one-draw estimate of a lower bound."""
         z, log_det = self.encode(x, context)
-        log_noise = -0.5 * (z.to(log_det.dtype).square() + math.log(2 * math.pi))
-        return sum_dimensions(log_noise) + log_det
+        return log_standard_normal(z, log_det.dtype) + log_det
 
     def bits_per_dim(
         self, x: Tensor, context: Tensor | None = None, num_draws: int = 1, chunk_size: int = 256
@@ -64,7 +68,9 @@ class Flow(nn.Module):
         """-log2 p(x) / D with D dimensions, ``(B,)``; lower is better, 8 is a uniform guess for 8-bit images.
 
         With M = ``num_draws`` > 1, p(x) is the mean over M draws of the dequantization noise: the importance-weighted
-        bound, which tightens as M grows (Burda et al., 2016, arXiv:1509.00519). Different M do not compare.
+        bound, which tightens as M grows (Burda et al., 2016, arXiv:1509.00519). Different M do not compare. Where
+        log-determinants are estimates (``SeriesLogDet``), only M = 1 is right: their noise alone makes a mean of
+        exponentials larger.
 
         Args:
             num_draws: M.

@@ -9,6 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nbflows.flow import Flow
+from nbflows.joint import JointFlow
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,24 @@ class BitsPerDim:
 
     def __str__(self) -> str:
         return f"{self.mean:.4f} ± {self.standard_error:.4f} bits/dim (M = {self.num_draws}, {self.num_images} images)"
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The share of examples whose most probable class is theirs.
+
+    Attributes:
+        mean: over the examples.
+        standard_error: of that share.
+        num_images: how many.
+    """
+
+    mean: float
+    standard_error: float
+    num_images: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2%} ± {self.standard_error:.2%} right ({self.num_images} images)"
 
 
 def summarize(bits_per_dim: Tensor, num_draws: int) -> BitsPerDim:
@@ -76,3 +95,26 @@ def evaluate(
     finally:
         flow.train(training)
     return summarize(torch.cat(values), num_draws)
+
+
+@torch.no_grad()
+def accuracy(flow: JointFlow, images: Tensor, labels: Tensor, chunk_size: int = 128, seed: int = 0) -> Accuracy:
+    """How often a flow's classifier is right on uint8 images ``(N, C, H, W)`` with labels ``(N,)``, in eval mode.
+
+    Args:
+        chunk_size: images in one pass.
+        seed: of the dequantization noise; the global random state is left as it was.
+    """
+    training, device = flow.training, flow._like.device
+    flow.eval()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            right = [
+                flow.classify(batch.to(device)).argmax(1).cpu() == truth
+                for batch, truth in zip(images.split(chunk_size), labels.split(chunk_size), strict=True)
+            ]
+    finally:
+        flow.train(training)
+    share = torch.cat(right).double().mean().item()
+    return Accuracy(share, math.sqrt(share * (1 - share) / len(images)), len(images))

@@ -17,13 +17,16 @@ import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchmetrics import MeanMetric, SumMetric
 from tqdm import tqdm
 
 from nbflows import data as datasets
 from nbflows import hardware, metrics, pretrained
-from nbflows.data import Batches, ImageData
+from nbflows.data import Batches, Data
 from nbflows.flow import Flow
+from nbflows.joint import JointFlow
+from nbflows.nets import update_norms
 from nbflows.recipes import Recipe
 
 
@@ -37,13 +40,15 @@ class TrainingResult:
 
     Attributes:
         flow: with the best averaged weights, in eval mode.
-        test: its bits/dim on the test images, in float32.
+        test: its bits/dim on the test data, in float32.
+        accuracy: of its classes on the test data, for a ``JointFlow``; otherwise None.
         history: one dict per logged step, as in the CSV files.
         out: folder with checkpoints, log, samples and the model.
     """
 
     flow: Flow
     test: metrics.BitsPerDim
+    accuracy: metrics.Accuracy | None
     history: list[dict[str, float]]
     out: Path
 
@@ -51,19 +56,25 @@ class TrainingResult:
 class FlowModule(L.LightningModule):
     """Maximum likelihood training of a flow: minimises mean bits/dim.
 
+    Where the flow has Lipschitz constants to keep, they are refreshed after every step.
+
     Args:
         flow: the model.
         recipe: learning rate, schedule and clipping.
         steps_per_epoch: after which the learning rate decays.
     """
 
+    objective = "bits_per_dim"
+    measured = ("bits_per_dim",)
+
     def __init__(self, flow: Flow, recipe: Recipe, steps_per_epoch: int):
         super().__init__()
         self.flow = flow
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
-        # Sums over all ranks, each image once.
-        self.validation_bits, self.validation_squares, self.validation_images = MeanMetric(), MeanMetric(), SumMetric()
+        # Over all ranks, each image once.
+        self.validation_means = nn.ModuleDict({name: MeanMetric() for name in self.measured})
+        self.validation_squares, self.validation_count = MeanMetric(), SumMetric()
         self._random_state_to_restore = None
         self._seconds_before, self._started_at = 0.0, time.monotonic()
 
@@ -72,19 +83,30 @@ class FlowModule(L.LightningModule):
         """Spent on this training so far, earlier parts of a resumed one included."""
         return self._seconds_before + time.monotonic() - self._started_at
 
-    def training_step(self, images: Tensor, batch_index: int) -> Tensor:
-        if self.recipe.shift_and_flip:
-            images = datasets.shift_and_flip(images)
+    def training_step(self, batch: Tensor | list[Tensor], batch_index: int) -> Tensor:
+        images, *labels = batch if isinstance(batch, (list, tuple)) else [batch]
+        if self.recipe.augment:
+            images = getattr(datasets, self.recipe.augment)(images)
         random_state = _random_state()
-        loss = self.flow.bits_per_dim(images, chunk_size=len(images)).mean()
+        measured = self.measure(images, *labels)
+        loss = measured[self.objective].mean()
         if not loss.isfinite():
             _set_random_state(random_state)
             raise NonFiniteError(
                 f"the loss is {loss.item()} at {self._where(batch_index)}. First in forward order: "
                 f"{first_non_finite(self.flow, images)}. {self._way_out()}"
             )
-        self.log("bits_per_dim", loss, prog_bar=True)
+        for name, values in measured.items():
+            self.log(name, values.mean(), prog_bar=True)
         return loss
+
+    def measure(self, images: Tensor) -> dict[str, Tensor]:
+        """What is minimised and logged: by name, one value per example."""
+        return {"bits_per_dim": self.flow.bits_per_dim(images, chunk_size=len(images))}
+
+    def optimizer_step(self, *args, **kwargs) -> None:
+        super().optimizer_step(*args, **kwargs)
+        update_norms(self.flow)
 
     def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None) -> None:
         parameters = [p for p in self.flow.parameters() if p.grad is not None]
@@ -101,28 +123,32 @@ class FlowModule(L.LightningModule):
         nn.utils.clip_grads_with_norm_(parameters, self.recipe.clip_norm, norm)
         self.log("gradient_norm", norm)
 
-    def validation_step(self, images: Tensor, batch_index: int) -> None:
+    def validation_step(self, batch: Tensor | list[Tensor], batch_index: int) -> None:
+        images, *labels = batch if isinstance(batch, (list, tuple)) else [batch]
         # The same noise at every validation, so that epochs compare; training's own stream of noise goes on untouched.
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(batch_index * self.trainer.world_size + self.trainer.global_rank)
-            bits = self.flow.bits_per_dim(images, chunk_size=len(images))
-        self.validation_bits.update(bits)
-        self.validation_squares.update(bits.square())
-        self.validation_images.update(len(bits))
+            measured = self.measure(images, *labels)
+        for name, values in measured.items():
+            self.validation_means[name].update(values)
+        self.validation_squares.update(measured["bits_per_dim"].square())
+        self.validation_count.update(len(images))
 
     def on_validation_epoch_end(self) -> None:
-        metrics = self.validation_bits, self.validation_squares, self.validation_images
-        mean, mean_square, count = (metric.compute() for metric in metrics)
-        self.log("validation_bits_per_dim", mean, prog_bar=True)
-        self.log(
-            "validation_standard_error", ((mean_square - mean.square()).clamp(min=0) / count).sqrt(), prog_bar=True
-        )
-        for metric in metrics:
+        means = {name: metric.compute() for name, metric in self.validation_means.items()}
+        for name, mean in means.items():
+            self.log(f"validation_{name}", mean, prog_bar=True)
+        variance = (self.validation_squares.compute() - means["bits_per_dim"].square()).clamp(min=0)
+        self.log("validation_standard_error", (variance / self.validation_count.compute()).sqrt(), prog_bar=True)
+        for metric in (*self.validation_means.values(), self.validation_squares, self.validation_count):
             metric.reset()
 
     def configure_optimizers(self):
-        optimizer = getattr(torch.optim, self.recipe.optimizer)(self.flow.parameters(), lr=self.recipe.learning_rate)
+        settings = {"lr": self.recipe.learning_rate, "betas": self.recipe.betas}
+        if self.recipe.optimizer == "AdamW":
+            settings["weight_decay"] = self.recipe.weight_decay
+        optimizer = getattr(torch.optim, self.recipe.optimizer)(self.flow.parameters(), **settings)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -163,6 +189,23 @@ class FlowModule(L.LightningModule):
         return f"{where} with a lower learning rate (--lr), a longer warm-up or --precision 32-true"
 
 
+class JointModule(FlowModule):
+    """Minimises  -lambda log2 p(x) - log2 p(label | x)  for a ``JointFlow``, lambda the recipe's density_weight."""
+
+    objective = "loss"
+    measured = ("bits_per_dim", "loss", "accuracy")
+
+    def measure(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        log_prob, logits = self.flow.log_prob_and_logits(images)
+        bits = -log_prob / math.log(2)
+        label_bits = F.cross_entropy(logits, labels, reduction="none") / math.log(2)
+        return {
+            "bits_per_dim": bits / math.prod(self.flow.shape),
+            "loss": self.recipe.density_weight * bits + label_bits,
+            "accuracy": (logits.argmax(1) == labels).float(),
+        }
+
+
 def first_non_finite(flow: Flow, images: Tensor) -> str:
     """Runs a batch through the flow and names the first module that returned a value that is not finite."""
     found = []
@@ -189,20 +232,22 @@ def first_non_finite(flow: Flow, images: Tensor) -> str:
 
 
 class ImageBatches(L.LightningDataModule):
-    """The batches of each rank."""
+    """The batches of each rank, with their labels if the training needs them."""
 
-    def __init__(self, data: ImageData, batch_size: int, seed: int):
+    def __init__(self, data: Data, batch_size: int, seed: int, with_labels: bool = False):
         super().__init__()
-        self.data, self.batch_size, self.seed = data, batch_size, seed
+        self.data, self.batch_size, self.seed, self.with_labels = data, batch_size, seed, with_labels
 
-    def _ranks(self) -> dict[str, int]:
-        return {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+    def _batches(self, split: str, batch_size: int, **options) -> Batches:
+        labels = self.data.labels[split] if self.with_labels else None
+        ranks = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
+        return Batches(getattr(self.data, split), batch_size, labels=labels, **ranks, **options)
 
     def train_dataloader(self) -> Batches:
-        return Batches(self.data.train, self.batch_size, shuffle=True, seed=self.seed, **self._ranks())
+        return self._batches("train", self.batch_size, shuffle=True, seed=self.seed)
 
     def val_dataloader(self) -> Batches:
-        return Batches(self.data.validation, max(self.batch_size, 128), **self._ranks())
+        return self._batches("validation", max(self.batch_size, 128))
 
 
 class AveragedWeights(WeightAveraging):
@@ -218,6 +263,11 @@ class AveragedWeights(WeightAveraging):
             torch._foreach_lerp_(averages, weights, 1 - d)
 
         super().__init__(use_buffers=False, multi_avg_fn=update)
+
+    def on_validation_epoch_start(self, trainer, module) -> None:
+        super().on_validation_epoch_start(trainer, module)
+        # The averaged weights have other norms than the weights that were trained.
+        update_norms(module.flow)
 
 
 class StopAfter(Callback):
@@ -286,39 +336,54 @@ class StepsBar(ProgressBar):
         if "validation_bits_per_dim" in seen:
             error = seen["validation_standard_error"]
             text += f", validation {seen['validation_bits_per_dim']:.3f} ± {error:.3f} bits/dim (M = 1)"
+        if "accuracy" in seen:
+            text += f", accuracy {seen['accuracy']:.3f}"
         self.bar.set_postfix_str(text, refresh=False)
-        self.bar.update()
+        self.bar.update(trainer.global_step - self.bar.n)
 
     def on_train_end(self, trainer, module) -> None:
         self.bar.close()
 
 
-class SampleImages(Callback):
-    """A PNG of 64 samples at every validation, drawn from the averaged weights with the same noise each time."""
+class DrawSamples(Callback):
+    """A PNG of 64 samples at every validation, drawn from the averaged weights with the same noise each time.
 
-    def __init__(self, folder: Path, num_levels: int):
-        self.folder, self.num_levels = folder, num_levels
+    Of points in the plane, 10,000 samples.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
 
     def on_validation_epoch_end(self, trainer, module) -> None:
         if trainer.is_global_zero:
             generator = torch.Generator(module.device).manual_seed(0)
-            samples = module.flow.sample(64, generator=generator)
-            save_images(samples, self.folder / f"step_{trainer.global_step:07d}.png", self.num_levels)
+            samples = module.flow.sample(10_000 if len(module.flow.shape) == 1 else 64, generator=generator)
+            save_samples(samples, self.folder / f"step_{trainer.global_step:07d}.png", num_levels_of(module.flow))
 
 
-def save_images(images: Tensor, file: str | Path, num_levels: int, columns: int = 8) -> None:
-    """Writes uint8 images as one PNG; small ones are enlarged."""
+def num_levels_of(flow: Flow) -> int | None:
+    """Grey levels of an image flow; None for a flow on points."""
+    return getattr(flow.bijection[0], "num_levels", None)
+
+
+def save_samples(samples: Tensor, file: str | Path, num_levels: int | None, columns: int = 8) -> None:
+    """Writes uint8 images as one PNG, small ones enlarged; of points ``(N, 2)``, how many fell where in [-4, 4]^2."""
     from torchvision.utils import save_image
 
     Path(file).parent.mkdir(parents=True, exist_ok=True)
-    scale = max(1, 32 // images.shape[-1])
-    enlarged = (images.float() / (num_levels - 1)).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    if num_levels is None:
+        counts = torch.histogramdd(samples.cpu(), bins=[128, 128], range=[-4.0, 4.0, -4.0, 4.0]).hist
+        # The picture's rows go down, y goes up.
+        save_image((counts / counts.max().clamp(min=1)).T.flip(0).repeat_interleave(3, 0).repeat_interleave(3, 1), file)
+        return
+    scale = max(1, 32 // samples.shape[-1])
+    enlarged = (samples.float() / (num_levels - 1)).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     save_image(enlarged, file, nrow=columns)
 
 
 def train(
     recipe: Recipe,
-    data: ImageData | None = None,
+    data: Data | None = None,
     out: str | Path = "runs/latest",
     resume: bool = False,
     max_minutes: float | None = None,
@@ -333,7 +398,7 @@ def train(
 ) -> TrainingResult:
     """Trains a recipe's model and keeps everything in one folder.
 
-    ``out`` gets ``last.ckpt`` (to resume), ``best.ckpt`` (lowest validation bits/dim), ``log/`` (CSV), ``samples/``
+    ``out`` gets ``last.ckpt`` (to resume), ``best.ckpt`` (lowest validation loss), ``log/`` (CSV), ``samples/``
     (PNG), ``training_curve.png``, and the best model as ``model.safetensors`` and ``model.json``.
 
     Args:
@@ -363,18 +428,25 @@ def train(
         raise FileExistsError(f"{out} holds a run already: go on with --resume, or choose another folder with --out")
     L.seed_everything(recipe.seed, verbose=False)
     data = datasets.load(recipe.data) if data is None else data
-    batches = ImageBatches(data, recipe.batch_size, recipe.seed)
-    steps_per_epoch = len(Batches(data.train, recipe.batch_size, shuffle=True))
+    joint = recipe.density_weight is not None
+    if joint and getattr(data, "labels", None) is None:
+        raise ValueError(f"the recipe trains a classifier too, and {data.name} has no labels")
+    batches = ImageBatches(data, recipe.batch_size // recipe.accumulate, recipe.seed, with_labels=joint)
+    batches_per_epoch = len(Batches(data.train, batches.batch_size, shuffle=True))
+    steps_per_epoch = max(1, batches_per_epoch // recipe.accumulate)
     hardware.keep_freed_memory()
     own_model = flow is not None
-    module = FlowModule(flow if own_model else recipe.build(data), recipe, steps_per_epoch)
+    flow = flow if own_model else recipe.build(data)
+    if joint != isinstance(flow, JointFlow):
+        raise ValueError("a recipe has a density_weight if and only if its model is a JointFlow")
+    module = (JointModule if joint else FlowModule)(flow, recipe, steps_per_epoch)
     total_steps = min(recipe.epochs * steps_per_epoch, math.inf if max_steps is None else max_steps)
     checkpoint = ModelCheckpoint(
-        out, filename="best", monitor="validation_bits_per_dim", mode="min", enable_version_counter=False
+        out, filename="best", monitor=f"validation_{module.objective}", mode="min", enable_version_counter=False
     )
     callbacks = [
         # Before the averaged weights are swapped out again, and with the decision to stop made before it is saved.
-        SampleImages(out / "samples", data.num_levels),
+        DrawSamples(out / "samples"),
         AveragedWeights(recipe.ema_decay),
         StopAfter(total_steps, max_minutes),
         SaveLast(last, checkpoint_seconds),
@@ -389,7 +461,8 @@ def train(
             max_epochs=-1,
             # In batches, not epochs: then stopping in the middle of an epoch validates too.
             check_val_every_n_epoch=None,
-            val_check_interval=recipe.validate_every * steps_per_epoch,
+            val_check_interval=recipe.validate_every * batches_per_epoch,
+            accumulate_grad_batches=recipe.accumulate,
             num_sanity_val_steps=0,
             callbacks=[*callbacks, StepsBar(total_steps)] if progress else callbacks,
             logger=_loggers(out),
@@ -404,7 +477,9 @@ def train(
     state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
     flow = module.flow.to(trainer.strategy.root_device)
     flow.load_state_dict({name.removeprefix("flow."): tensor for name, tensor in state.items()})
+    update_norms(flow)
     test = metrics.evaluate(flow, data.test, progress=progress and trainer.is_global_zero)
+    accuracy = metrics.accuracy(flow, data.test, data.labels["test"]) if joint else None
     history = read_log(out)
     if trainer.is_global_zero:
         _save_curve(history, out)
@@ -416,11 +491,12 @@ def train(
                 "seconds": round(seconds),
                 "hardware": _hardware(trainer),
                 "precision": trainer.precision,
-                "validation_bits_per_dim": checkpoint.best_model_score.item(),
+                checkpoint.monitor: checkpoint.best_model_score.item(),
                 "test_bits_per_dim": asdict(test),
+                **({"test_accuracy": asdict(accuracy)} if joint else {}),
             }
             _save_model(flow, out, recipe, data, details)
-    return TrainingResult(flow.eval(), test, history, out)
+    return TrainingResult(flow.eval(), test, accuracy, history, out)
 
 
 def read_log(out: str | Path) -> list[dict[str, float]]:
@@ -474,7 +550,7 @@ def _hardware(trainer) -> str:
     return f"{threads} CPU core{'s' if threads > 1 else ''}" if device.type == "cpu" else str(device)
 
 
-def _save_model(flow: Flow, out: Path, recipe: Recipe, data: ImageData, details: dict) -> None:
+def _save_model(flow: Flow, out: Path, recipe: Recipe, data: Data, details: dict) -> None:
     arguments = recipe.model_arguments(data)
     if find_spec("safetensors"):
         pretrained.save_flow(flow, out / "model", recipe.builder, arguments, **details)

@@ -4,7 +4,9 @@ from nbflows.models.glow import digits_glow, glow
 from nbflows.models.mar_scf import digits_mar_scf, mar_scf
 from nbflows.models.realnvp_2d import realnvp_2d
 from nbflows.models.residual_flow import (
+    digits_joint_residual_flow,
     digits_residual_flow,
+    joint_residual_flow,
     residual_flow,
     residual_flow_2d,
     residual_flow_celeba_hq,
@@ -23,12 +25,14 @@ from nbflows.models.tutorial import (
 
 __all__ = [
     "digits_glow",
+    "digits_joint_residual_flow",
     "digits_mar_scf",
     "digits_multiscale",
     "digits_residual_flow",
     "digits_simple",
     "digits_variational",
     "glow",
+    "joint_residual_flow",
     "mar_scf",
     "multiscale",
     "realnvp_2d",

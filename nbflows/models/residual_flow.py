@@ -11,6 +11,7 @@ import torch
 
 from nbflows.bijection import Bijection, Sequential
 from nbflows.flow import Flow
+from nbflows.joint import JointFlow
 from nbflows.layers import (
     ActNorm,
     Dequantize,
@@ -22,7 +23,7 @@ from nbflows.layers import (
     Squeeze,
 )
 from nbflows.multiscale import Multiscale
-from nbflows.nets import LipschitzConvNet, LipschitzMLP, update_norms
+from nbflows.nets import LipschitzConvNet, LipschitzMLP, PooledFeatures, update_norms
 
 
 def residual_flow(
@@ -130,6 +131,42 @@ def digits_residual_flow(shape: tuple[int, int, int] = (1, 8, 8), num_levels: in
     """
     settings = {"num_blocks": (4, 4), "hidden_channels": 32, "num_end_blocks": 2, "end_features": 32, "alpha": 1e-5}
     return residual_flow(shape, num_levels, **{**settings, **changes})
+
+
+def joint_residual_flow(
+    shape: tuple[int, int, int] = (1, 28, 28),
+    num_levels: int = 256,
+    num_classes: int = 10,
+    features_per_level: int = 256,
+    **changes,
+) -> JointFlow:
+    """``residual_flow`` without fully connected blocks, and a classifier with features from the end of every level.
+
+    Args:
+        num_classes: of the labels.
+        features_per_level: of the classifier.
+        changes: further arguments of ``residual_flow``.
+    """
+    settings = {"alpha": 2e-6, **changes, "num_end_blocks": 0}
+    if settings.get("factor_out"):
+        raise ValueError("a classifier looks at all channels of every level: joint_residual_flow has no factor_out")
+    layers = residual_flow(shape, num_levels, **settings).bijection
+    heads, level_shape = {}, tuple(shape)
+    for i, layer in enumerate(layers.layers):
+        level_shape = layer.output_shape(level_shape)
+        if isinstance(layer, Sequential):
+            heads[i] = PooledFeatures(level_shape[0], features_per_level)
+    return JointFlow(layers, shape, heads, features_per_level * len(heads), num_classes)
+
+
+def digits_joint_residual_flow(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17, **changes) -> JointFlow:
+    """``joint_residual_flow`` for the 8x8 digits of scikit-learn; the sizes are ours.
+
+    Args:
+        changes: further arguments of ``joint_residual_flow``.
+    """
+    settings = {"num_blocks": (4, 4), "hidden_channels": 32, "features_per_level": 32, "alpha": 1e-5}
+    return joint_residual_flow(shape, num_levels, **{**settings, **changes})
 
 
 def residual_flow_2d(

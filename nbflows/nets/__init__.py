@@ -8,6 +8,7 @@ from nbflows.nets.glow import ActNormConvNet, ZeroConv
 from nbflows.nets.lipschitz import LipschitzConvNet, LipschitzMLP, LipSwish
 from nbflows.nets.mlp import MLP
 from nbflows.nets.operator_norm import LearnedOrder, OperatorNorm, update_norms
+from nbflows.nets.pooled import PooledFeatures
 
 __all__ = [
     "MLP",
@@ -22,6 +23,7 @@ __all__ = [
     "LipschitzConvNet",
     "LipschitzMLP",
     "OperatorNorm",
+    "PooledFeatures",
     "ZeroConv",
     "position_code",
     "update_norms",
