@@ -75,7 +75,9 @@ def _add_data(parser: argparse.ArgumentParser, default: str) -> None:
 
 def _add_upstream(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--upstream", action="store_true", help="MODEL is a checkpoint of the authors of the UvA tutorial or of mAR-SCF"
+        "--upstream",
+        action="store_true",
+        help="MODEL is a checkpoint of the authors of the UvA tutorial, mAR-SCF or Residual Flows",
     )
 
 
@@ -202,7 +204,6 @@ def _add_sample(commands) -> None:
     parser.add_argument(
         "--image-size",
         type=int,
-        default=32,
         metavar="N",
         help="of mAR-SCF's checkpoints, which do not say it (default: 32)",
     )
@@ -221,7 +222,7 @@ def _add_sample(commands) -> None:
 
 def _sample(options) -> None:
     if options.upstream:
-        shape = (3, options.image_size, options.image_size)
+        shape = (3, options.image_size, options.image_size) if options.image_size else None
         flow = pretrained.load_upstream(options.model, shape).to(options.device)
     else:
         flow = pretrained.load_flow(options.model, options.device)

@@ -84,11 +84,11 @@ def record(model: str | Path, score: BitsPerDim) -> str:
 
 
 def load_upstream(file: str | Path, shape: tuple[int, int, int] | None = None) -> Flow:
-    """A checkpoint as its authors published it, in eval mode: of the UvA tutorial or of mAR-SCF, whichever it is.
+    """A checkpoint as its authors published it, in eval mode: of the UvA tutorial, of mAR-SCF or a Residual Flow.
 
     Args:
         file: the authors' file.
-        shape: of an image, for mAR-SCF, whose files do not say it; default ``(3, 32, 32)``.
+        shape: of an image. Default: what the file says; ``(3, 32, 32)`` for mAR-SCF, whose files do not say it.
 
     Raises:
         FileNotFoundError: no such file.
@@ -96,16 +96,17 @@ def load_upstream(file: str | Path, shape: tuple[int, int, int] | None = None) -
     """
     if not Path(file).exists():
         raise FileNotFoundError(f"no checkpoint {file}")
-    # weights_only: a checkpoint is a pickle, and nothing in it may run.
-    content = torch.load(file, map_location="cpu", weights_only=True)
+    content = upstream.read_checkpoint(file)
     state = content.get("state_dict", content)
     if any(key.startswith("flows.") for key in state):
         return upstream.uva(state).eval()
     if any(key.startswith("flow.layers.") for key in state):
         return upstream.mar_scf(state, (3, 32, 32) if shape is None else shape).eval()
+    if any(key.startswith("transforms.") for key in state):
+        return upstream.residual_flow(content, shape).eval()
     raise ValueError(
-        f"{file} is neither a checkpoint of the UvA tutorial (keys 'flows.N...') nor of mAR-SCF (keys "
-        f"'flow.layers.N...'); its keys begin with {', '.join(sorted(state)[:3])}"
+        f"{file} is no checkpoint of the UvA tutorial (keys 'flows.N...'), of mAR-SCF (keys 'flow.layers.N...') or "
+        f"of a Residual Flow (keys 'transforms.N...'); its keys begin with {', '.join(sorted(state)[:3])}"
     )
 
 

@@ -8,18 +8,32 @@ from nbflows.layers import (
     AffineCoupling,
     Conv1x1,
     ConvLSTMPrior,
+    ExactLogDet,
+    Flatten,
     Flip,
     GaussianPrior,
     LearnedTanh,
     Logit,
     MixtureCoupling,
     Permute,
+    ResidualBlock,
     ScaledTanh,
     SigmoidScale,
     Squeeze,
     checkerboard,
 )
-from nbflows.nets import MLP, ActNormConvNet, ConvLSTM, ConvNet, GatedAttentionNet, GatedConvNet, ZeroConv
+from nbflows.nets import (
+    MLP,
+    ActNormConvNet,
+    ConvLSTM,
+    ConvNet,
+    GatedAttentionNet,
+    GatedConvNet,
+    LipschitzConvNet,
+    LipschitzMLP,
+    ZeroConv,
+    update_norms,
+)
 
 
 def _coupling(net, **options):
@@ -131,6 +145,31 @@ CASES = {
         torch.randn(2, 4, 3, 2),
         None,
     ),
+    "flatten": lambda: (Flatten((2, 3, 4)), torch.randn(2, 2, 3, 4), None),
+    "residual block": lambda: (
+        ResidualBlock(LipschitzConvNet((2, 3, 4), 6), ExactLogDet()),
+        torch.randn(3, 2, 3, 4),
+        None,
+    ),
+    "residual block, learned orders and context": lambda: (
+        ResidualBlock(
+            LipschitzConvNet((1, 4, 3), 5, activation="elu", orders="learned", context_channels=2),
+            ExactLogDet(),
+            window=3,
+        ),
+        torch.randn(3, 1, 4, 3),
+        torch.randn(3, 2, 4, 3),
+    ),
+    "residual block on vectors": lambda: (
+        ResidualBlock(LipschitzMLP(3, 8, orders=(torch.inf, 2, 2, torch.inf), context_features=1), ExactLogDet()),
+        torch.randn(4, 3),
+        torch.randn(4, 1),
+    ),
+    "inverse of a residual block": lambda: (
+        Inverse(ResidualBlock(LipschitzMLP(3, 8), ExactLogDet())),
+        torch.randn(4, 3),
+        None,
+    ),
     "multiscale, keeping first": lambda: (
         Multiscale([_level(1), _level(2)], (1, 8, 4), priors=[_context_prior(2), Identity()]),
         torch.randn(2, 1, 8, 4),
@@ -151,5 +190,6 @@ def make(name: str, dtype: torch.dtype = torch.float32):
     with torch.no_grad():
         for parameter in bijection.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
+    update_norms(bijection)
     bijection = bijection.to(dtype)
     return bijection, x.to(dtype), None if context is None else context.to(dtype)

@@ -4,7 +4,7 @@ from nbflows.layers.coupling import AffineCoupling, LearnedTanh, ScaledTanh, Sig
 from nbflows.layers.dequantize import Dequantize, Logit, VariationalDequantize
 from nbflows.layers.fixed_point import solve_fixed_point
 from nbflows.layers.linear import ActNorm, Conv1x1
-from nbflows.layers.log_det import ExactLogDet, RussianRoulette, SeriesLogDet, Truncated
+from nbflows.layers.log_det import ExactLogDet, RussianRoulette, SeriesLogDet, TruncatedSeries
 from nbflows.layers.mixture import MixtureCoupling, invert_mixture, mixture_logit
 from nbflows.layers.priors import ConvLSTMPrior, GaussianPrior
 from nbflows.layers.reshape import Flatten, Flip, Permute, Squeeze
@@ -30,7 +30,7 @@ __all__ = [
     "SeriesLogDet",
     "SigmoidScale",
     "Squeeze",
-    "Truncated",
+    "TruncatedSeries",
     "VariationalDequantize",
     "checkerboard",
     "invert_mixture",

@@ -34,7 +34,7 @@ def _unit_vectors(like: Tensor) -> Iterator[Tensor]:
         yield unit.view_as(like)
 
 
-class Truncated:
+class TruncatedSeries:
     """The first n terms of the power series, and no more: biased, as in i-ResNets.
 
     What is missing is at most -D (log(1 - L) + sum_{k=1..n} L^k / k) in D dimensions, L the Lipschitz constant of g.
@@ -134,7 +134,7 @@ class SeriesLogDet:
     the same expectation, and keeps a graph of one product only.
 
     Args:
-        terms: how many, and with what weights: ``Truncated`` or ``RussianRoulette``.
+        terms: how many, and with what weights: ``TruncatedSeries`` or ``RussianRoulette``.
         gradient: "basic" or "neumann".
         in_forward: compute the gradient at once and free its graph; backward only scales it. Where examples do not all
             count the same in the loss, backward repeats the computation with the weights that they have.
@@ -147,7 +147,7 @@ class SeriesLogDet:
 
     def __init__(
         self,
-        terms: Truncated | RussianRoulette,
+        terms: TruncatedSeries | RussianRoulette,
         gradient: str = "neumann",
         in_forward: bool = True,
         probe: str = "rademacher",

@@ -72,7 +72,7 @@ class OperatorNorm(nn.Module):
         self._orders = domain, codomain
         self._euclidean = domain == codomain == 2
         self._closed_form = domain == 1 or codomain == math.inf
-        self._transposed = weight.shape[0] < weight.shape[1]
+        self.transposed = weight.shape[0] < weight.shape[1]
         # A 1x1 convolution does the same everywhere, and in the Euclidean norm that is its matrix's norm.
         self._is_matrix = weight.shape[2:].numel() == 1 and (weight.dim() == 2 or self._euclidean)
         if self._closed_form:
@@ -88,7 +88,7 @@ class OperatorNorm(nn.Module):
         best = None
         for i in range(1 if self._euclidean else 10):
             if i == 0 and not self._is_matrix:
-                self.vector.copy_(_strongest_wave(_transpose(weight) if self._transposed else weight, self.size))
+                self.vector.copy_(_strongest_wave(_transpose(weight) if self.transposed else weight, self.size))
             else:
                 self.vector.normal_()
             _converge([(self, weight)])
@@ -108,16 +108,16 @@ class OperatorNorm(nn.Module):
         if self._closed_form:
             # The column or the row of the largest norm.
             return _norm(weight.transpose(0, 1), q).amax() if p == 1 else _norm(weight, _dual(p)).amax()
-        p, q = (_dual(q), _dual(p)) if self._transposed else (p, q)
-        return (_norm(self._multiply(weight, self.vector, self._transposed), q) / _norm(self.vector, p)).squeeze()
+        p, q = (_dual(q), _dual(p)) if self.transposed else (p, q)
+        return (_norm(self._multiply(weight, self.vector, self.transposed), q) / _norm(self.vector, p)).squeeze()
 
     def step(self, weight: Tensor) -> Tensor:
         """One step of power iteration; returns by which share half of it has raised sigma."""
         p, q = self._domain_and_codomain()
-        p, q = (_dual(q), _dual(p)) if self._transposed else (p, q)
-        image = self._multiply(weight, self.vector, self._transposed)
+        p, q = (_dual(q), _dual(p)) if self.transposed else (p, q)
+        image = self._multiply(weight, self.vector, self.transposed)
         sigma = _norm(image, q) / _norm(self.vector, p)
-        back = self._multiply(weight, _maximizer(image, _dual(q)), not self._transposed)
+        back = self._multiply(weight, _maximizer(image, _dual(q)), not self.transposed)
         higher = _norm(back, _dual(p))
         self.vector.copy_(torch.where(higher > 0, _maximizer(back, p), self.vector))
         return torch.where(sigma > 0, higher / sigma - 1, 0.0).squeeze()

@@ -1,0 +1,154 @@
+"""The published checkpoints of Residual Flows."""
+
+import math
+import re
+
+import torch
+from torch import Tensor
+
+from nbflows import models
+from nbflows.flow import Flow
+from nbflows.layers import ActNorm, ResidualBlock
+from nbflows.nets import LipSwish, update_norms
+from nbflows.upstream.state import copy, nothing_left, take
+
+# Nothing here needs them: constants, counters, and norms that are computed anew.
+_UNUSED = re.compile(r"\.(geom_p|lamb|last_n_samples|last_firmom|last_secmom|scale|spatial_dims|u|v)$")
+
+
+def residual_flow(
+    checkpoint: dict,
+    shape: tuple[int, int, int] | None = None,
+    num_levels: int = 256,
+    alpha: float | None = None,
+    activation: str | None = None,
+    coeff: float = 0.98,
+    averaged: bool = True,
+) -> Flow:
+    """A Residual Flow as its authors trained it; sizes and stacking are read off the tensors.
+
+    Args:
+        checkpoint: what ``read_checkpoint`` makes of the authors' file, or a state dict of their ``ResidualFlow``.
+        shape: of an image. Default: square, of the size at which the norms were computed.
+        num_levels: grey levels; 32 for models of 5-bit images.
+        alpha: of the logit, see ``Logit``. Default: the authors', 2e-6 for one channel and 0.1 for three.
+        activation: of the networks, see ``LipschitzConvNet``. Default: what the tensors or the file's settings say.
+        coeff: of the norms.
+        averaged: take the averaged weights of the authors' file; a state dict is taken as it is.
+
+    Raises:
+        ValueError: naming the keys that are missing or unexpected, or what does not fit the shape.
+    """
+    state = _weights(checkpoint, averaged)
+    layers = _layers(state)
+    if "block" not in layers.values():
+        raise ValueError("no residual blocks in this state dict: keys 'transforms.N.chain.M.nnet...' are missing")
+    first = next(prefix for prefix, kind in layers.items() if kind == "block")
+    if f"{first}.nnet.0.weight" not in state:
+        raise ValueError(f"'{first}' begins with an activation: only models whose first block does not are known")
+    shape = _image_shape(state, first) if shape is None else tuple(shape)
+    flow = models.residual_flow(
+        shape,
+        num_levels,
+        **_sizes(state, layers, shape),
+        alpha=(2e-6 if shape[0] == 1 else 0.1) if alpha is None else alpha,
+        activation=_activation(checkpoint, state) if activation is None else activation,
+        coeff=coeff,
+    )
+    ours = [layer for layer in flow.modules() if isinstance(layer, (ResidualBlock, ActNorm))]
+    kinds = ["norm" if isinstance(layer, ActNorm) else "block" for layer in ours]
+    if kinds != [kind.removeprefix("end_") for kind in layers.values()]:
+        raise ValueError(f"blocks and ActNorms do not alternate in this state dict: {', '.join(layers.values())}")
+    for prefix, layer in zip(layers, ours, strict=True):
+        (_load_norm if isinstance(layer, ActNorm) else _load_block)(state, prefix, layer)
+    nothing_left({key: tensor for key, tensor in state.items() if not _UNUSED.search(key)})
+    # The averaged weights have other norms than those that were trained.
+    update_norms(flow)
+    return flow
+
+
+def _weights(checkpoint: dict, averaged: bool) -> dict[str, Tensor]:
+    state = dict(checkpoint.get("state_dict", checkpoint))
+    if averaged and "ema" in checkpoint:
+        averages = checkpoint["ema"].state["shadow_params"]
+        if not averages:
+            raise ValueError("this checkpoint holds no averaged weights yet: load it with averaged=False")
+        state |= averages
+    return state
+
+
+def _layers(state: dict[str, Tensor]) -> dict[str, str]:
+    """What each layer is, in their order: "block" or "norm", of the fully connected end "end_block" or "end_norm"."""
+    kinds = {}
+    for key in state:
+        if match := re.match(r"(transforms\.\d+\.chain\.\d+)\.(nnet\.nnet|nnet|fc_module)?", key):
+            names = {"nnet.nnet": "end_block", "nnet": "block", "fc_module": "end_norm", None: "norm"}
+            # A block has constants of its own beside its network.
+            if match[2] or key.endswith(".initialized"):
+                kinds[match[1]] = names[match[2]]
+    return {prefix: kinds[prefix] for prefix in sorted(kinds, key=lambda p: [int(n) for n in re.findall(r"\d+", p)])}
+
+
+def _image_shape(state: dict[str, Tensor], first: str) -> tuple[int, int, int]:
+    channels = take(state, f"{first}.nnet.0.weight", keep=True).shape[1]
+    side = math.isqrt(take(state, f"{first}.nnet.0.v", keep=True).numel() // channels)
+    return (channels, side, side) if channels in (1, 3) else (channels // 4, 2 * side, 2 * side)
+
+
+def _sizes(state: dict[str, Tensor], layers: dict[str, str], shape: tuple[int, int, int]) -> dict:
+    blocks = [prefix for prefix, kind in layers.items() if kind == "block"]
+    end_blocks = [prefix for prefix, kind in layers.items() if kind == "end_block"]
+    by_level: dict[str, list[int]] = {}
+    for prefix in blocks:
+        # Of the first block, which has no activation in front, convolution 0; of the others 1.
+        weight = take(state, f"{prefix}.nnet.{0 if prefix == blocks[0] else 1}.weight", keep=True)
+        by_level.setdefault(prefix.split(".")[1], []).append(weight.shape[1])
+    channels = [widths[0] for widths in by_level.values()]
+    if channels[0] not in (shape[0], 4 * shape[0]):
+        raise ValueError(f"these weights are for images of {channels[0]} channels, or a quarter; the shape is {shape}")
+    sizes = {
+        "num_blocks": tuple(len(widths) for widths in by_level.values()),
+        "hidden_channels": state[f"{blocks[0]}.nnet.0.weight"].shape[0],
+        "num_end_blocks": len(end_blocks),
+        "squeeze_first": channels[0] == 4 * shape[0],
+        "factor_out": len(channels) > 1 and channels[1] == 2 * channels[0],
+    }
+    if end_blocks:
+        sizes["end_features"] = take(state, f"{end_blocks[0]}.nnet.nnet.1.weight", keep=True).shape[0]
+    return sizes
+
+
+def _activation(checkpoint: dict, state: dict[str, Tensor]) -> str:
+    if any(key.endswith(".beta") for key in state):
+        return "lipswish"
+    settings = getattr(checkpoint.get("args"), "state", {})
+    if "act" not in settings:
+        raise ValueError(
+            "these networks have an activation without parameters: say which, activation='elu' for example"
+        )
+    return settings["act"]
+
+
+def _load_norm(state: dict[str, Tensor], prefix: str, layer: ActNorm) -> None:
+    prefix = f"{prefix}.fc_module" if f"{prefix}.fc_module.weight" in state else prefix
+    if not take(state, f"{prefix}.initialized").bool().all():
+        raise ValueError(f"'{prefix}' has never seen data: this is not a trained model")
+    weights = {layer.bias: take(state, f"{prefix}.bias"), layer.log_scale: take(state, f"{prefix}.weight")}
+    copy(weights | {layer.initialized: torch.tensor(True)}, prefix)
+
+
+def _load_block(state: dict[str, Tensor], prefix: str, block: ResidualBlock) -> None:
+    net = f"{prefix}.nnet.nnet" if any(key.startswith(f"{prefix}.nnet.nnet.") for key in state) else f"{prefix}.nnet"
+    for i, layer in enumerate(block.net.layers):
+        where = f"{net}.{i}"
+        if isinstance(layer, LipSwish):
+            copy({layer.raw: take(state, f"{where}.beta").squeeze()}, where)
+        elif hasattr(layer, "parametrizations"):
+            weight = layer.parametrizations.weight
+            copy({weight.original: take(state, f"{where}.weight"), layer.bias: take(state, f"{where}.bias")}, where)
+            state.pop(f"{where}.initialized", None)
+            norm = weight[0]
+            # Where the original's power iteration stood, if the images are of the same size: ours goes on from there.
+            start = state.get(f"{where}.{'u' if norm.transposed else 'v'}")
+            if start is not None and start.numel() == norm.vector.numel():
+                copy({norm.vector: start.view_as(norm.vector)}, where)
