@@ -42,6 +42,7 @@ lint: $(INSTALLED)
 bench: $(INSTALLED)
 	$(BIN)/python benchmarks/tutorial.py
 	$(BIN)/python benchmarks/mar_scf.py
+	$(BIN)/python benchmarks/residual.py
 
 clean:
 	rm -rf build .coverage .pytest_cache .ruff_cache

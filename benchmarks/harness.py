@@ -31,8 +31,10 @@ class Task(NamedTuple):
 
 
 def training_step(flow, images) -> Callable[[], None]:
-    """One step of Adam with clipping."""
+    """One step of Adam with clipping, and of the norms if there are any."""
     import torch
+
+    from nbflows.nets import update_norms
 
     optimizer = torch.optim.Adam(flow.parameters(), lr=1e-4)
 
@@ -41,16 +43,25 @@ def training_step(flow, images) -> Callable[[], None]:
         flow.bits_per_dim(images).mean().backward()
         torch.nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
         optimizer.step()
+        update_norms(flow)
 
     return step
 
 
-def main(description: str, tasks: dict[str, Task]) -> None:
+def main(
+    description: str,
+    tasks: dict[str, Task],
+    further: dict[str, Task] | None = None,
+    report: Callable[[Callable[[str, str], dict]], None] | None = None,
+) -> None:
     """The command line of a benchmark.
 
     Args:
         description: of the script.
         tasks: by name, "model, task".
+        further: tasks outside of the table, for ``report``.
+        report: prints what the table has no place for. Gets a function from a task's name and a precision to what was
+            measured of it: "seconds" of each repetition, "gib" of peak memory, of them "imports".
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
@@ -61,18 +72,21 @@ def main(description: str, tasks: dict[str, Task]) -> None:
     options = parser.parse_args()
     if options.measure:
         name, precision = options.measure
-        print(json.dumps(_measure(tasks[name], precision, options.repeats, options.threads)))
+        print(json.dumps(_measure((tasks | (further or {}))[name], precision, options.repeats, options.threads)))
         return
 
     from tabulate import tabulate
 
+    def measure(name: str, precision: str) -> dict:
+        command = [sys.executable, sys.argv[0], "--measure", name, precision]
+        command += ["--repeats", str(options.repeats), "--threads", str(options.threads)]
+        output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+        return json.loads(output.splitlines()[-1])
+
     rows = []
     for name, task in tasks.items():
         for precision in task.precisions if options.only in name else ():
-            command = [sys.executable, sys.argv[0], "--measure", name, precision]
-            command += ["--repeats", str(options.repeats), "--threads", str(options.threads)]
-            output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-            result = json.loads(output.splitlines()[-1])
+            result = measure(name, precision)
             median = statistics.median(result["seconds"])
             rows.append(
                 {
@@ -98,6 +112,8 @@ def main(description: str, tasks: dict[str, Task]) -> None:
             writer = csv.DictWriter(file, rows[0])
             writer.writeheader()
             writer.writerows(rows)
+    if report and not options.only:
+        report(measure)
 
 
 def _measure(task: Task, precision: str, repeats: int, threads: int) -> dict[str, object]:

@@ -9,6 +9,7 @@ import torch
 
 from nbflows import __version__, data, metrics, pretrained, recipes
 from nbflows.flow import Flow
+from nbflows.joint import JointFlow
 
 EXAMPLES = """examples:
   nbflows list                                               what there is to train, and which models are here
@@ -141,7 +142,8 @@ def _train(options) -> None:
         checkpoint_seconds=options.checkpoint_seconds,
         progress=not options.no_progress,
     )
-    rank_zero_only(print)(f"test: {result.test}\nthe model, its samples and the training curve: {out}")
+    scores = [score for score in (result.test, result.accuracy) if score is not None]
+    rank_zero_only(print)(f"test: {', '.join(map(str, scores))}\nthe model, its samples and the training curve: {out}")
 
 
 def _add_evaluate(commands) -> None:
@@ -183,12 +185,19 @@ def _evaluate(options) -> None:
     if not (images or trained_on):
         raise ValueError("the model does not say what it was trained on: name the data with --data")
     images = images or data.load(trained_on, options.image_size, num_bits=options.num_bits)
+    levels = getattr(flow.bijection[0], "num_levels", None), getattr(images, "num_levels", None)
+    if levels[0] != levels[1]:
+        raise ValueError(
+            f"the model is for {levels[0]} grey levels, {images.name} has {levels[1]}; --num-bits reduces 256 levels"
+        )
     chosen = images.test[: options.limit]
     result = metrics.evaluate(
         flow, chosen, options.num_draws, progress=True, seed=options.seed, precision=options.precision
     )
     part = "test images" if len(chosen) == len(images.test) else f"the first {len(chosen)} test images"
     print(f"{images.variant}; {part}: {result}")
+    if isinstance(flow, JointFlow) and getattr(images, "labels", None) is not None:
+        print(metrics.accuracy(flow, chosen, images.labels["test"][: options.limit], seed=options.seed))
     if options.record:
         print("recorded as", pretrained.record(options.model, result))
     png = options.png or (f"{Path(options.model).stem}.png" if options.upstream else None)

@@ -211,13 +211,26 @@ _SMALL = {
         },
         learning_rate=2e-3,
     ),
+    "mnist-residual-small": Recipe(
+        "a small Residual Flow that begins with a squeeze, 28x28",
+        "mnist",
+        "residual_flow_mnist",
+        {"num_blocks": (6, 6), "hidden_channels": 64, "end_features": 64, "squeeze_first": True, "in_forward": False},
+        learning_rate=2e-3,
+    ),
     "digits-residual": Recipe(
-        "Residual Flow on 8x8 digits", "digits", "digits_residual_flow", decay_per_epoch=0.997, epochs=600
+        "Residual Flow on 8x8 digits",
+        "digits",
+        "digits_residual_flow",
+        {"in_forward": False},
+        decay_per_epoch=0.997,
+        epochs=600,
     ),
     "digits-joint": Recipe(
         "Residual Flow on 8x8 digits that classifies too",
         "digits",
         "digits_joint_residual_flow",
+        {"in_forward": False},
         decay_per_epoch=0.997,
         epochs=600,
         density_weight=1 / 64,

@@ -12,8 +12,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nbflows import Flow, Sequential, data, hardware, metrics, models, pretrained, recipes, training
-from nbflows.data import ImageData
+from nbflows import Flow, JointFlow, Sequential, data, hardware, metrics, models, pretrained, recipes, toys, training
+from nbflows.data import Data, ImageData
 from nbflows.layers import AffineCoupling, Dequantize, checkerboard
 from nbflows.nets import ConvNet
 
@@ -367,14 +367,14 @@ def test_mar_scf_is_trained_as_its_authors_did(data_name, coupling, batch, sizes
 
 def test_training_uses_the_recipes_optimizer_and_moves_its_images(digits, tmp_path):
     seen = []
-    recipe = replace(recipes.get("digits-simple"), optimizer="Adamax", shift_and_flip=True, batch_size=16)
+    recipe = replace(recipes.get("digits-simple"), optimizer="Adamax", augment="shift_and_flip", batch_size=16)
     module = training.FlowModule(recipe.build(digits), recipe, 10)
     assert isinstance(module.configure_optimizers()["optimizer"], torch.optim.Adamax)
     module.log = lambda *_, **__: None
     module.flow.bits_per_dim = lambda images, **_: seen.append(images) or torch.zeros(len(images))
     module.training_step(digits.train[:16], 0)
     assert seen[0].shape == (16, 1, 8, 8) and not torch.equal(seen[0], digits.train[:16])
-    with pytest.raises(ValueError, match="optimizer is 'Adam' or 'Adamax', got 'SGD'"):
+    with pytest.raises(ValueError, match="optimizer is 'Adam', 'AdamW' or 'Adamax', got 'SGD'"):
         replace(recipe, optimizer="SGD")
 
 
@@ -383,9 +383,12 @@ def test_every_recipe_builds_its_model_for_its_data(name):
     recipe = recipes.get(name)
     assert recipe.data in data.names()
     known = {"digits": ((1, 8, 8), 17), "mnist": ((1, 28, 28), 256), "imagenet64": ((3, 64, 64), 256)}
+    known |= {"celeba-hq-256-5bit": ((3, 256, 256), 32)} | dict.fromkeys(toys.names(), ((2,), None))
     shape, levels = known.get(recipe.data, ((3, 32, 32), 256))
-    images = ImageData(recipe.data, "", *[torch.zeros(1, *shape, dtype=torch.uint8)] * 3, num_levels=levels)
-    flow = recipe.build(images)
+    parts = [torch.zeros(1, *shape, dtype=torch.uint8)] * 3
+    examples = ImageData(recipe.data, "", *parts, num_levels=levels) if levels else Data(recipe.data, "", *parts)
+    flow = recipe.build(examples)
     assert flow.shape == shape
-    assert flow.bijection[0].num_levels == levels
-    json.dumps(recipe.model_arguments(images))
+    assert training.num_levels_of(flow) == levels
+    assert (recipe.density_weight is not None) == isinstance(flow, JointFlow)
+    json.dumps(recipe.model_arguments(examples))

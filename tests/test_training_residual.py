@@ -1,0 +1,291 @@
+"""Training of Residual Flows: norms that are kept, terms that ranks share, labels, points and large batches."""
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.utils import parametrize
+
+from nbflows import JointFlow, data, metrics, models, pretrained, recipes, training
+from nbflows.__main__ import main
+from nbflows.data import Data, ImageData
+from nbflows.nets import OperatorNorm, update_norms
+
+SMALL = {"num_blocks": (1, 1), "hidden_channels": 8, "in_forward": False}
+DIGITS = replace(
+    recipes.get("digits-residual"),
+    arguments={**SMALL, "num_end_blocks": 1, "end_features": 8},
+    batch_size=32,
+    epochs=2,
+    # Far: the weights of every step have other norms than those of the step before, and than their average.
+    learning_rate=1e-2,
+    warmup_steps=1,
+    validate_every=1,
+    ema_decay=0.5,
+)
+JOINT = replace(
+    recipes.get("digits-joint"), arguments={**SMALL, "features_per_level": 16}, batch_size=32, learning_rate=3e-3
+)
+POINTS = replace(recipes.get("checkerboard-residual"), arguments={"num_blocks": 2, "hidden_features": 8}, batch_size=32)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    full = data.load("digits")
+    parts = {"train": full.train[:100], "validation": full.validation[:40], "test": full.test[:40]}
+    labels = {split: full.labels[split][: len(images)] for split, images in parts.items()}
+    return ImageData("digits", "100 digits", **parts, num_levels=17, labels=labels)
+
+
+@pytest.fixture(scope="module")
+def points():
+    full = data.load("checkerboard")
+    return Data("checkerboard", "320 points", full.train[:320], full.validation[:50], full.test[:50])
+
+
+def _train(recipe, examples, out, **options):
+    options = {"precision": "32-true", "device": "cpu", "progress": False} | options
+    return training.train(recipe, examples, out=out, **options)
+
+
+def _norms(flow):
+    """Every norm with its weight."""
+    for module in flow.modules():
+        if isinstance(module, parametrize.ParametrizationList) and isinstance(module[0], OperatorNorm):
+            yield module[0], module.original.detach()
+
+
+def _is_converged(flow):
+    """Whether one more step of power iteration would raise no norm by more than its tolerance."""
+    with torch.no_grad():
+        return all(norm.step(weight) <= norm.tolerance for norm, weight in _norms(flow))
+
+
+def test_norms_are_those_of_the_weights_after_every_step_and_of_the_averages_at_validation(
+    digits, tmp_path, monkeypatch
+):
+    seen = []
+    validation_step, training_step = training.FlowModule.validation_step, training.FlowModule.training_step
+    monkeypatch.setattr(
+        training.FlowModule,
+        "validation_step",
+        lambda self, *a: seen.append(("validation", _is_converged(self.flow))) or validation_step(self, *a),
+    )
+    monkeypatch.setattr(
+        training.FlowModule,
+        "training_step",
+        lambda self, *a: seen.append(("training", _is_converged(self.flow))) or training_step(self, *a),
+    )
+    _train(DIGITS, digits, tmp_path)
+    assert {name for name, _ in seen} == {"validation", "training"}
+    assert all(converged for _, converged in seen)
+
+
+def test_a_checkpoint_and_an_exported_model_hold_the_norms_of_their_weights(digits, tmp_path):
+    result = _train(DIGITS, digits, tmp_path)
+    flow = pretrained.load_flow(tmp_path)
+    assert _is_converged(flow)
+    for (ours, weight), (theirs, _) in zip(_norms(flow), _norms(result.flow), strict=True):
+        # _is_converged took a step with the one, not yet with the other.
+        torch.testing.assert_close(ours.sigma(weight), theirs.sigma(weight), rtol=2 * ours.tolerance, atol=0)
+    state = torch.load(tmp_path / "best.ckpt", weights_only=True)["state_dict"]
+    other = DIGITS.build(digits)
+    other.load_state_dict({key.removeprefix("flow."): value for key, value in state.items() if key[:5] == "flow."})
+    assert _is_converged(other)
+    images = digits.test[:8]
+    with torch.no_grad():
+        assert torch.equal(flow.decode(flow.encode(images)[0]), images)
+
+
+def test_the_log_of_training_is_a_true_log_likelihood_also_with_the_neumann_gradient(digits):
+    torch.manual_seed(0)
+    flow = models.digits_residual_flow(**DIGITS.arguments, gradient="neumann")
+    flow.log_prob(digits.train[:64])
+    images = digits.train[:1].expand(400, 1, 8, 8)
+    module = training.FlowModule(flow, DIGITS, 1)
+    estimates = module.measure(images)["bits_per_dim"].detach()
+    flow.eval()
+    with torch.no_grad():
+        exact = flow.bits_per_dim(images)
+    # Two samples of other terms and noise: N is shared by a batch, so that its spread counts too.
+    many = torch.stack([module.measure(images[:40])["bits_per_dim"].mean().detach() for _ in range(40)])
+    error = math.hypot(many.std().item() / 40**0.5, exact.std().item() / 20)
+    assert estimates.isfinite().all()
+    assert abs(many.mean() - exact.mean()) < 4 * error
+
+
+def test_ranks_draw_the_same_number_of_terms_in_training_and_their_own_otherwise(tmp_path):
+    script = tmp_path / "ranks.py"
+    script.write_text(
+        "import json, sys, torch, torch.distributed as dist, torch.multiprocessing as mp\n"
+        "from nbflows.layers import RussianRoulette\n"
+        "def draw(rank, folder):\n"
+        "    dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)\n"
+        "    torch.manual_seed(rank)\n"
+        "    terms = RussianRoulette('poisson', 5.0)\n"
+        "    training = [len(terms.draw()) for _ in range(30)]\n"
+        "    with torch.no_grad():\n"
+        "        evaluation = [len(terms.draw()) for _ in range(30)]\n"
+        "    json.dump([training, evaluation], open(f'{folder}/{rank}.json', 'w'))\n"
+        "    dist.destroy_process_group()\n"
+        "if __name__ == '__main__':\n"
+        "    mp.spawn(draw, (sys.argv[1],), nprocs=2)\n"
+    )
+    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, capture_output=True, timeout=300)
+    (one, one_alone), (two, two_alone) = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert one == two and len(set(one)) > 3
+    assert one_alone != two_alone
+
+
+def test_two_processes_train_a_residual_flow(tmp_path):
+    command = [sys.executable, "-m", "nbflows", "train", "digits-residual", "--max-steps", "2", "--batch-size", "32"]
+    command += ["--device", "cpu", "--precision", "32-true", "--devices", "2", "--out", str(tmp_path / "run")]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
+    assert printed.count("test:") == 1
+
+
+def test_weight_decay_is_applied_and_not_part_of_the_gradient(digits):
+    recipe = replace(DIGITS, optimizer="AdamW", weight_decay=0.1, betas=(0.9, 0.99), learning_rate=0.5, warmup_steps=0)
+    module = training.FlowModule(recipe.build(digits), recipe, 10)
+    optimizer = module.configure_optimizers()["optimizer"]
+    assert optimizer.defaults["betas"] == (0.9, 0.99)
+    before = [parameter.detach().clone() for parameter in module.flow.parameters()]
+    for parameter in module.flow.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    for parameter, old in zip(module.flow.parameters(), before, strict=True):
+        torch.testing.assert_close(parameter.detach(), (1 - 0.5 * 0.1) * old)
+    with pytest.raises(ValueError, match=r"weight_decay 0\.1 is of AdamW alone, the optimizer is Adam"):
+        replace(DIGITS, weight_decay=0.1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"augment": "rotate"}, "'shift_and_flip', 'mirror' or None, got 'rotate'"),
+        ({"accumulate": 3}, "a batch of 32 does not divide into 3 equal parts"),
+        ({"density_weight": -1.0}, "density_weight is at least 0, got -1.0"),
+    ],
+)
+def test_a_recipe_refuses_settings_that_cannot_be(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(DIGITS, **change)
+
+
+def test_images_are_mirrored_where_the_recipe_says_so(digits):
+    seen, images = [], digits.train[:16]
+    recipe = replace(DIGITS, augment="mirror")
+    module = training.FlowModule(recipe.build(digits), recipe, 10)
+    module.log = lambda *_, **__: None
+    module.flow.bits_per_dim = lambda images, **_: seen.append(images) or torch.zeros(len(images))
+    module.training_step(images, 0)
+    mirrored = (seen[0] == images.flip(3)).flatten(1).all(1)
+    kept = (seen[0] == images).flatten(1).all(1)
+    assert (mirrored | kept).all() and mirrored.any() and kept.any()
+
+
+def test_a_batch_in_parts_trains_like_the_whole_batch(points, tmp_path):
+    # Exact log-determinants and no noise: the same gradient, up to the order of its sums.
+    recipe = replace(POINTS, arguments={**POINTS.arguments, "log_det": "exact"}, epochs=1)
+    whole = _train(recipe, points, tmp_path / "whole", max_steps=3)
+    parts = _train(replace(recipe, accumulate=4), points, tmp_path / "parts", max_steps=3)
+    for a, b in zip(whole.flow.parameters(), parts.flow.parameters(), strict=True):
+        # Adam's first steps have length lr whatever the gradient: rounding shows where a gradient is near its epsilon.
+        torch.testing.assert_close(a, b, atol=0.05 * 3 * recipe.learning_rate, rtol=0)
+    steps = [row["step"] for row in parts.history if "validation_bits_per_dim" in row]
+    assert steps == [2]
+
+
+def test_points_are_trained_sampled_and_evaluated(points, tmp_path, monkeypatch, capsys):
+    result = _train(replace(POINTS, epochs=1), points, tmp_path / "run")
+    assert result.accuracy is None and math.isfinite(result.test.mean)
+    assert list((tmp_path / "run" / "samples").glob("*.png"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["sample", "run", "points.png", "--num-samples", "200"]) == 0
+    assert main(["evaluate", "run", "--limit", "30", "--data", "checkerboard"]) == 0
+    assert "bits/dim (M = 1, 30 images)" in capsys.readouterr().out
+    assert main(["evaluate", "run", "--limit", "30", "--data", "digits"]) == 2
+    assert "None grey levels, digits has 17" in capsys.readouterr().err
+
+
+def test_a_picture_of_points_shows_them_where_they_are(tmp_path):
+    from PIL import Image
+
+    # Right above: x > 0 and y > 0.
+    training.save_samples(torch.tensor([[2.0, 2.0], [2.01, 2.01], [-9.0, 0.0]]), tmp_path / "points.png", None)
+    picture = np.asarray(Image.open(tmp_path / "points.png").convert("L"))
+    rows, columns = picture.nonzero()
+    height, width = picture.shape
+    assert len(rows) and (rows < height / 2).all() and (columns > width / 2).all()
+
+
+def test_joint_training_minimises_lambda_times_the_density_and_the_labels(digits):
+    torch.manual_seed(0)
+    flow = JOINT.build(digits)
+    images, labels = digits.train[:32], digits.labels["train"][:32]
+    flow.log_prob_and_logits(images)
+    for weight in (0.0, 1 / 64, 1.0):
+        module = training.JointModule(flow, replace(JOINT, density_weight=weight), 1)
+        torch.manual_seed(1)
+        measured = module.measure(images, labels)
+        torch.manual_seed(1)
+        log_prob, logits = flow.log_prob_and_logits(images)
+        bits = -log_prob / math.log(2)
+        label_bits = -logits.log_softmax(1)[torch.arange(32), labels] / math.log(2)
+        torch.testing.assert_close(measured["loss"], weight * bits + label_bits)
+        torch.testing.assert_close(measured["bits_per_dim"], bits / 64)
+        assert torch.equal(measured["accuracy"], (logits.argmax(1) == labels).float())
+
+
+def test_joint_training_learns_classes_and_keeps_its_accuracy(digits, tmp_path, monkeypatch, capsys):
+    result = _train(JOINT, digits, tmp_path / "run", max_steps=60)
+    assert isinstance(result.flow, JointFlow)
+    # Chance is 0.1, with a standard error of 0.05 on 40 images.
+    assert result.accuracy.mean > 0.1 + 4 * 0.05
+    assert result.accuracy == metrics.accuracy(result.flow, digits.test, digits.labels["test"])
+    details = json.loads((tmp_path / "run" / "model.json").read_text())
+    assert details["test_accuracy"]["mean"] == result.accuracy.mean
+    assert details["validation_loss"] == pytest.approx(
+        min(row["validation_loss"] for row in result.history if "validation_loss" in row), rel=1e-6
+    )
+    monkeypatch.chdir(tmp_path)
+    assert main(["evaluate", "run", "--data", "digits", "--limit", "40"]) == 0
+    assert "right (40 images)" in capsys.readouterr().out
+
+
+def test_a_classifier_needs_labels_and_its_own_recipe(digits, points, tmp_path):
+    with pytest.raises(ValueError, match="trains a classifier too, and digits has no labels"):
+        _train(JOINT, replace(digits, labels=None), tmp_path / "a")
+    with pytest.raises(ValueError, match="if and only if its model is a JointFlow"):
+        _train(replace(JOINT, density_weight=None), digits, tmp_path / "b")
+    with pytest.raises(ValueError, match="if and only if its model is a JointFlow"):
+        _train(replace(DIGITS, density_weight=1.0), digits, tmp_path / "c")
+    with pytest.raises(ValueError, match="joint_residual_flow has no factor_out"):
+        models.joint_residual_flow(factor_out=True)
+    flow = models.digits_residual_flow(**DIGITS.arguments).bijection
+    with pytest.raises(ValueError, match=r"heads look at layers 0..\d, got \[99\]"):
+        JointFlow(flow, (1, 8, 8), {99: torch.nn.Identity()}, 1, 10)
+
+
+def test_an_accuracy_carries_its_standard_error(digits):
+    flow = JOINT.build(digits).train()
+    flow.log_prob_and_logits(digits.train[:64])
+    state = torch.get_rng_state()
+    score = metrics.accuracy(flow, digits.test, digits.labels["test"], chunk_size=7)
+    assert flow.training and torch.equal(state, torch.get_rng_state())
+    flow.eval()
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        right = torch.cat([flow.classify(part).argmax(1) for part in digits.test.split(7)]) == digits.labels["test"]
+    share = right.double().mean().item()
+    assert score == metrics.Accuracy(share, math.sqrt(share * (1 - share) / 40), 40)
+    assert str(metrics.Accuracy(0.975, 0.01, 40)) == "97.50% ± 1.00% right (40 images)"
+
+
+def test_update_norms_is_free_for_models_without_norms(digits):
+    update_norms(models.digits_simple())
