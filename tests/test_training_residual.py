@@ -29,7 +29,12 @@ DIGITS = replace(
     ema_decay=0.5,
 )
 JOINT = replace(
-    recipes.get("digits-joint"), arguments={**SMALL, "features_per_level": 16}, batch_size=32, learning_rate=3e-3
+    recipes.get("digits-joint"),
+    arguments={**SMALL, "features_per_level": 16},
+    batch_size=32,
+    learning_rate=1e-2,
+    warmup_steps=5,
+    ema_decay=0.9,
 )
 POINTS = replace(recipes.get("checkerboard-residual"), arguments={"num_blocks": 2, "hidden_features": 8}, batch_size=32)
 
