@@ -87,7 +87,8 @@ class OperatorNorm(nn.Module):
         # Other norms than the Euclidean one have local maxima: the best of several starts.
         best = None
         for i in range(1 if self._euclidean else 10):
-            if i == 0 and not self._is_matrix:
+            # On small images there are few waves to choose from.
+            if i == 0 and not self._is_matrix and min(self.size) > 8:
                 self.vector.copy_(_strongest_wave(_transpose(weight) if self.transposed else weight, self.size))
             else:
                 self.vector.normal_()
@@ -176,19 +177,23 @@ def _strongest_wave(weight: Tensor, size: tuple[int, int]) -> Tensor:
 
     From random numbers, power iteration needs a hundred steps: many waves are amplified almost alike.
     """
-    frequencies = 8
-    # One matrix per frequency: what the convolution does to the channels of that wave.
-    matrices = torch.fft.rfft2(weight, s=(frequencies, frequencies)).conj().permute(2, 3, 0, 1)
-    matrices = matrices.flatten(0, 1).contiguous()
-    amplitudes = torch.randn(len(matrices), weight.shape[1], 1, dtype=matrices.dtype, device=weight.device)
-    for _ in range(5):
-        amplitudes = matrices.mH @ (matrices @ (amplitudes / amplitudes.norm(dim=1, keepdim=True)))
-    strongest = int(amplitudes.norm(dim=1).argmax())
+    offsets = torch.arange(weight.shape[-1], dtype=weight.dtype, device=weight.device) - weight.shape[-1] // 2
+    center, width = weight.new_zeros(2), math.pi
+    for _ in range(4):
+        # Around the best so far, on a finer and finer grid.
+        frequencies = center[:, None] + width * torch.linspace(-1, 1, 9, dtype=weight.dtype, device=weight.device)
+        rows, columns = torch.polar(torch.ones(2, 9, 1).to(weight), frequencies[:, :, None] * offsets)
+        # One matrix per frequency: what the convolution does to the channels of that wave.
+        matrices = torch.einsum("oikl,yk,xl->yxoi", weight.to(rows.dtype), rows, columns).flatten(0, 1)
+        amplitudes = torch.randn(len(matrices), weight.shape[1], 1, dtype=matrices.dtype, device=weight.device)
+        for _ in range(5):
+            amplitudes = matrices.mH @ (matrices @ (amplitudes / amplitudes.norm(dim=1, keepdim=True)))
+        strongest = int(amplitudes.norm(dim=1).argmax())
+        center, width = frequencies[[0, 1], [strongest // 9, strongest % 9]], width / 4
     axes = []
-    for frequency, length in zip(divmod(strongest, frequencies // 2 + 1), size, strict=True):
+    for frequency, length in zip(center, size, strict=True):
         position = torch.arange(length, dtype=weight.dtype, device=weight.device)
-        fade = torch.sin(math.pi * (position + 1) / (length + 1))
-        axes.append(torch.polar(fade, 2 * math.pi * frequency / frequencies * position))
+        axes.append(torch.polar(torch.sin(math.pi * (position + 1) / (length + 1)), frequency * position))
     wave = amplitudes[strongest, :, 0, None, None] * axes[0][:, None] * axes[1]
     return wave.real[None]
 
@@ -206,7 +211,9 @@ def _norm(x: Tensor, order: Tensor | float) -> Tensor:
     """The norm of every row of ``(rows, ...)``."""
     x = x.flatten(1)
     if not isinstance(order, Tensor):
-        return torch.linalg.vector_norm(x, order, dim=1)
+        # A norm of a million squares added one by one in float32 is off by 1e-4. Apple's GPUs have no float64.
+        dtype = torch.float32 if x.device.type == "mps" else torch.float64
+        return torch.linalg.vector_norm(x, order, dim=1, dtype=dtype).to(x.dtype)
     scale = x.detach().abs().amax(1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)
     return scale[:, 0] * (x / scale).abs().pow(order).sum(1).pow(1 / order)
 

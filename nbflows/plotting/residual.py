@@ -1,0 +1,237 @@
+"""Residual flows: fixed points, norms, the series of a log-determinant, its estimates, and the memory of gradients."""
+
+import math
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor
+
+from nbflows.plotting.page import as_array
+
+
+def fixed_point_walks(
+    x: Tensor, panels: dict[str, tuple[Tensor, Tensor]], target: float, title: str | None = None
+) -> Figure:
+    """A map z = x + g(x) above, and below it the walk x <- z - g(x) to the x that belongs to one z, as a cobweb.
+
+    Args:
+        x: ascending ``(N,)``.
+        panels: title of the column -> g at x ``(N,)``, and the walk ``(T,)``, its start included.
+        target: the z whose x is sought.
+        title: the finding.
+    """
+    figure, all_axes = plt.subplots(
+        2, len(panels), figsize=(8, 6.4), layout="constrained", squeeze=False, sharex=True, height_ratios=[1, 1.15]
+    )
+    x = as_array(x)
+    for (above, below), (label, (g, walk)) in zip(all_axes.T, panels.items(), strict=True):
+        z, walk = x + as_array(g), as_array(walk)
+        crossed = np.flatnonzero(np.diff(np.sign(z - target)))
+        solutions = x[crossed] + (target - z[crossed]) * np.diff(x)[crossed] / np.diff(z)[crossed]
+        above.plot(x, z, color="C0", linewidth=2)
+        above.axhline(target, color="C7", linewidth=1.5)
+        above.plot(solutions, np.full_like(solutions, target), "o", color="C3", markersize=8)
+        count = f"{len(solutions)} solution{'s' if len(solutions) != 1 else ''}"
+        above.set_title(f"{label}: {count}", size=12)
+        below.plot(x, x, color="black", linewidth=1)
+        below.plot(x, target - as_array(g), color="C0", linewidth=2)
+        # Every second point lies on the curve, those between them on the diagonal.
+        corners = np.repeat(walk, 2)
+        below.plot(corners[:-1], corners[1:], color="C1", linewidth=1.6)
+        below.plot(walk[0], walk[0], "s", color="C1", markersize=7, label="start")
+        below.plot(solutions, solutions, "o", color="C3", markersize=8, label="solution")
+        below.set(xlabel="x", xlim=(x[0], x[-1]), ylim=(x[0], x[-1]))
+    all_axes[0, 0].set_ylabel("z = x + g(x)")
+    all_axes[1, 0].set_ylabel("next x = z - g(x)")
+    all_axes[1, 0].legend(loc="lower right", fontsize=11)
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def convergence(curves: dict[str, tuple[Tensor, Tensor]], ylabel: str, title: str | None = None) -> Figure:
+    """Errors of iterations over their steps, on a logarithmic axis, with what bounds them dashed.
+
+    Args:
+        curves: name -> error after 0, 1, ... steps ``(T,)``, and the bound of each ``(T,)``.
+        ylabel: what the error is.
+        title: the finding.
+    """
+    figure, axes = plt.subplots(figsize=(7.5, 4), layout="constrained")
+    for i, (name, (errors, bounds)) in enumerate(curves.items()):
+        errors, bounds = as_array(errors), as_array(bounds)
+        steps = np.arange(len(errors))
+        # What is exact to the last bit has no logarithm.
+        seen = errors > 0
+        axes.plot(steps[seen], errors[seen], color=f"C{i}", linewidth=2, label=name)
+        axes.plot(steps, bounds, "--", color=f"C{i}", linewidth=1.5, label="bound" if i == 0 else None)
+    axes.set(xlabel="steps", ylabel=ylabel, yscale="log")
+    lowest = min(as_array(errors)[as_array(errors) > 0].min() for errors, _ in curves.values())
+    axes.set_ylim(bottom=0.5 * lowest)
+    axes.legend(fontsize=11)
+    if title:
+        axes.set_title(title, size=13)
+    return figure
+
+
+def norm_steps(estimates: Tensor, levels: dict[str, float], title: str | None = None) -> Figure:
+    """The norm that power iteration has found after each step, with other values of it as lines.
+
+    Args:
+        estimates: after 0, 1, ... steps ``(T,)``.
+        levels: name -> value.
+        title: the finding.
+    """
+    figure, axes = plt.subplots(figsize=(7.5, 3.8), layout="constrained")
+    axes.plot(as_array(estimates), color="C0", linewidth=2.5, label="power iteration")
+    for i, (name, value) in enumerate(levels.items()):
+        axes.axhline(value, color=f"C{i + 1}", linestyle=["--", ":"][i % 2], linewidth=2, label=name)
+    axes.set(xlabel="steps of power iteration", ylabel="largest factor of length")
+    axes.set_ylim(0, 1.15 * max(estimates.max().item(), *levels.values()))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(loc="lower right", fontsize=11)
+    if title:
+        axes.set_title(title, size=13)
+    return figure
+
+
+def activation_slopes(x: Tensor, curves: dict[str, tuple[Tensor, Tensor, Tensor]], title: str | None = None) -> Figure:
+    """Activations, their slopes and their second derivatives: one panel each, one colour per activation.
+
+    Args:
+        x: ``(N,)``.
+        curves: name -> value, slope and second derivative at x, ``(N,)`` each.
+        title: the finding.
+    """
+    figure, all_axes = plt.subplots(1, 3, figsize=(8, 3.4), layout="constrained")
+    styles = ["-", "--", ":"]
+    for i, (name, values) in enumerate(curves.items()):
+        for axes, value in zip(all_axes, values, strict=True):
+            axes.plot(as_array(x), as_array(value), styles[i % 3], color=f"C{i}", linewidth=2.2, label=name)
+    for axes, label in zip(all_axes, ("value", "slope", "second derivative"), strict=True):
+        axes.set_title(label, size=12)
+        axes.set(xlabel="x", xlim=(x.min().item(), x.max().item()))
+    all_axes[1].axhline(1, color="black", linewidth=1)
+    handles, labels = all_axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=11)
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def partial_sums(sums: Tensor, exact: float, bounds: Tensor, title: str | None = None) -> Figure:
+    """The sums of the first n terms of a series, its limit, and the range in which a bound allows the sums.
+
+    Args:
+        sums: of the first 1, 2, ... terms ``(T,)``.
+        exact: the limit.
+        bounds: of the distance between sum and limit ``(T,)``.
+        title: the finding.
+    """
+    figure, axes = plt.subplots(figsize=(7.5, 3.8), layout="constrained")
+    sums, bounds, terms = as_array(sums), as_array(bounds), np.arange(1, len(sums) + 1)
+    axes.fill_between(terms, exact - bounds, exact + bounds, color="C0", alpha=0.15, linewidth=0, label="bound")
+    axes.axhline(exact, color="black", linestyle="--", linewidth=1.5, label="exact")
+    axes.plot(terms, sums, "o-", color="C0", markersize=6, label="sum of the first terms")
+    # The first bounds may be far wider than all that there is to see.
+    reach = 1.6 * np.abs(sums - exact).max()
+    axes.set(xlabel="terms", ylabel="nats", xlim=(0.5, len(sums) + 0.5), ylim=(exact - reach, exact + reach))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(loc="lower right", fontsize=11)
+    if title:
+        axes.set_title(title, size=13)
+    return figure
+
+
+def estimate_histograms(
+    estimates: dict[str, Tensor],
+    exact: float,
+    limits: tuple[float, float],
+    xlabel: str,
+    title: str | None = None,
+    bins: int = 80,
+) -> Figure:
+    """Histograms of estimates above each other, each with its mean, and the exact value as a line through all.
+
+    Args:
+        estimates: name -> draws ``(N,)``; the mean and its standard error join the name.
+        exact: what they estimate.
+        limits: ends of the axis; how many draws lie beyond them is said.
+        xlabel: what is estimated.
+        title: the finding.
+        bins: of the histograms.
+    """
+    figure, all_axes = plt.subplots(
+        len(estimates), 1, figsize=(8, 0.9 + 1.55 * len(estimates)), layout="constrained", sharex=True, squeeze=False
+    )
+    for i, (axes, (name, draws)) in enumerate(zip(all_axes[:, 0], estimates.items(), strict=True)):
+        draws = as_array(draws)
+        mean, error = draws.mean(), draws.std(ddof=1) / math.sqrt(len(draws))
+        axes.hist(draws, bins=bins, range=limits, color=f"C{i}", alpha=0.55, linewidth=0)
+        axes.axvline(mean, color=f"C{i}", linewidth=2.5)
+        axes.axvline(exact, color="black", linestyle="--", linewidth=1.5)
+        beyond = int(((draws < limits[0]) | (draws > limits[1])).sum())
+        axes.set_title(f"{name}: mean {mean:.3f} ± {error:.3f}", size=12, loc="left")
+        if beyond:
+            place = {"transform": axes.transAxes, "ha": "right", "va": "top", "size": 11}
+            axes.text(0.99, 0.9, f"{beyond} of {len(draws):,} beyond", **place)
+        axes.set(yticks=[], xlim=limits)
+        axes.grid(False, axis="y")
+    all_axes[-1, 0].set_xlabel(f"{xlabel}\ndashed: exact; full line: mean of the draws")
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def kept_memory(
+    panels: dict[str, tuple[Sequence[int], dict[str, Sequence[float]]]], title: str | None = None
+) -> Figure:
+    """Memory over something that grows, one line for each way to do it; the panels share their vertical axis.
+
+    Args:
+        panels: what grows -> its values, and name -> MiB at each of them; the same names in all panels.
+        title: the finding.
+    """
+    figure, all_axes = plt.subplots(1, len(panels), figsize=(8, 4.2), layout="constrained", squeeze=False, sharey=True)
+    markers, styles = "osD^", ["-", "-", "--", "--"]
+    for axes, (label, (values, lines)) in zip(all_axes[0], panels.items(), strict=True):
+        for i, (name, mebibytes) in enumerate(lines.items()):
+            style = {"marker": markers[i % 4], "linestyle": styles[i % 4], "color": f"C{i}"}
+            axes.plot(values, mebibytes, linewidth=2, markersize=6, label=name, **style)
+        axes.set(xlabel=label, xticks=list(values))
+    all_axes[0, 0].set(ylabel="MiB kept for backward", ylim=(0, None))
+    handles, labels = all_axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=11)
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def bias_over_terms(
+    terms: Sequence[int], differences: dict[str, Sequence[Tensor]], title: str | None = None, errors: float = 2
+) -> Figure:
+    """How far scores with so many terms of a series are from the right ones, in means over images with error bars.
+
+    Args:
+        terms: how many.
+        differences: name -> for each of ``terms`` the difference of every image ``(N,)``.
+        title: the finding.
+        errors: length of a bar to each side, in standard errors.
+    """
+    figure, axes = plt.subplots(figsize=(7.5, 4), layout="constrained")
+    axes.axhline(0, color="black", linestyle="--", linewidth=1.5)
+    for i, (name, all_values) in enumerate(differences.items()):
+        values = [as_array(value) for value in all_values]
+        bars = [errors * value.std(ddof=1) / math.sqrt(len(value)) for value in values]
+        means = [value.mean() for value in values]
+        axes.errorbar(terms, means, bars, fmt="o-", color=f"C{i}", capsize=4, linewidth=1.8, label=name)
+    axes.set(xlabel="terms of the series", xticks=list(terms))
+    axes.set_ylabel(f"error in bits/dim\nbars: ± {errors:g} standard errors")
+    if len(differences) > 1:
+        axes.legend(fontsize=11)
+    if title:
+        axes.set_title(title, size=13)
+    return figure
