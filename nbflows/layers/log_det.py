@@ -45,8 +45,6 @@ class TruncatedSeries:
     Source: Behrmann et al., "Invertible residual networks", 2019, section 3.2 (arXiv:1811.00995).
     """
 
-    unbiased = False
-
     def __init__(self, num_terms: int):
         if num_terms < 1:
             raise ValueError(f"num_terms is at least 1, got {num_terms}")
@@ -70,8 +68,6 @@ class RussianRoulette:
 
     Source: Chen et al., "Residual flows for invertible generative modeling", 2019, section 3.1 (arXiv:1906.02735).
     """
-
-    unbiased = True
 
     def __init__(
         self, distribution: str = "poisson", parameter: float = 2.0, num_exact_terms: int = 2, num_draws: int = 1
@@ -184,12 +180,14 @@ class SeriesLogDet:
 
     def _series(self, g: Tensor, x: Tensor, v: Tensor, weights: list[float], differentiable: bool) -> Tensor:
         basic = differentiable and self.gradient == "basic"
-        product, neumann, log_det = v * _SCALE, v, zero_log_det(x)
+        # Not with a graph behind it, whose gradients would be so many times smaller.
+        scale = 1.0 if basic else _SCALE
+        product, neumann, log_det = v * scale, v, zero_log_det(x)
         for k, weight in enumerate(weights, start=1):
             product = _product(g, x, product, differentiable=basic)
-            log_det = log_det - (-1) ** k * weight / k / _SCALE * sum_dimensions(product * v)
+            log_det = log_det - (-1) ** k * weight / k / scale * sum_dimensions(product * v)
             if differentiable and not basic:
-                neumann = torch.add(neumann, product, alpha=(-1) ** k * weight / _SCALE)
+                neumann = torch.add(neumann, product, alpha=(-1) ** k * weight / scale)
         if differentiable and not basic:
             # Adds nothing to the value, and all of the gradient.
             surrogate = sum_dimensions(_product(g, x, neumann, differentiable=True) * v)
