@@ -387,7 +387,9 @@ def test_every_recipe_builds_its_model_for_its_data(name):
     shape, levels = known.get(recipe.data, ((3, 32, 32), 256))
     parts = [torch.zeros(1, *shape, dtype=torch.uint8)] * 3
     examples = ImageData(recipe.data, "", *parts, num_levels=levels) if levels else Data(recipe.data, "", *parts)
-    flow = recipe.build(examples)
+    # At paper size without values: power iteration on every weight would take minutes.
+    with torch.device("meta" if "residual_flow" in recipe.builder and recipe.data not in toys.names() else "cpu"):
+        flow = recipe.build(examples)
     assert flow.shape == shape
     assert training.num_levels_of(flow) == levels
     assert (recipe.density_weight is not None) == isinstance(flow, JointFlow)

@@ -6,6 +6,7 @@ Source: R. T. Q. Chen, J. Behrmann, D. Duvenaud, J.-H. Jacobsen, "Residual flows
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -21,9 +22,17 @@ from nbflows.layers import (
     RussianRoulette,
     SeriesLogDet,
     Squeeze,
+    TruncatedSeries,
 )
 from nbflows.multiscale import Multiscale
 from nbflows.nets import LipschitzConvNet, LipschitzMLP, PooledFeatures, update_norms
+
+
+_TERMS = {
+    "poisson": partial(RussianRoulette, "poisson", 2.0),
+    "geometric": partial(RussianRoulette, "geometric", 0.5),
+    "none": TruncatedSeries,
+}
 
 
 def residual_flow(
@@ -39,6 +48,7 @@ def residual_flow(
     activation: str = "lipswish",
     coeff: float = 0.98,
     orders: Sequence[float] | str | None = None,
+    terms: str = "poisson",
     num_exact_terms: int = 2,
     num_eval_terms: int = 20,
     gradient: str = "neumann",
@@ -58,16 +68,20 @@ def residual_flow(
         squeeze_first: squeeze the image once before the first level.
         alpha: of the logit, see ``Logit``: twice the paper's; None for no logit.
         activation, coeff, orders: of the blocks' networks, see ``LipschitzConvNet``.
-        num_exact_terms, num_eval_terms: terms of the power series that are always there, in training and in eval mode;
-            further ones by Russian roulette, Poisson distributed with mean 2.
+        terms: of the power series beyond those that are always there: so many as Russian roulette draws from a
+            "poisson" distribution of mean 2 or a "geometric" one with chance 1/2; or "none": biased, an i-ResNet.
+        num_exact_terms, num_eval_terms: terms that are always there, in training and in eval mode.
         gradient, in_forward: of the log-determinant in training, see ``SeriesLogDet``.
     """
+    if terms not in _TERMS:
+        raise ValueError(f"terms is one of {', '.join(map(repr, _TERMS))}, got {terms!r}")
     if not num_blocks or min(num_blocks) < 1:
         raise ValueError(f"every level has at least 1 block, got num_blocks {tuple(num_blocks)}")
 
     def block(net: LipschitzConvNet | LipschitzMLP, channels: int) -> list[Bijection]:
-        roulette = RussianRoulette("poisson", 2.0, num_exact_terms), RussianRoulette("poisson", 2.0, num_eval_terms)
-        training, evaluation = (SeriesLogDet(terms, gradient, in_forward) for terms in roulette)
+        training, evaluation = (
+            SeriesLogDet(_TERMS[terms](n), gradient, in_forward) for n in (num_exact_terms, num_eval_terms)
+        )
         return [ResidualBlock(net, training, evaluation), ActNorm(channels)]
 
     settings = {"activation": activation, "coeff": coeff, "orders": orders}

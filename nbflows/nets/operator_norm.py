@@ -80,7 +80,8 @@ class OperatorNorm(nn.Module):
             return
         positions = () if self._is_matrix else (*(size or ()),)
         self.register_buffer("vector", weight.new_empty(1, min(weight.shape[:2]), *positions))
-        self._start(weight.detach())
+        if not weight.is_meta:
+            self._start(weight.detach())
 
     @torch.no_grad()
     def _start(self, weight: Tensor) -> None:

@@ -15,11 +15,11 @@ from nbflows.plotting.page import as_array
 def fixed_point_walks(
     x: Tensor, panels: dict[str, tuple[Tensor, Tensor]], target: float, title: str | None = None
 ) -> Figure:
-    """A map z = x + g(x) above, and below it the walk x <- z - g(x) to the x that belongs to one z, as a cobweb.
+    """A map z = x + g(x) above, and below it walks x <- z - g(x) to an x that belongs to one z, as cobwebs.
 
     Args:
         x: ascending ``(N,)``.
-        panels: title of the column -> g at x ``(N,)``, and the walk ``(T,)``, its start included.
+        panels: title of the column -> g at x ``(N,)``, and walks ``(S, T)``, their starts included.
         target: the z whose x is sought.
         title: the finding.
     """
@@ -27,8 +27,8 @@ def fixed_point_walks(
         2, len(panels), figsize=(8, 6.4), layout="constrained", squeeze=False, sharex=True, height_ratios=[1, 1.15]
     )
     x = as_array(x)
-    for (above, below), (label, (g, walk)) in zip(all_axes.T, panels.items(), strict=True):
-        z, walk = x + as_array(g), as_array(walk)
+    for (above, below), (label, (g, walks)) in zip(all_axes.T, panels.items(), strict=True):
+        z = x + as_array(g)
         crossed = np.flatnonzero(np.diff(np.sign(z - target)))
         solutions = x[crossed] + (target - z[crossed]) * np.diff(x)[crossed] / np.diff(z)[crossed]
         above.plot(x, z, color="C0", linewidth=2)
@@ -38,15 +38,18 @@ def fixed_point_walks(
         above.set_title(f"{label}: {count}", size=12)
         below.plot(x, x, color="black", linewidth=1)
         below.plot(x, target - as_array(g), color="C0", linewidth=2)
-        # Every second point lies on the curve, those between them on the diagonal.
-        corners = np.repeat(walk, 2)
-        below.plot(corners[:-1], corners[1:], color="C1", linewidth=1.6)
-        below.plot(walk[0], walk[0], "s", color="C1", markersize=7, label="start")
+        for walk, colour in zip(as_array(walks), ("C1", "C4"), strict=False):
+            # In turns to the curve and to the diagonal.
+            corners = np.repeat(walk, 2)
+            below.plot(corners[:-1], corners[1:], color=colour, linewidth=1.6)
+            below.plot(walk[0], walk[0], "s", color=colour, markersize=7, label="start")
         below.plot(solutions, solutions, "o", color="C3", markersize=8, label="solution")
         below.set(xlabel="x", xlim=(x[0], x[-1]), ylim=(x[0], x[-1]))
     all_axes[0, 0].set_ylabel("z = x + g(x)")
     all_axes[1, 0].set_ylabel("next x = z - g(x)")
-    all_axes[1, 0].legend(loc="lower right", fontsize=11)
+    handles, labels = all_axes[1, 0].get_legend_handles_labels()
+    seen = dict(zip(labels, handles, strict=True))
+    all_axes[1, 0].legend(seen.values(), seen.keys(), loc="lower right", fontsize=11)
     if title:
         figure.suptitle(title, size=13)
     return figure
@@ -64,13 +67,12 @@ def convergence(curves: dict[str, tuple[Tensor, Tensor]], ylabel: str, title: st
     for i, (name, (errors, bounds)) in enumerate(curves.items()):
         errors, bounds = as_array(errors), as_array(bounds)
         steps = np.arange(len(errors))
-        # What is exact to the last bit has no logarithm.
-        seen = errors > 0
+        # Below that, rounding errors go up and down.
+        seen = errors > 1e-14
         axes.plot(steps[seen], errors[seen], color=f"C{i}", linewidth=2, label=name)
         axes.plot(steps, bounds, "--", color=f"C{i}", linewidth=1.5, label="bound" if i == 0 else None)
     axes.set(xlabel="steps", ylabel=ylabel, yscale="log")
-    lowest = min(as_array(errors)[as_array(errors) > 0].min() for errors, _ in curves.values())
-    axes.set_ylim(bottom=0.5 * lowest)
+    axes.set_ylim(bottom=1e-14)
     axes.legend(fontsize=11)
     if title:
         axes.set_title(title, size=13)
@@ -174,10 +176,8 @@ def estimate_histograms(
         axes.axvline(mean, color=f"C{i}", linewidth=2.5)
         axes.axvline(exact, color="black", linestyle="--", linewidth=1.5)
         beyond = int(((draws < limits[0]) | (draws > limits[1])).sum())
-        axes.set_title(f"{name}: mean {mean:.3f} ± {error:.3f}", size=12, loc="left")
-        if beyond:
-            place = {"transform": axes.transAxes, "ha": "right", "va": "top", "size": 11}
-            axes.text(0.99, 0.9, f"{beyond} of {len(draws):,} beyond", **place)
+        outside = f" ({beyond} of {len(draws):,} draws lie outside)" if beyond else ""
+        axes.set_title(f"{name}: mean {mean:.3f} ± {error:.3f}{outside}", size=12, loc="left")
         axes.set(yticks=[], xlim=limits)
         axes.grid(False, axis="y")
     all_axes[-1, 0].set_xlabel(f"{xlabel}\ndashed: exact; full line: mean of the draws")
