@@ -27,7 +27,6 @@ from nbflows.layers import (
 from nbflows.multiscale import Multiscale
 from nbflows.nets import LipschitzConvNet, LipschitzMLP, PooledFeatures, update_norms
 
-
 _TERMS = {
     "poisson": partial(RussianRoulette, "poisson", 2.0),
     "geometric": partial(RussianRoulette, "geometric", 0.5),
