@@ -21,7 +21,7 @@ def solve_fixed_point(
     Args:
         f: takes x ``(rows, ...)`` and which rows of ``start`` these are, ``(rows,)``.
         start: the first guess ``(B, ...)``.
-        tolerance: of a step; default: 64 rounding errors of the dtype.
+        tolerance: of a step; default: 16 rounding errors of the dtype.
         max_steps: at most so many.
         window: of Anderson acceleration, which extrapolates from so many earlier steps; 0 for plain steps.
 
@@ -29,11 +29,13 @@ def solve_fixed_point(
         RuntimeError: after ``max_steps`` an example still moves, or is not finite; says how far it moved last.
     Source: H. F. Walker and P. Ni, "Anderson acceleration for fixed-point iterations", 2011.
     """
-    tolerance = 64 * torch.finfo(start.dtype).eps if tolerance is None else tolerance
+    tolerance = 16 * torch.finfo(start.dtype).eps if tolerance is None else tolerance
     x, rows, solution = start, torch.arange(len(start), device=start.device), torch.empty_like(start)
     history = _History(window) if window else None
     change = x.new_zeros(1)
-    for _ in range(max_steps):
+    steps = 0
+    while steps < max_steps:
+        steps += 1
         fx = f(x, rows)
         change = (fx - x).flatten(1).abs().amax(1)
         moving = ~(change <= tolerance * fx.flatten(1).abs().amax(1).clamp(min=1))
@@ -48,7 +50,7 @@ def solve_fixed_point(
                 history.keep(moving)
         x = history.extrapolate(x, fx) if history else fx
     raise RuntimeError(
-        f"the fixed point of {len(rows)} of {len(start)} examples was not found in {max_steps} steps: the last one "
+        f"the fixed point of {len(rows)} of {len(start)} examples was not found in {steps} steps: the last one "
         f"moved by {change.max().item():.1e}, the tolerance is {tolerance:.1e}; allow more steps or a larger "
         "tolerance, and see that the map contracts"
     )
@@ -84,7 +86,8 @@ class _History:
         images, residuals = torch.stack(self.images, 2), torch.stack(self.residuals, 2).double()  # (rows, D, steps)
         gram = residuals.mT @ residuals
         # Steps that are nearly parallel, or forgotten, leave it singular.
-        ridge = torch.finfo(x.dtype).eps * gram.diagonal(dim1=1, dim2=2).sum(1).clamp(min=torch.finfo(x.dtype).tiny)
+        limits = torch.finfo(x.dtype)
+        ridge = limits.eps * gram.diagonal(dim1=1, dim2=2).sum(1) + limits.tiny
         gram = gram + ridge[:, None, None] * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
         mixing = torch.linalg.solve(gram, residuals.mT @ residual.double()[:, :, None])
         return (fx - (images @ mixing.to(fx.dtype))[:, :, 0]).view(shape)

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from nbflows.bijection import sum_dimensions, zero_log_det
 
@@ -58,7 +57,9 @@ class TruncatedSeries:
 class RussianRoulette:
     """So many terms of the power series as a draw decides, weighted so that their sum is unbiased.
 
-    n = m + N terms with N drawn; the first m have weight 1, later ones c_k = 1 / P(N >= k - m).
+    n = m + N terms with N drawn; the first m have weight 1, later ones c_k = 1 / P(N >= k - m). Poisson weights grow
+    faster than any power series falls: the mean is right, but the variance is not finite, though draws of N that would
+    show it are rare. With a geometric distribution it is finite where L^2 < 1 - parameter.
 
     Args:
         distribution: of N: "poisson", from 0, or "geometric", from 1.
@@ -239,8 +240,9 @@ class _InForward(torch.autograd.Function):
         return ctx.g.detach(), log_det.detach()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_g, grad_log_det):
+        if torch.is_grad_enabled():
+            raise RuntimeError("a gradient computed in forward has no gradient of its own: use in_forward=False")
         if bool((grad_log_det == grad_log_det[0]).all()):
             of_log_det = [gradient * grad_log_det[0] for gradient in ctx.gradients]
         else:
@@ -253,4 +255,6 @@ class _InForward(torch.autograd.Function):
 
 def _gradients(output: Tensor, wanted: list[Tensor], weights: Tensor) -> list[Tensor]:
     """Zeros for what the output does not depend on; the graph stays."""
+    if not output.requires_grad:
+        return [torch.zeros_like(tensor) for tensor in wanted]
     return torch.autograd.grad(output, wanted, weights, retain_graph=True, materialize_grads=True)

@@ -6,7 +6,6 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
@@ -91,8 +90,9 @@ class _BetaGradient(torch.autograd.Function):
         return x.new_zeros(()).expand_as(x)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad):
+        if torch.is_grad_enabled():
+            raise RuntimeError("the gradient of LipSwish for its parameter has no gradient of its own")
         beta, x, y, slope = ctx.saved_tensors
         # dy / dbeta = x^2 gate (1 - gate) / 1.1 = (x slope - y) / beta.
         return (x * slope).sub_(y).mul_(grad).sum() / beta, None, None, None

@@ -26,7 +26,8 @@ class OperatorNorm(nn.Module):
     convolution is the one that its images see, with the zeros around them and at their size: not the kernel as a
     matrix. v is kept in a buffer, for checkpoints too, and ``update_norms`` refreshes it. The gradient takes v for a
     constant, and is that of sigma all the same, since v maximises it. Of W and its transpose, which have the same norm,
-    the one with the smaller v is taken.
+    the one with the smaller v is taken. Other vectors, kept different from v, are iterated with it: one of them takes
+    its place as soon as it is better, where v alone would stay in a direction that is no longer the largest.
 
     Args:
         weight: of a linear layer ``(out, in)``, or ``(out, in, k, k)`` of a convolution that keeps the size, k odd.
@@ -34,8 +35,8 @@ class OperatorNorm(nn.Module):
         coeff: the norm allowed.
         domain, codomain: orders p and q of the norms before and after the layer: numbers from 1 to math.inf, or a
             ``LearnedOrder``. p = 1 and q = inf have closed forms, which on images smaller than the kernel are bounds.
-        tolerance: power iteration stops when half a step raises sigma by less than this share. With p = q = 2 a
-            singular value then lies within sqrt(tolerance / 2) of sigma, relatively.
+        tolerance: power iteration stops when half a step raises sigma, and those of the other vectors, by less than
+            this share together.
         max_steps: of power iteration at a time.
 
     Raises:
@@ -79,25 +80,26 @@ class OperatorNorm(nn.Module):
             self.register_buffer("vector", None)
             return
         positions = () if self._is_matrix else (*(size or ()),)
-        self.register_buffer("vector", weight.new_empty(1, min(weight.shape[:2]), *positions))
+        shape = min(weight.shape[:2]), *positions
+        # Other norms than the Euclidean one have local maxima: more vectors to find the highest.
+        count = min(4 if self._euclidean else 10, math.prod(shape))
+        self.register_buffer("vector", weight.new_empty(1, *shape))
+        self.register_buffer("others", weight.new_empty(count - 1, *shape))
         if not weight.is_meta:
             self._start(weight.detach())
 
     @torch.no_grad()
     def _start(self, weight: Tensor) -> None:
-        # Other norms than the Euclidean one have local maxima: the best of several starts.
-        best = None
-        for i in range(1 if self._euclidean else 10):
-            # On small images there are few waves to choose from.
-            if i == 0 and not self._is_matrix and min(self.size) > 8:
-                self.vector.copy_(_strongest_wave(_transpose(weight) if self.transposed else weight, self.size))
-            else:
-                self.vector.normal_()
-            _converge([(self, weight)])
-            sigma = self.sigma(weight)
-            if best is None or sigma > best[0]:
-                best = sigma, self.vector.clone()
-        self.vector.copy_(best[1])
+        self.vector.normal_()
+        self.others.normal_()
+        # On small images there are few waves to choose from.
+        if not self._is_matrix and min(self.size) > 8:
+            waves = _strongest_waves(_transpose(weight) if self.transposed else weight, self.size)
+            # Zeros for a weight of zeros.
+            if waves.any():
+                self.vector.copy_(waves[:1])
+                self.others[: len(waves) - 1].copy_(waves[1:])
+        _converge([(self, weight)])
 
     def forward(self, weight: Tensor) -> Tensor:
         # A norm is not computed in half precision.
@@ -114,15 +116,33 @@ class OperatorNorm(nn.Module):
         return (_norm(self._multiply(weight, self.vector, self.transposed), q) / _norm(self.vector, p)).squeeze()
 
     def step(self, weight: Tensor) -> Tensor:
-        """One step of power iteration; returns by which share half of it has raised sigma."""
+        """One step of power iteration with all vectors; returns by which share half of it has raised their sigmas."""
         p, q = self._domain_and_codomain()
         p, q = (_dual(q), _dual(p)) if self.transposed else (p, q)
-        image = self._multiply(weight, self.vector, self.transposed)
-        sigma = _norm(image, q) / _norm(self.vector, p)
-        back = self._multiply(weight, _maximizer(image, _dual(q)), not self.transposed)
-        higher = _norm(back, _dual(p))
-        self.vector.copy_(torch.where(higher > 0, _maximizer(back, p), self.vector))
-        return torch.where(sigma > 0, higher / sigma - 1, 0.0).squeeze()
+        vectors = torch.cat([self.vector, self.others])
+        images = self._multiply(weight, vectors, self.transposed)
+        lengths, tiny = _norm(images, q), torch.finfo(images.dtype).tiny
+        sigmas = lengths / _norm(vectors, p)
+        if self._euclidean:
+            backs = self._multiply(weight, images, not self.transposed)
+            backs = backs / lengths.clamp(min=tiny).view(-1, *[1] * (backs.dim() - 1))
+        else:
+            backs = self._multiply(weight, _maximizer(images, _dual(q)), not self.transposed)
+        # The best comes first; in another direction than its own, one that was behind may have grown beyond it.
+        order = sigmas.argsort(descending=True)
+        vectors, backs, sigmas = vectors[order], backs[order], sigmas[order]
+        higher = _norm(backs, _dual(p))
+        if self._euclidean:
+            new = _orthonormal(backs)
+        else:
+            found = (higher > 0).view(-1, *[1] * (backs.dim() - 1))
+            new = torch.where(found, _maximizer(backs, p), vectors)
+        self.vector.copy_(new[:1])
+        self.others.copy_(new[1:])
+        # What rounding leaves of a vector that the operator takes to zero has a direction, but grows to nothing.
+        higher = torch.where(sigmas > 1000 * torch.finfo(sigmas.dtype).eps * sigmas[0], higher, sigmas)
+        before, after = _norm(sigmas[None], 2), _norm(higher[None], 2)
+        return torch.where(before == 0, 0.0, after / before - 1).squeeze()
 
     def _domain_and_codomain(self) -> tuple[Tensor | float, Tensor | float]:
         return tuple(order() if isinstance(order, nn.Module) else order for order in self._orders)
@@ -173,10 +193,11 @@ def _transpose(kernel: Tensor) -> Tensor:
     return kernel.transpose(0, 1).flip(2, 3)
 
 
-def _strongest_wave(weight: Tensor, size: tuple[int, int]) -> Tensor:
-    """The wave that a convolution amplifies most on an endless image, faded out towards the edges: near the v sought.
+def _strongest_waves(weight: Tensor, size: tuple[int, int]) -> Tensor:
+    """The wave that a convolution amplifies most on an endless image, faded out towards the edges in four ways.
 
-    From random numbers, power iteration needs a hundred steps: many waves are amplified almost alike.
+    Near the vectors sought. From random numbers power iteration needs a hundred steps and more: many waves are
+    amplified almost alike.
     """
     offsets = torch.arange(weight.shape[-1], dtype=weight.dtype, device=weight.device) - weight.shape[-1] // 2
     center, width = weight.new_zeros(2), math.pi
@@ -188,15 +209,19 @@ def _strongest_wave(weight: Tensor, size: tuple[int, int]) -> Tensor:
         matrices = torch.einsum("oikl,yk,xl->yxoi", weight.to(rows.dtype), rows, columns).flatten(0, 1)
         amplitudes = torch.randn(len(matrices), weight.shape[1], 1, dtype=matrices.dtype, device=weight.device)
         for _ in range(5):
-            amplitudes = matrices.mH @ (matrices @ (amplitudes / amplitudes.norm(dim=1, keepdim=True)))
+            length = amplitudes.norm(dim=1, keepdim=True).clamp(min=torch.finfo(weight.dtype).tiny)
+            amplitudes = matrices.mH @ (matrices @ (amplitudes / length))
         strongest = int(amplitudes.norm(dim=1).argmax())
         center, width = frequencies[[0, 1], [strongest // 9, strongest % 9]], width / 4
-    axes = []
-    for frequency, length in zip(center, size, strict=True):
-        position = torch.arange(length, dtype=weight.dtype, device=weight.device)
-        axes.append(torch.polar(torch.sin(math.pi * (position + 1) / (length + 1)), frequency * position))
-    wave = amplitudes[strongest, :, 0, None, None] * axes[0][:, None] * axes[1]
-    return wave.real[None]
+    amplitude, waves = amplitudes[strongest, :, 0, None, None], []
+    # The phase shifted by a quarter, and one node more along each axis.
+    for shift, nodes in ((1, (1, 1)), (1j, (1, 1)), (1, (2, 1)), (1, (1, 2))):
+        axes = []
+        for frequency, length, count in zip(center, size, nodes, strict=True):
+            position = torch.arange(length, dtype=weight.dtype, device=weight.device)
+            axes.append(torch.polar(torch.sin(math.pi * count * (position + 1) / (length + 1)), frequency * position))
+        waves.append((shift * amplitude * axes[0][:, None] * axes[1]).real)
+    return torch.stack(waves)
 
 
 def _dual(order: Tensor | float) -> Tensor | float:
@@ -220,9 +245,15 @@ def _norm(x: Tensor, order: Tensor | float) -> Tensor:
 
 
 def _maximizer(x: Tensor, order: Tensor | float) -> Tensor:
-    """The v of norm 1 with the largest <v, x>, for orders above 1: sign(x) |x|^(1 / (order - 1)), scaled."""
+    """For every row the v of norm 1 with the largest <v, x>, for orders above 1: sign(x) |x|^(1 / (order - 1))."""
+    rows, tiny = x.flatten(1), torch.finfo(x.dtype).tiny
     if isinstance(order, Tensor) or order != 2:
         exponent = 0.0 if not isinstance(order, Tensor) and order == math.inf else 1 / (order - 1)
-        x = x / x.abs().amax().clamp(min=torch.finfo(x.dtype).tiny)
-        x = x.sign() * x.abs().pow(exponent)
-    return x / _norm(x, order).clamp(min=torch.finfo(x.dtype).tiny)
+        rows = rows / rows.abs().amax(1, keepdim=True).clamp(min=tiny)
+        rows = rows.sign() * rows.abs().pow(exponent)
+    return (rows / _norm(rows, order).clamp(min=tiny)[:, None]).view_as(x)
+
+
+def _orthonormal(x: Tensor) -> Tensor:
+    """The rows made orthonormal, each against those before it; also where they are zero."""
+    return torch.linalg.qr(x.flatten(1).T).Q.T.reshape(x.shape)

@@ -1,0 +1,460 @@
+"""Residual blocks and the flows built of them: inverses that converge or say so, gradients through them, sizes."""
+
+import math
+import os
+from unittest import mock
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from nbflows import check_bijection, data, models
+from nbflows.checks import jacobian
+from nbflows.layers import ActNorm, ExactLogDet, ResidualBlock, RussianRoulette, SeriesLogDet, TruncatedSeries
+from nbflows.nets import LipschitzConvNet, LipschitzMLP, OperatorNorm, update_norms
+
+BOTH = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+
+
+def _press(net, factor=10.0):
+    """Weights so large that every norm stands at its bound."""
+    with torch.no_grad():
+        for name, parameter in net.named_parameters():
+            if name.endswith("original"):
+                parameter.mul_(factor)
+    update_norms(net)
+    return net
+
+
+def _block(kind="images", dtype=torch.float64, context=0, **settings):
+    net = (
+        LipschitzConvNet((2, 4, 3), 8, context_channels=context)
+        if kind == "images"
+        else LipschitzMLP(4, 8, context_features=context)
+    )
+    shape, context_shape = ((2, 4, 3), (context, 4, 3)) if kind == "images" else ((4,), (context,))
+    block = ResidualBlock(_press(net), ExactLogDet(), **settings).to(dtype)
+    x = torch.randn(3, *shape, dtype=dtype)
+    return block, x, torch.randn(3, *context_shape, dtype=dtype) if context else None
+
+
+# The block -----------------------------------------------------------------------------------------------------------
+
+
+@BOTH
+@pytest.mark.parametrize("window", [0, 3])
+@pytest.mark.parametrize("context", [0, 2])
+@pytest.mark.parametrize("kind", ["images", "vectors"])
+def test_a_block_at_its_bound_is_inverted_exactly(kind, context, window, dtype):
+    block, x, context = _block(kind, dtype, context, window=window)
+    with torch.no_grad():
+        z, _ = block(x, context)
+        assert (z - x).abs().max() > 0.1
+        error = (block.inverse(z, context) - x).abs().max().item()
+    assert error < (1e-5 if dtype == torch.float32 else 1e-12)
+    check_bijection(block, x, context)
+
+
+def test_the_inverse_is_within_its_documented_distance():
+    for tolerance in (1e-2, 1e-4):
+        block, x, _ = _block(tolerance=tolerance)
+        with torch.no_grad():
+            back = block.inverse(block(x)[0])
+        lipschitz = 0.98**3
+        # The tolerance is of a step's largest entry; L is one in the Euclidean norm, of 24 entries.
+        allowed = tolerance * x.flatten(1).abs().amax(1).clamp(min=1) * 24**0.5 * lipschitz / (1 - lipschitz)
+        error = (back - x).flatten(1).norm(dim=1)
+        assert (error <= 1.1 * allowed).all() and error.max() > 1e-3 * tolerance
+
+
+@pytest.mark.parametrize("with_context", [False, True])
+@pytest.mark.parametrize("kind", ["images", "vectors"])
+def test_the_inverse_has_the_gradient_of_the_solution(kind, with_context):
+    block, x, context = _block(kind, context=2 if with_context else 0)
+    # Examples that take different numbers of steps.
+    x = x * torch.tensor([5.0, 1.0, 0.1]).view(3, *[1] * (x.dim() - 1))
+    z = block(x, context)[0].detach().requires_grad_()
+    context = None if context is None else context.requires_grad_()
+    direction = torch.randn_like(x)
+    wanted = [z, *([] if context is None else [context]), *block.parameters()]
+    solution = block.inverse(z, context)
+    ours = torch.autograd.grad((solution * direction).sum(), wanted, retain_graph=True, materialize_grads=True)
+    # dx = (I + J)^-1 (dz - dg): what reaches x goes on as (I + J)^-T of it, to z, and to the rest through -g at x.
+    transposed = jacobian(block, solution.detach(), context).mT
+    u = torch.linalg.solve(transposed, direction.flatten(1)[:, :, None]).view_as(direction)
+    loss = -(block.net(solution.detach(), context) * u).sum()
+    rest = torch.autograd.grad(loss, wanted[1:], materialize_grads=True)
+    for a, b in zip(ours, [u, *rest], strict=True):
+        # Both iterations stop at 64 eps; 1 / (1 - 0.94) of that in a sum of some hundred terms.
+        assert (a - b).abs().max() < 1e-10 * max(1.0, b.abs().max().item())
+    assert all(tensor.abs().max() > 0 for tensor in ours[: 2 if with_context else 1])
+    # The graph is whole: a second pass gives the same.
+    again = torch.autograd.grad((solution * direction).sum(), wanted, materialize_grads=True)
+    assert all(torch.equal(a, b) for a, b in zip(ours, again, strict=True))
+
+
+class _Half(nn.Module):
+    """g(x) = a x with a below 1: x + g(x) has the closed-form inverse z / (1 + a)."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x, context=None):
+        return self.a * x
+
+
+def test_the_gradient_of_a_closed_form_inverse_is_met_by_autograd():
+    block = ResidualBlock(_Half(), ExactLogDet()).double()
+    z = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    ours = torch.autograd.grad(block.inverse(z).pow(2).sum(), [z, block.net.a])
+    theirs = torch.autograd.grad((z / (1 + block.net.a)).pow(2).sum(), [z, block.net.a])
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+    (only_z,) = torch.autograd.grad(block.requires_grad_(False).inverse(z).pow(2).sum(), z)
+    torch.testing.assert_close(only_z, theirs[0], rtol=1e-12, atol=1e-12)
+    assert not block.inverse(z.detach()).requires_grad
+    with torch.no_grad():
+        assert not block.inverse(z).requires_grad
+    with torch.inference_mode():
+        torch.testing.assert_close(block.inverse(z.detach().clone()), z.detach() / 1.5)
+
+
+def test_an_estimator_of_its_own_works_in_eval_mode():
+    block, x, _ = _block()
+    block.log_det, block.eval_log_det = (SeriesLogDet(TruncatedSeries(1)), ExactLogDet())
+    exact, calls = ExactLogDet()(block.net, x)[1], []
+    with mock.patch.object(SeriesLogDet, "__call__", lambda *a: calls.append(1) or (torch.zeros_like(x), exact * 0)):
+        block.train()
+        assert torch.equal(block(x)[1], exact * 0) and len(calls) == 1
+        block.eval()
+        torch.testing.assert_close(block(x)[1], exact)
+    assert len(calls) == 1
+    same = ResidualBlock(block.net, SeriesLogDet(RussianRoulette()))
+    assert same.eval_log_det is same.log_det
+
+
+@BOTH
+def test_a_violated_norm_is_an_error_of_the_inverse_and_update_norms_mends_it(dtype):
+    torch.manual_seed(0)
+    # One layer and no activation: g is linear, and stretches by its norm.
+    net = LipschitzMLP(4, 4, num_hidden=0, coeff=0.5, first_activation=False).to(dtype)
+    block, z = ResidualBlock(net, ExactLogDet(), max_steps=200), torch.randn(5, 4, dtype=dtype)
+    with torch.no_grad():
+        original = net.layers[0].parametrizations.weight.original
+        v = torch.linalg.svd(original).Vh
+        # The vector that the norm holds is orthogonal to the direction that is stretched now.
+        original.copy_(50 * v[-1:].T @ v[-1:] + 0.1 * v[:1].T @ v[:1])
+        net.layers[0].parametrizations.weight[0].vector.copy_(v[:1])
+        with pytest.raises(RuntimeError, match=r"the fixed point of 5 of 5 examples was not found in 200 steps"):
+            block.inverse(z)
+        net.layers[0].parametrizations.weight[0].vector.add_(0.01 * v[-1:])
+        update_norms(net)
+        assert (block(block.inverse(z))[0] - z).abs().max() < 1e3 * torch.finfo(dtype).eps
+
+
+def test_the_inverse_is_not_searched_in_half_precision():
+    block, x, _ = _block(dtype=torch.float32)
+    with torch.no_grad():
+        z = block(x)[0]
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(block.inverse(z), block.inverse(z))
+            assert (block.inverse(z) - x).abs().max() < 1e-5
+            assert block.inverse(z).dtype == torch.float32
+
+
+# The models ----------------------------------------------------------------------------------------------------------
+
+
+def _count(flow):
+    return sum(parameter.numel() for parameter in flow.parameters())
+
+
+@pytest.fixture
+def on_paper(monkeypatch):
+    """Models of sizes alone: without memory, and without norms, which take their time."""
+    monkeypatch.setattr(OperatorNorm, "_start", lambda self, weight: None)
+    with torch.device("meta"):
+        yield
+
+
+@pytest.mark.parametrize(
+    ("build", "original", "latent_shapes"),
+    [
+        (models.residual_flow_mnist, 16_608_693, [(784,)]),
+        (models.residual_flow, 25_174_233, [(3072,)]),
+        (lambda: models.residual_flow(num_end_blocks=0), 21_925_061, [(48, 8, 8)]),
+        (models.residual_flow_imagenet32, 47_099_289, [(3072,)]),
+        (lambda: models.residual_flow_imagenet32(num_end_blocks=0), 43_850_117, [(48, 8, 8)]),
+        (models.residual_flow_imagenet64, 53_294_475, [(24, 16, 16), (48, 8, 8), (3072,)]),
+        (
+            lambda: models.residual_flow_imagenet64(num_end_blocks=0),
+            50_045_303,
+            [(24, 16, 16), (48, 8, 8), (48, 8, 8)],
+        ),
+        (
+            models.residual_flow_celeba_hq,
+            136_777_368,
+            [(24, 64, 64), (48, 32, 32), (96, 16, 16), (192, 8, 8), (384, 4, 4), (384, 4, 4)],
+        ),
+    ],
+)
+def test_the_published_models_have_their_sizes(build, original, latent_shapes, on_paper):
+    flow = build()
+    blocks = [module for module in flow.modules() if isinstance(module, ResidualBlock)]
+    # The authors count two constants per block, which nothing trains.
+    assert _count(flow) == original - 2 * len(blocks)
+    dimensions = math.prod(flow.shape)
+    assert math.prod(flow.latent_shape) == dimensions == sum(math.prod(shape) for shape in latent_shapes)
+    if len(latent_shapes) == 1:
+        assert flow.latent_shape == latent_shapes[0]
+    else:
+        levels = flow.unpack(torch.empty(2, *flow.latent_shape))
+        sizes = [tuple(level.shape[1:]) for level in levels]
+        assert [math.prod(size) for size in sizes] == [math.prod(shape) for shape in latent_shapes]
+        assert sizes[:-1] == latent_shapes[:-1]
+
+
+def test_the_settings_are_those_of_the_paper_and_its_code(on_paper):
+    flow = models.residual_flow()
+    blocks = [module for module in flow.modules() if isinstance(module, ResidualBlock)]
+    assert len(blocks) == 52
+    for block in blocks:
+        training, evaluation = block.log_det, block.eval_log_det
+        assert (training.gradient, training.in_forward, training.terms.num_exact_terms) == ("neumann", True, 2)
+        assert evaluation.terms.num_exact_terms == 20
+        assert training.terms.distribution == evaluation.terms.distribution == "poisson"
+        assert {norm.coeff for norm in block.net.modules() if isinstance(norm, OperatorNorm)} == {0.98}
+    # Only the very first network does not begin with an activation.
+    starts = [type(block.net.layers[0]).__name__ == "LipSwish" for block in blocks]
+    assert starts == [False] + [True] * 51
+    norms = sum(isinstance(module, ActNorm) for module in flow.modules())
+    assert norms == 53
+    celeba = models.residual_flow_celeba_hq((3, 64, 64), num_blocks=(1, 1))
+    kinds = {
+        type(layer).__name__
+        for block in celeba.modules()
+        if isinstance(block, ResidualBlock)
+        for layer in block.net.layers
+    }
+    assert "ELU" in kinds and "LipSwish" not in kinds and celeba.bijection[0].num_levels == 32
+
+
+TINY = {"num_blocks": (1, 1), "hidden_channels": 8, "num_end_blocks": 1, "end_features": 8}
+IMAGE_MODELS = {
+    "digits": lambda: models.digits_residual_flow(**TINY),
+    "digits, learned orders": lambda: models.digits_residual_flow(**TINY, orders="learned"),
+    "digits, factored out": lambda: models.digits_residual_flow(**TINY, factor_out=True),
+    "digits, ELU": lambda: models.digits_residual_flow(**{**TINY, "num_end_blocks": 0}, activation="elu"),
+    "MNIST": lambda: models.residual_flow_mnist((1, 12, 12), **{**TINY, "num_blocks": (1, 1, 1)}),
+    "CIFAR-10": lambda: models.residual_flow((3, 8, 8), **TINY),
+    "ImageNet64": lambda: models.residual_flow_imagenet64((3, 16, 16), **TINY),
+    "CelebA-HQ": lambda: models.residual_flow_celeba_hq((3, 16, 8), **{**TINY, "num_end_blocks": 0}),
+    "digits, joint": lambda: models.digits_joint_residual_flow(
+        num_blocks=(1, 1), hidden_channels=8, features_per_level=4
+    ),
+}
+
+
+@BOTH
+@pytest.mark.parametrize("name", IMAGE_MODELS)
+def test_small_models_score_and_return_their_images(name, dtype):
+    flow = IMAGE_MODELS[name]().to(dtype)
+    _press(flow)
+    num_levels = flow.bijection[0].num_levels
+    images = torch.randint(num_levels, (16, *flow.shape)).byte()
+    if hasattr(flow, "classify"):
+        flow.log_prob_and_logits(images)
+    bits = flow.bits_per_dim(images)
+    assert bits.shape == (16,) and bits.isfinite().all()
+    bits.mean().backward()
+    missing = [n for n, p in flow.named_parameters() if p.grad is None and not n.startswith(("heads", "classifier"))]
+    assert not missing and all(p.grad.isfinite().all() for p in flow.parameters() if p.grad is not None)
+    flow.eval()
+    with torch.no_grad():
+        z, _ = flow.encode(images)
+        assert z.shape == (16, *flow.latent_shape) and torch.equal(flow.decode(z), images)
+        samples = flow.sample(3)
+        assert samples.shape == (3, *flow.shape) and samples.dtype == torch.uint8 and int(samples.max()) < num_levels
+    with torch.inference_mode():
+        assert flow.bits_per_dim(images).isfinite().all()
+
+
+def test_factoring_out_lets_half_of_the_channels_go_after_every_level():
+    flow = models.residual_flow_imagenet64((3, 32, 32), **{**TINY, "num_blocks": (1, 1, 1)})
+    levels = flow.unpack(torch.zeros(2, *flow.latent_shape))
+    assert [tuple(level.shape[1:]) for level in levels[:2]] == [(24, 8, 8), (48, 4, 4)]
+    widths = [
+        module.net.shape for module in flow.modules() if isinstance(getattr(module, "net", None), LipschitzConvNet)
+    ]
+    assert widths == [(12, 16, 16), (24, 8, 8), (48, 4, 4)]
+
+
+def test_the_gradient_settings_reach_the_blocks_and_give_the_same_gradient():
+    images = torch.randint(17, (4, 1, 8, 8)).byte()
+    gradients = []
+    for in_forward in (True, False):
+        torch.manual_seed(0)
+        flow = models.digits_residual_flow(**TINY, in_forward=in_forward).double()
+        flow.bits_per_dim(images)
+        torch.manual_seed(1)
+        flow.bits_per_dim(images).mean().backward()
+        gradients.append([parameter.grad for parameter in flow.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("log_det", ["roulette", "exact"])
+@pytest.mark.parametrize("actnorm", [False, True])
+def test_the_density_of_a_flow_in_the_plane_integrates_to_1(actnorm, log_det):
+    flow = models.residual_flow_2d(
+        num_blocks=3, hidden_features=16, num_hidden=2, actnorm=actnorm, log_det=log_det, coeff=0.9
+    ).double()
+    flow.log_prob(torch.randn(200, 2, dtype=torch.float64))
+    with torch.no_grad():
+        for block in flow.modules():
+            if isinstance(block, ResidualBlock):
+                block.net.layers[-1].parametrizations.weight.original.mul_(1000)
+                block.net.layers[-1].bias.zero_()
+    _press(flow)
+    flow.eval()
+    axis = torch.linspace(-14, 14, 281, dtype=torch.float64)
+    grid = torch.cartesian_prod(axis, axis)
+    with torch.no_grad():
+        log_prob, log_det = flow.log_prob(grid), flow.encode(grid)[1]
+    # The trapezoidal rule on a smooth function that ends within the grid, and without the log-determinant.
+    assert abs(log_prob.exp().sum().item() * 0.1**2 - 1) < 1e-4
+    assert abs((log_prob - log_det).exp().sum().item() * 0.1**2 - 1) > 5e-3
+    with torch.no_grad():
+        points = flow.sample(100)
+        assert points.shape == (100, 2)
+        torch.testing.assert_close(flow.decode(flow.encode(points)[0]), points, rtol=1e-9, atol=1e-9)
+
+
+def test_a_flow_in_the_plane_starts_near_the_identity():
+    flow, x = models.residual_flow_2d(num_blocks=10), torch.randn(50, 2)
+    with torch.no_grad():
+        z, _ = flow.eval().encode(x)
+    # Ten last layers of a thousandth of weights below 1 / sqrt(128); their biases are as they come, 0.09 at most.
+    assert (z - x).abs().max() < 10 * (0.09 + 1e-2)
+    assert len(models.residual_flow_2d(num_blocks=2).bijection) == 2
+
+
+def test_a_joint_flow_gives_the_likelihood_of_the_flow_in_the_same_pass():
+    flow = models.digits_joint_residual_flow(num_blocks=(1, 1), hidden_channels=8, features_per_level=4).double()
+    images = torch.randint(17, (6, 1, 8, 8)).byte()
+    flow.log_prob_and_logits(images)
+    for mode in (True, False):
+        flow.train(mode)
+        torch.manual_seed(3)
+        log_prob, logits = flow.log_prob_and_logits(images)
+        torch.manual_seed(3)
+        torch.testing.assert_close(flow.log_prob(images), log_prob, rtol=1e-12, atol=0)
+        assert logits.shape == (6, 10) and logits.dtype == torch.float64
+    torch.manual_seed(3)
+    chances = flow.classify(images)
+    torch.testing.assert_close(chances, logits.softmax(1))
+    torch.testing.assert_close(chances.sum(1), torch.ones(6, dtype=torch.float64))
+    log_prob, logits = flow.train().log_prob_and_logits(images)
+    (log_prob.sum() + logits.square().sum()).backward()
+    assert all(parameter.grad is not None for parameter in flow.parameters())
+    assert list(flow.heads) == ["1", "2"] and not any("end" in name for name, _ in flow.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: models.residual_flow_mnist((1, 14, 14)), "even height and width, got 7x7"),
+        (lambda: models.residual_flow((3, 9, 8), **TINY), "even height and width, got 9x8"),
+        (lambda: models.residual_flow((3, 8, 8), num_blocks=()), "every level has at least 1 block, got num_blocks ()"),
+        (lambda: models.residual_flow((3, 8, 8), num_blocks=(2, 0)), "at least 1 block, got num_blocks (2, 0)"),
+        (
+            lambda: models.digits_residual_flow(gradient="exact", **TINY),
+            "gradient is 'basic' or 'neumann', got 'exact'",
+        ),
+        (lambda: models.digits_residual_flow(activation="gelu", **TINY), "got 'gelu'"),
+        (lambda: models.residual_flow_2d(log_det="series"), "log_det is 'roulette' or 'exact', got 'series'"),
+        (lambda: models.joint_residual_flow(factor_out=True), "joint_residual_flow has no factor_out"),
+        (
+            lambda: models.digits_residual_flow(**TINY).log_prob(torch.zeros(2, 1, 8, 10).byte()),
+            "expected a batch of (1, 8, 8), got a tensor of (2, 1, 8, 10)",
+        ),
+    ],
+)
+def test_anything_else_is_an_error(make, message):
+    with pytest.raises(ValueError) as error:
+        make()
+    assert message in str(error.value)
+
+
+# 100 flows, NBFLOWS_FLOWS=100, take seven minutes of one core; the suite trains the first 12.
+NUM_FLOWS = int(os.environ.get("NBFLOWS_FLOWS", "12"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", range(4))
+def test_random_flows_stay_invertible_through_200_training_steps(part):
+    images = data.load("digits").train
+    for seed in range(part, NUM_FLOWS, 4):
+        torch.manual_seed(seed)
+        flow = models.digits_residual_flow(num_blocks=(1, 1), hidden_channels=16, num_end_blocks=0, in_forward=False)
+        # So large a rate presses the weights against their bound.
+        optimizer = torch.optim.Adam(flow.parameters(), lr=1e-2)
+        for _ in range(200):
+            loss = flow.bits_per_dim(images[torch.randint(len(images), (16,))]).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            update_norms(flow)
+        # Better than a guess among 17 grey levels.
+        assert loss < math.log2(17), seed
+        flow.eval()
+        for block, x in _blocks_and_inputs(flow, images[:8]):
+            norms = _true_norms(block.net)
+            assert max(norms) > 0.97, (seed, norms)
+            # Those of the layers bound the whole; the Jacobian's is measured, further out as well.
+            assert math.prod(norms) < 1 and max(norms) < 1, (seed, norms)
+            assert _jacobian_norm(block.net, torch.cat([x, 3 * torch.randn_like(x)])) < 1, seed
+            assert _round_trip_error(block, x) < 1e-5, (seed, _round_trip_error(block, x))
+            assert _round_trip_error(block.double(), x.double()) < 1e-5, seed
+
+
+def _blocks_and_inputs(flow, images):
+    blocks = [module for module in flow.modules() if isinstance(module, ResidualBlock)]
+    seen = []
+    hooks = [block.register_forward_pre_hook(lambda b, args: seen.append((b, args[0].detach()))) for block in blocks]
+    with torch.no_grad():
+        z, _ = flow.encode(images)
+        for hook in hooks:
+            hook.remove()
+        assert torch.equal(flow.decode(z), images)
+    return seen
+
+
+@torch.no_grad()
+def _round_trip_error(block, x):
+    """The largest error, as a share of the largest number of its example, or of 1."""
+    error = (block.inverse(block(x)[0]) - x).flatten(1).abs().amax(1)
+    return (error / x.flatten(1).abs().amax(1).clamp(min=1)).max().item()
+
+
+@torch.no_grad()
+def _true_norms(net):
+    """The largest singular value of every layer's operator."""
+    norms = []
+    for layer in net.layers:
+        if hasattr(layer, "parametrizations"):
+            weight = layer.weight
+            unit = torch.eye(weight.shape[1] * math.prod(net.shape[1:])).view(-1, weight.shape[1], *net.shape[1:])
+            matrix = F.conv2d(unit, weight, padding=weight.shape[-1] // 2).flatten(1)
+            norms.append(torch.linalg.matrix_norm(matrix.double(), 2).item())
+    return norms
+
+
+def _jacobian_norm(net, x):
+    with torch.enable_grad():
+        x = x.clone().requires_grad_()
+        g = net(x).flatten(1)
+        rows = [torch.autograd.grad(column.sum(), x, retain_graph=True)[0].flatten(1) for column in g.unbind(1)]
+    return torch.linalg.matrix_norm(torch.stack(rows, 1), 2).max().item()
