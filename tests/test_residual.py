@@ -147,7 +147,7 @@ def test_a_violated_norm_is_an_error_of_the_inverse_and_update_norms_mends_it(dt
         # The vector that the norm holds is orthogonal to the direction that is stretched now.
         original.copy_(50 * v[-1:].T @ v[-1:] + 0.1 * v[:1].T @ v[:1])
         net.layers[0].parametrizations.weight[0].vector.copy_(v[:1])
-        with pytest.raises(RuntimeError, match=r"the fixed point of 5 of 5 examples was not found in 200 steps"):
+        with pytest.raises(RuntimeError, match=r"the fixed point of 5 of 5 examples was not found in \d+ steps"):
             block.inverse(z)
         net.layers[0].parametrizations.weight[0].vector.add_(0.01 * v[-1:])
         update_norms(net)
@@ -323,9 +323,9 @@ def test_the_density_of_a_flow_in_the_plane_integrates_to_1(actnorm, log_det):
     grid = torch.cartesian_prod(axis, axis)
     with torch.no_grad():
         log_prob, log_det = flow.log_prob(grid), flow.encode(grid)[1]
-    # The trapezoidal rule on a smooth function that ends within the grid, and without the log-determinant.
+    # The trapezoidal rule on a smooth function that ends within the grid; without the log-determinant it would show.
     assert abs(log_prob.exp().sum().item() * 0.1**2 - 1) < 1e-4
-    assert abs((log_prob - log_det).exp().sum().item() * 0.1**2 - 1) > 5e-3
+    assert abs((log_prob - log_det).exp().sum().item() * 0.1**2 - 1) > 10 * 1e-4
     with torch.no_grad():
         points = flow.sample(100)
         assert points.shape == (100, 2)

@@ -257,8 +257,7 @@ def test_the_averaged_weights_are_taken_unless_told_otherwise_and_their_norms_ar
                         norm, weight = layer.parametrizations.weight[0], layer.parametrizations.weight.original
                         # Converged for these weights: a step changes nothing more.
                         assert norm.step(weight) <= norm.tolerance
-    ours = upstream.residual_flow(checkpoint).state_dict()
-    assert all(torch.equal(ours[key], value) for key, value in expected.state_dict().items())
+    _assert_same_weights(upstream.residual_flow(checkpoint), expected)
 
 
 def _without_beta(state):
@@ -343,13 +342,20 @@ def test_a_file_without_averages_yet_is_an_error_and_can_be_read_without_them(sa
     upstream.residual_flow(checkpoint, averaged=False)
 
 
+def _assert_same_weights(flow, expected):
+    ours, theirs = flow.state_dict(), expected.state_dict()
+    # The vectors of power iteration start at random.
+    names = [name for name in theirs if ".parametrizations.weight.0." not in name]
+    assert ours.keys() == theirs.keys() and len(names) > 10
+    assert all(torch.equal(ours[name], theirs[name]) for name in names)
+
+
 def test_a_published_file_is_loaded_and_evaluated_from_the_command_line(save, tmp_path, monkeypatch, capsys):
     state, averages = _with_averages()
     file = save(state, averages)
     flow = pretrained.load_upstream(file)
     assert not flow.training and flow.shape == (1, 8, 8) and flow.bijection[0].num_levels == 256
-    expected = upstream.residual_flow(state | averages).state_dict()
-    assert all(torch.equal(flow.state_dict()[key], value) for key, value in expected.items())
+    _assert_same_weights(flow, upstream.residual_flow(state | averages))
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     images = {part: rng.integers(0, 256, (12, 8, 8), dtype=np.uint8) for part in ("train", "validation", "test")}

@@ -38,7 +38,8 @@ def solve_fixed_point(
         steps += 1
         fx = f(x, rows)
         change = (fx - x).flatten(1).abs().amax(1)
-        moving = ~(change <= tolerance * fx.flatten(1).abs().amax(1).clamp(min=1))
+        # Not finite is not found: where x has run away, the tolerance would have run with it.
+        moving = ~((change <= tolerance * fx.flatten(1).abs().amax(1).clamp(min=1)) & change.isfinite())
         solution[rows[~moving]] = fx[~moving]
         if not moving.any():
             return solution
