@@ -16,8 +16,8 @@ from nbflows.nets.operator_norm import LearnedOrder, OperatorNorm
 class LipSwish(nn.Module):
     """x sigmoid(beta x) / 1.1  with a learned beta = softplus(raw): its slope is below 1 for every beta.
 
-    Around its steepest place the second derivative is not zero, as it is wherever ELU or ReLU are steep: the gradient of
-    a log-determinant consists of second derivatives.
+    Around its steepest place the second derivative is not zero, as it is wherever ELU or ReLU are steep: the gradient
+    of a log-determinant consists of second derivatives.
 
     Args:
         raw: at the start.

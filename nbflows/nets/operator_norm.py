@@ -159,7 +159,7 @@ class OperatorNorm(nn.Module):
 def update_norms(module: nn.Module) -> None:
     """Refreshes the norms of all weights in a module: after every change of them that was not made by loading them.
 
-    Every norm takes one step of power iteration at least, and goes on until it has converged.
+    Every norm takes two steps of power iteration at least, and goes on until it has converged.
 
     Raises:
         RuntimeError: one has not converged, or a weight is not finite.
@@ -180,7 +180,9 @@ def _converge(active: list[tuple[OperatorNorm, Tensor]]) -> None:
         steps += 1
         if not all(map(math.isfinite, growth)):
             raise RuntimeError("power iteration met a weight that is not finite")
-        active = [pair for pair, share in zip(active, growth, strict=True) if share > pair[0].tolerance]
+        if steps > 1:
+            # Not after one: changes of place among the vectors show in the second step.
+            active = [pair for pair, share in zip(active, growth, strict=True) if share > pair[0].tolerance]
         if active and steps >= active[0][0].max_steps:
             raise RuntimeError(
                 f"power iteration has not converged in {steps} steps: the last one still raised a norm by a share of "
