@@ -32,7 +32,7 @@ class OperatorNorm(nn.Module):
     Args:
         weight: of a linear layer ``(out, in)``, or ``(out, in, k, k)`` of a convolution that keeps the size, k odd.
         size: ``(H, W)`` of the images; for convolutions.
-        coeff: the norm allowed.
+        coeff: the norm allowed; where weights change fast, power iteration may be some percent late.
         domain, codomain: orders p and q of the norms before and after the layer: numbers from 1 to math.inf, or a
             ``LearnedOrder``. p = 1 and q = inf have closed forms, which on images smaller than the kernel are bounds.
         tolerance: power iteration stops when half a step raises sigma, and those of the other vectors, by less than
