@@ -413,7 +413,7 @@ def test_random_flows_stay_invertible_through_200_training_steps(part):
         for block, x in _blocks_and_inputs(flow, images[:8]):
             norms = _true_norms(block.net)
             assert max(norms) > 0.97, (seed, norms)
-            # Their product bounds the block's Lipschitz constant: at such a rate power iteration may be some percent late
+            # Their product bounds the block: at such a learning rate power iteration may be some percent late
             # for one layer, and 0.98 to the third leaves six. The Jacobian's norm is measured, further out as well.
             assert math.prod(norms) < 1, (seed, norms)
             assert _jacobian_norm(block.net, torch.cat([x, 3 * torch.randn_like(x)])) < 1, seed
