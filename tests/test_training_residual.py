@@ -292,5 +292,15 @@ def test_an_accuracy_carries_its_standard_error(digits):
     assert str(metrics.Accuracy(0.975, 0.01, 40)) == "97.50% ± 1.00% right (40 images)"
 
 
+def test_norms_are_found_in_full_precision_wherever_they_are_refreshed(digits):
+    flow = DIGITS.build(digits)
+    with torch.no_grad():
+        for _, weight in _norms(flow):
+            weight.add_(0.3 * torch.randn_like(weight))
+    with torch.autocast("cpu", torch.bfloat16):
+        update_norms(flow)
+    assert _is_converged(flow)
+
+
 def test_update_norms_is_free_for_models_without_norms(digits):
     update_norms(models.digits_simple())

@@ -102,9 +102,7 @@ class OperatorNorm(nn.Module):
         _converge([(self, weight)])
 
     def forward(self, weight: Tensor) -> Tensor:
-        # A norm is not computed in half precision.
-        with torch.autocast(weight.device.type, enabled=False):
-            return weight / (self.sigma(weight) / self.coeff).clamp(min=1)
+        return weight / (self.sigma(weight) / self.coeff).clamp(min=1)
 
     def sigma(self, weight: Tensor) -> Tensor:
         """The operator norm of a weight, as far as power iteration has come."""
@@ -148,12 +146,14 @@ class OperatorNorm(nn.Module):
         return tuple(order() if isinstance(order, nn.Module) else order for order in self._orders)
 
     def _multiply(self, weight: Tensor, vector: Tensor, transposed: bool) -> Tensor:
-        if self._is_matrix:
-            matrix = weight.flatten(1)
-            return vector @ (matrix if transposed else matrix.T)
-        # Several times faster on a CPU than conv_transpose2d.
-        weight = _transpose(weight) if transposed else weight
-        return F.conv2d(vector, weight, padding=weight.shape[-1] // 2)
+        # In half precision no norm would be found.
+        with torch.autocast(weight.device.type, enabled=False):
+            if self._is_matrix:
+                matrix = weight.flatten(1)
+                return vector @ (matrix if transposed else matrix.T)
+            # Several times faster on a CPU than conv_transpose2d.
+            weight = _transpose(weight) if transposed else weight
+            return F.conv2d(vector, weight, padding=weight.shape[-1] // 2)
 
 
 def update_norms(module: nn.Module) -> None:
