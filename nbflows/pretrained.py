@@ -98,6 +98,8 @@ def load_upstream(file: str | Path, shape: tuple[int, int, int] | None = None) -
         raise FileNotFoundError(f"no checkpoint {file}")
     content = upstream.read_checkpoint(file)
     state = content.get("state_dict", content)
+    if not isinstance(state, dict):
+        raise ValueError(f"{file}: its state_dict is a {type(state).__name__}, not a dict")
     if any(key.startswith("flows.") for key in state):
         return upstream.uva(state).eval()
     if any(key.startswith("flow.layers.") for key in state):

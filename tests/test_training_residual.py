@@ -218,6 +218,17 @@ def test_points_are_trained_sampled_and_evaluated(points, tmp_path, monkeypatch,
     assert "None grey levels, digits has 17" in capsys.readouterr().err
 
 
+def test_a_model_of_8_bits_is_not_scored_on_fewer(digits, tmp_path, capsys):
+    eight = replace(digits, num_levels=256, labels=None)
+    recipe = replace(DIGITS, epochs=1)
+    _train(recipe, eight, tmp_path / "run", max_steps=1)
+    np.save(tmp_path / "images.npy", np.zeros((40, 8, 8), dtype=np.uint8))
+    run = ["evaluate", str(tmp_path / "run"), "--data", str(tmp_path / "images.npy")]
+    assert main([*run, "--num-bits", "5"]) == 2
+    assert "the model is for 256 grey levels, images has 32" in capsys.readouterr().err
+    assert main(run) == 0
+
+
 def test_a_picture_of_points_shows_them_where_they_are(tmp_path):
     from PIL import Image
 
