@@ -459,3 +459,12 @@ def _jacobian_norm(net, x):
         g = net(x).flatten(1)
         rows = [torch.autograd.grad(column.sum(), x, retain_graph=True)[0].flatten(1) for column in g.unbind(1)]
     return torch.linalg.matrix_norm(torch.stack(rows, 1), 2).max().item()
+
+
+def test_the_gradient_of_the_inverse_is_as_exact_for_a_small_loss_as_for_a_large_one():
+    block, x, _ = _block(dtype=torch.float32)
+    z = block(x)[0].detach().requires_grad_()
+    back = block.inverse(z)
+    large, small = (torch.autograd.grad(s * back.square().sum(), z, retain_graph=True)[0] for s in (1.0, 2.0**-30))
+    # A power of 2 changes no digit of what is linear: the search for it may stop nowhere else.
+    assert torch.equal(small * 2.0**30, large)

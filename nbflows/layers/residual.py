@@ -71,11 +71,16 @@ class ResidualBlock(Bijection):
         g = self.net(leaf, context)
 
         def transpose_solve(gradient: Tensor) -> Tensor:
-            def f(u, rows):
-                whole = torch.zeros_like(gradient).index_copy(0, rows, u)
-                return (gradient - torch.autograd.grad(g, leaf, whole, retain_graph=True)[0])[rows]
+            # The tolerance is absolute below 1, and gradients of a mean are far below: solve for their directions.
+            largest = gradient.flatten(1).abs().amax(1).view(-1, *[1] * (gradient.dim() - 1))
+            largest = torch.where(largest > 0, largest, 1.0)
+            direction = gradient / largest
 
-            return self._solve(f, gradient)
+            def f(u, rows):
+                whole = torch.zeros_like(direction).index_copy(0, rows, u)
+                return (direction - torch.autograd.grad(g, leaf, whole, retain_graph=True)[0])[rows]
+
+            return largest * self._solve(f, direction)
 
         solution.register_hook(transpose_solve)
         return solution
