@@ -30,8 +30,8 @@ class Task(NamedTuple):
     precisions: tuple[str, ...] = PRECISIONS
 
 
-def training_step(flow, images) -> Callable[[], None]:
-    """One step of Adam with clipping, and of the norms if there are any."""
+def training_step(flow, loss: Callable[[], object]) -> Callable[[], None]:
+    """One step of Adam with clipping, and of the norms if there are any; ``loss`` computes what is minimised."""
     import torch
 
     from nbflows.nets import update_norms
@@ -40,7 +40,7 @@ def training_step(flow, images) -> Callable[[], None]:
 
     def step():
         optimizer.zero_grad()
-        flow.bits_per_dim(images).mean().backward()
+        loss().backward()
         torch.nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
         optimizer.step()
         update_norms(flow)

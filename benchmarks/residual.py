@@ -37,7 +37,8 @@ def build(**changes):
 
 
 def prepare_training(**gradient):
-    return harness.training_step(*build(**gradient))
+    flow, images = build(**gradient)
+    return harness.training_step(flow, lambda: flow.bits_per_dim(images).mean())
 
 
 def prepare_evaluation():
@@ -65,7 +66,7 @@ def prepare_memory(gradient: str, num_terms: int, num_blocks: int):
     for layer in flow.modules():
         if isinstance(layer, ResidualBlock):
             layer.log_det = SeriesLogDet(TruncatedSeries(num_terms), **GRADIENTS[gradient])
-    return harness.training_step(flow, images)
+    return harness.training_step(flow, lambda: flow.bits_per_dim(images).mean())
 
 
 def report(measure) -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
-from nbflows import __version__, data, metrics, pretrained, recipes
+from nbflows import __version__, data, metrics, pretrained, recipes, tasks
 from nbflows.flow import Flow
 from nbflows.joint import JointFlow
+from nbflows.translation import TranslationFlow
 
 EXAMPLES = """examples:
   nbflows list                                               what there is to train, and which models are here
@@ -86,6 +87,11 @@ def _add_train(commands) -> None:
     parser = _command(commands, "train", _train, "train a recipe's model; everything goes to one folder")
     parser.add_argument("recipe", help=f"one of: {', '.join(recipes.RECIPES)}")
     _add_data(parser, "default: the recipe's")
+    parser.add_argument(
+        "--sources",
+        metavar="FOLDER",
+        help="for pairs of your own: their sources, files named as their targets in the folder --data",
+    )
     parser.add_argument("--out", metavar="FOLDER", help="folder of the run (default: runs/RECIPE)")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in that folder")
     parser.add_argument("--max-minutes", type=float, metavar="M", help="stop after M minutes, validate and save")
@@ -130,7 +136,7 @@ def _train(options) -> None:
     out = Path(options.out or f"runs/{options.recipe}")
     result = training.train(
         recipe,
-        data.load(options.data or recipe.data, options.image_size, num_bits=options.num_bits),
+        _training_data(options, recipe),
         out=out,
         resume=options.resume,
         max_minutes=options.max_minutes,
@@ -144,6 +150,16 @@ def _train(options) -> None:
     )
     scores = [score for score in (result.test, result.accuracy) if score is not None]
     rank_zero_only(print)(f"test: {', '.join(map(str, scores))}\nthe model, its samples and the training curve: {out}")
+
+
+def _training_data(options, recipe: recipes.Recipe) -> data.Data:
+    if not (options.data or recipe.data):
+        raise ValueError(f"{options.recipe} is trained on images of your own: give their folder with --data")
+    if not options.sources:
+        return data.load(options.data or recipe.data, options.image_size, num_bits=options.num_bits)
+    if not options.data or recipe.task is None or options.num_bits != 8:
+        raise ValueError("--sources is for recipes of a task, with the targets' folder as --data, in 8 bits")
+    return tasks.load_pairs(options.sources, options.data, options.image_size)
 
 
 def _add_evaluate(commands) -> None:
@@ -189,9 +205,17 @@ def _evaluate(options) -> None:
     # A file may count as 256 levels and hold fewer: too large a value is found by the flow itself.
     if (levels is None) != (found is None) or (levels and found < levels):
         raise ValueError(f"the model is for {levels} grey levels, {images.name} has {found}")
+    if isinstance(flow, TranslationFlow):
+        images = tasks.apply(tasks.get(**pretrained.describe(options.model)["task"]), images)
     chosen = images.test[: options.limit]
     result = metrics.evaluate(
-        flow, chosen, options.num_draws, progress=True, seed=options.seed, precision=options.precision
+        flow,
+        chosen,
+        images.sources["test"][: options.limit] if isinstance(flow, TranslationFlow) else None,
+        num_draws=options.num_draws,
+        progress=True,
+        seed=options.seed,
+        precision=options.precision,
     )
     part = "test images" if len(chosen) == len(images.test) else f"the first {len(chosen)} test images"
     print(f"{images.variant}; {part}: {result}")
@@ -199,6 +223,8 @@ def _evaluate(options) -> None:
         print(metrics.accuracy(flow, chosen, images.labels["test"][: options.limit], seed=options.seed))
     if options.record:
         print("recorded as", pretrained.record(options.model, result))
+    if options.png and isinstance(flow, TranslationFlow):
+        raise ValueError("--png is for models that need no source; nbflows translate draws this one's pictures")
     png = options.png or (f"{Path(options.model).stem}.png" if options.upstream else None)
     if png:
         _draw(flow, png, num_samples=64, temperature=1.0, seed=options.seed, device=options.device)
@@ -241,6 +267,8 @@ def _sample(options) -> None:
 def _draw(flow: Flow, png: str, num_samples: int, temperature: float | list[float], seed: int, device: str) -> None:
     from nbflows.training import num_levels_of, save_samples
 
+    if flow.context_shape is not None:
+        raise ValueError("this model makes pictures of pictures: nbflows translate, with a source")
     generator = torch.Generator(device).manual_seed(seed)
     samples = flow.sample(num_samples, temperature=temperature, generator=generator)
     save_samples(samples, png, num_levels_of(flow))
@@ -248,7 +276,7 @@ def _draw(flow: Flow, png: str, num_samples: int, temperature: float | list[floa
 
 
 def _list(options) -> None:
-    rows = [(name, recipe.data, recipe.description) for name, recipe in recipes.RECIPES.items()]
+    rows = [(name, recipe.data or "yours", recipe.description) for name, recipe in recipes.RECIPES.items()]
     print("recipes, for nbflows train:\n")
     _print_table(rows, ["recipe", "data", "what it is"])
     rows = []

@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -73,6 +73,42 @@ class ImageData(Data):
     def model_arguments(self) -> dict:
         """What a builder of ``nbflows.models`` must know of the data."""
         return {**super().model_arguments(), "num_levels": self.num_levels}
+
+
+@dataclass(frozen=True)
+class PairData(ImageData):
+    """Images, the targets, and a source for each: what a translation is given to make the target of.
+
+    Attributes:
+        sources: uint8 ``(N, C_s, H, W)`` under "train", "validation" and "test".
+        known: bool ``(H, W)``, True where the target's pixels are those of the source, as in inpainting; None if no
+            pixel is given.
+        task: the name of a task of ``nbflows.tasks`` and its arguments; goes into the JSON of a model.
+
+    Raises:
+        ValueError: sources or mask do not fit the images.
+    """
+
+    sources: dict[str, Tensor] = field(default_factory=dict)
+    known: Tensor | None = None
+    task: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        if set(self.sources) != set(SPLITS):
+            raise ValueError(f"{self.name}: sources are needed for {', '.join(SPLITS)}, there are {list(self.sources)}")
+        for split, sources in self.sources.items():
+            targets = getattr(self, split)
+            if len(sources) != len(targets) or sources.shape[2:] != targets.shape[2:]:
+                raise ValueError(
+                    f"{self.name}: the sources of {split} are {tuple(sources.shape)}, its images "
+                    f"{tuple(targets.shape)}; each image needs one source of its height and width"
+                )
+        if self.known is not None and tuple(self.known.shape) != self.shape[1:]:
+            raise ValueError(f"{self.name}: the mask is {tuple(self.known.shape)}, the images are {self.shape[1:]}")
+
+    def model_arguments(self) -> dict:
+        """What a builder of ``nbflows.models`` must know of the data."""
+        return {**super().model_arguments(), "source_channels": self.sources["train"].shape[1]}
 
 
 def load(name: str | Path, image_size: int | None = None, root: str | Path = "data", num_bits: int = 8) -> Data:
@@ -140,7 +176,7 @@ class Batches:
         shuffle: a training stream.
         seed: of the order.
         rank, world_size: this process gets every ``world_size``-th image of a batch.
-        labels: ``(N,)``; with them a batch is a pair, images and their labels.
+        paired: ``(N, ...)``, what belongs to each image, its label or its source; with it a batch is a pair.
     """
 
     def __init__(
@@ -151,17 +187,17 @@ class Batches:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        labels: Tensor | None = None,
+        paired: Tensor | None = None,
     ):
-        if labels is not None and len(labels) != len(images):
-            raise ValueError(f"there are {len(images)} images, and {len(labels)} labels")
+        if paired is not None and len(paired) != len(images):
+            raise ValueError(f"there are {len(images)} images, and {len(paired)} labels or sources to pair them with")
         if not world_size <= batch_size or (shuffle and batch_size > len(images)):
             raise ValueError(
                 f"batch_size {batch_size} does not fit {len(images)} images on {world_size} device(s); "
                 f"choose one between {world_size} and {len(images)}"
             )
         self.images = images
-        self.labels = labels
+        self.paired = paired
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
@@ -183,7 +219,7 @@ class Batches:
                 self.position += 1
                 rows = order[i * self.batch_size : (i + 1) * self.batch_size]
             images = self.images[rows][self.rank :: self.world_size]
-            yield images if self.labels is None else (images, self.labels[rows][self.rank :: self.world_size])
+            yield images if self.paired is None else (images, self.paired[rows][self.rank :: self.world_size])
 
     def _order(self, epoch: int) -> Tensor:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
@@ -393,41 +429,129 @@ _LOADERS: dict[str, Callable[[Path], Data]] = {
 
 
 def _load_folder(folder: Path, image_size: int | None, cache: Path) -> ImageData:
+    files = _image_files(folder)
+    decode = partial(_decode_splits, folder, files, image_size)
+    parts = _cached(cache, folder.name, (image_size, str(folder.resolve())), files, decode)
+    return _complete(folder.name, f"images of folder {folder.name}, {_form(parts, image_size)}", parts)
+
+
+def _load_pairs(sources: Path, targets: Path, image_size: int | None, cache: Path) -> PairData:
+    """Two folders that hold the same names, whatever the suffixes."""
+    name, variant = f"{sources.name}-to-{targets.name}", f"pairs of folders {sources.name} and {targets.name}"
+    pairs = _partners(sources, targets)
+    files = [file for pair in pairs for file in pair]
+    key = (image_size, str(sources.resolve()), str(targets.resolve()))
+    parts = _cached(cache, name, key, files, partial(_decode_pairs, sources, targets, pairs, image_size))
+    # The order in which a missing split is drawn depends on the number of images alone: pairs stay together.
+    given, wanted = (
+        _complete(
+            name,
+            f"{variant}, {_form(parts, image_size)}",
+            {key.removeprefix(side): part for key, part in parts.items() if key.startswith(side)},
+        )
+        for side in ("source_", "target_")
+    )
+    splits = {split: getattr(wanted, split) for split in SPLITS}
+    return PairData(name, wanted.variant, **splits, sources={split: getattr(given, split) for split in SPLITS})
+
+
+def _image_files(folder: Path) -> list[Path]:
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         raise ValueError(f"no image files below {folder.resolve()}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
-    fingerprint = hashlib.sha256(repr((image_size, str(folder.resolve()))).encode())
-    for file in files:
-        fingerprint.update(repr((str(file), file.stat().st_size, file.stat().st_mtime_ns)).encode())
-    cached = cache / f"{folder.name}-{fingerprint.hexdigest()[:16]}.npz"
-    if cached.exists():
-        with np.load(cached, allow_pickle=False) as arrays:
-            parts = {split: torch.from_numpy(arrays[split]) for split in arrays.files}
-    else:
-        parts = _decode_splits(folder, files, image_size)
-        _save_atomically(cached, parts)
+    return files
+
+
+def _partners(sources: Path, targets: Path) -> list[tuple[Path, Path]]:
+    """The files of two folders, matched by their paths without suffix."""
+    named = []
+    for folder in (sources, targets):
+        files = _image_files(folder)
+        named.append({file.relative_to(folder).with_suffix(""): file for file in files})
+        if len(named[-1]) < len(files):
+            doubles = sorted(str(file) for file in set(files) - set(named[-1].values()))
+            raise ValueError(
+                f"{len(doubles)} of the {len(files)} files below {folder} have the name of another one but for the "
+                f"suffix ({', '.join(doubles[:5])}), and partners are found by their names without it; rename them"
+            )
+    lonely = sorted(str(named[name in named[1]][name]) for name in set(named[0]) ^ set(named[1]))
+    if lonely:
+        raise ValueError(
+            f"{len(lonely)} of the {len(named[0])} files below {sources} and {len(named[1])} below {targets} have no "
+            f"partner of the same name in the other folder: {', '.join(lonely[:5])}{' ...' if len(lonely) > 5 else ''}"
+        )
+    return [(file, named[1][name]) for name, file in named[0].items()]
+
+
+def _form(parts: dict[str, Tensor], image_size: int | None) -> str:
     height, width = next(iter(parts.values())).shape[2:]
     how = "" if image_size is None else ", shorter side resized by area average and centre crop"
-    return _complete(folder.name, f"images of folder {folder.name}, {width}x{height}{how}", parts)
+    return f"{width}x{height}{how}"
+
+
+def _cached(cache: Path, name: str, key: tuple, files: list[Path], decode: Callable) -> dict[str, Tensor]:
+    """What ``decode()`` returns, kept in a file for as long as neither the key nor one of the images changes."""
+    fingerprint = hashlib.sha256(repr(key).encode())
+    for file in files:
+        fingerprint.update(repr((str(file), file.stat().st_size, file.stat().st_mtime_ns)).encode())
+    cached = cache / f"{name}-{fingerprint.hexdigest()[:16]}.npz"
+    if cached.exists():
+        with np.load(cached, allow_pickle=False) as arrays:
+            return {part: torch.from_numpy(arrays[part]) for part in arrays.files}
+    parts = decode()
+    _save_atomically(cached, parts)
+    return parts
 
 
 def _decode_splits(folder: Path, files: list[Path], image_size: int | None) -> dict[str, Tensor]:
     images: dict[str, list[np.ndarray]] = {}
     failed = []
+    for file, image in _decode_all(partial(_decode, image_size=image_size), files, folder.name):
+        if isinstance(image, str):
+            failed.append(f"{file} ({image})")
+        else:
+            images.setdefault(_split_of(file.relative_to(folder)), []).append(image)
+    _report(failed, len(files), "files", stacklevel=7)
+    return _stack(images, folder)
+
+
+def _decode_pairs(
+    sources: Path, targets: Path, pairs: list[tuple[Path, Path]], image_size: int | None
+) -> dict[str, Tensor]:
+    images: tuple[dict, dict] = {}, {}
+    failed = []
+    for (file, _), pair in _decode_all(partial(_decode_pair, image_size=image_size), pairs, targets.name):
+        if isinstance(pair, str):
+            failed.append(pair)
+        else:
+            split = _split_of(file.relative_to(sources))
+            for side, image in zip(images, pair, strict=True):
+                side.setdefault(split, []).append(image)
+    _report(failed, len(pairs), "pairs", stacklevel=6)
+    return {
+        **{f"source_{split}": part for split, part in _stack(images[0], sources).items()},
+        **{f"target_{split}": part for split, part in _stack(images[1], targets).items()},
+    }
+
+
+def _decode_all(decode: Callable, files: list, name: str) -> Iterator[tuple]:
+    """Each of the files, and what ``decode`` makes of it; several at a time."""
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        decoded = tqdm(
-            pool.map(partial(_decode, image_size=image_size), files), total=len(files), desc=f"reading {folder.name}"
-        )
-        for file, image in zip(files, decoded, strict=True):
-            if isinstance(image, str):
-                failed.append(f"{file} ({image})")
-            else:
-                images.setdefault(_split_of(file.relative_to(folder)), []).append(image)
-    if failed:
-        listed = "; ".join(failed[:20]) + (f"; and {len(failed) - 20} more" if len(failed) > 20 else "")
-        warnings.warn(f"skipped {len(failed)} of {len(files)} files that could not be read: {listed}", stacklevel=5)
-    if not images:
-        raise ValueError(f"none of the {len(files)} image files below {folder.resolve()} could be read: {listed}")
+        yield from zip(files, tqdm(pool.map(decode, files), total=len(files), desc=f"reading {name}"), strict=True)
+
+
+def _report(failed: list[str], count: int, what: str, stacklevel: int) -> None:
+    """Names what could not be read, and gives up if that is everything."""
+    if not failed:
+        return
+    listed = "; ".join(failed[:20]) + (f"; and {len(failed) - 20} more" if len(failed) > 20 else "")
+    warnings.warn(f"skipped {len(failed)} of {count} {what} that could not be read: {listed}", stacklevel=stacklevel)
+    if len(failed) == count:
+        raise ValueError(f"none of the {count} image {what} could be read: {listed}")
+
+
+def _stack(images: dict[str, list[np.ndarray]], folder: Path) -> dict[str, Tensor]:
+    """The images of each split as one tensor ``(N, C, H, W)``."""
     everything = [image for part in images.values() for image in part]
     sizes = {image.shape[:2] for image in everything}
     if len(sizes) > 1:
@@ -453,17 +577,38 @@ def _decode(file: Path, image_size: int | None) -> np.ndarray | str:
             if image.mode.startswith(("I", "F")):
                 return f"more than 8 bits per channel, mode {image.mode}; convert it first"
             image = ImageOps.exif_transpose(image)
-            image = image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")
-            if image_size is not None:
-                # Area average when shrinking: no aliasing.
-                shrinks = min(image.size) >= image_size
-                image = ImageOps.fit(
-                    image, (image_size, image_size), Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC
-                )
-            return np.asarray(image)
+            return _resize(np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")), image_size)
     except Exception as error:
         # Decoders raise anything on broken files; the caller names the file and counts it.
         return f"{type(error).__name__}: {str(error).replace(str(file), file.name)}"
+
+
+def _decode_pair(files: tuple[Path, Path], image_size: int | None) -> tuple[np.ndarray, np.ndarray] | str:
+    """A source and its target, or why they could not be read."""
+    source, target = images = [_decode(file, None) for file in files]
+    for file, image in zip(files, images, strict=True):
+        if isinstance(image, str):
+            return f"{file} ({image})"
+    (h, w), (height, width) = source.shape[:2], target.shape[:2]
+    sizes = f"{files[0]} is {w}x{h} and its partner {files[1]} {width}x{height}"
+    if image_size is None and (h, w) != (height, width):
+        raise ValueError(f"{sizes}; bring them to the same size, or give --image-size")
+    # Up to the rounding of one pixel; otherwise a square cut out of both would not show the same thing.
+    if abs(w * height - width * h) > max(h, w, height, width):
+        raise ValueError(f"{sizes}; both need the same proportions")
+    return _resize(source, image_size), _resize(target, image_size)
+
+
+def _resize(image: np.ndarray, image_size: int | None) -> np.ndarray:
+    """Shorter side to ``image_size``, and a square from the middle."""
+    from PIL import Image, ImageOps
+
+    if image_size is None:
+        return image
+    # Area average when shrinking: no aliasing.
+    shrinks = min(image.shape[:2]) >= image_size
+    method = Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC
+    return np.asarray(ImageOps.fit(Image.fromarray(image), (image_size, image_size), method))
 
 
 def _split_of(path: Path) -> str:

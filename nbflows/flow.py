@@ -38,24 +38,31 @@ class Flow(nn.Module):
     def _check(self, x: Tensor, shape: tuple[int, ...], context: Tensor | None) -> None:
         if tuple(x.shape[1:]) != shape:
             raise ValueError(f"expected a batch of {shape}, got a tensor of {tuple(x.shape)}")
+        self._check_context(context, len(x))
+
+    def _check_context(self, context: Tensor | None, *num_rows: int) -> None:
         if (context is None) != (self.context_shape is None):
             wanted = "takes no context" if self.context_shape is None else f"needs a context of {self.context_shape}"
             raise ValueError(f"this flow {wanted}")
-        if context is not None and tuple(context.shape) != (x.shape[0], *self.context_shape):
+        if context is not None and tuple(context.shape) not in [(rows, *self.context_shape) for rows in num_rows]:
             raise ValueError(
-                f"expected a context of {(x.shape[0], *self.context_shape)}, one row per example, "
+                f"expected a context of {(num_rows[0], *self.context_shape)}, one row per example, "
                 f"got {tuple(context.shape)}"
             )
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Maps data to noise: z ``(B, *latent_shape)``, every level of it, and log_det ``(B,)`` in nats."""
         self._check(x, self.shape, context)
-        return self.bijection(x, context)
+        return self.bijection(x, self.encode_context(context))
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Maps noise to data ``(B, *shape)``; uint8 for image flows."""
         self._check(z, self.latent_shape, context)
-        return self.bijection.inverse(z, context)
+        return self.bijection.inverse(z, self.encode_context(context))
+
+    def encode_context(self, context: Tensor | None) -> Tensor | None:
+        """What the layers get of a context: the context itself, unless a kind of flow makes something of it first."""
+        return context
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """log p(x) in nats, ``(B,)``; for image flows a one-draw estimate of a lower bound."""
@@ -76,6 +83,12 @@ class Flow(nn.Module):
             num_draws: M.
             chunk_size: images in one pass through the flow; bounds the memory.
         """
+        return -self.log_prob_bound(x, context, num_draws, chunk_size) / (math.prod(self.shape) * math.log(2))
+
+    def log_prob_bound(
+        self, x: Tensor, context: Tensor | None = None, num_draws: int = 1, chunk_size: int = 256
+    ) -> Tensor:
+        """The bound of ``bits_per_dim``, with the same arguments, as log p(x) in nats: ``(B,)``."""
         if num_draws < 1 or chunk_size < 1:
             raise ValueError(f"num_draws and chunk_size are at least 1, got {num_draws} and {chunk_size}")
         self._check(x, self.shape, context)
@@ -83,8 +96,7 @@ class Flow(nn.Module):
         log_probs = [
             self.log_prob(x[chunk], None if context is None else context[chunk]) for chunk in rows.split(chunk_size)
         ]
-        log_prob = torch.cat(log_probs).view(len(x), num_draws).logsumexp(1) - math.log(num_draws)
-        return -log_prob / (math.prod(self.shape) * math.log(2))
+        return torch.cat(log_probs).view(len(x), num_draws).logsumexp(1) - math.log(num_draws)
 
     @torch.no_grad()
     def sample(
@@ -101,6 +113,20 @@ class Flow(nn.Module):
             temperature: scales the noise: one number, or one per level (finest first). Below 1: more typical samples.
             generator: of the noise, on the device of the flow; default torch's global one.
         """
+        self._check_context(context, num_samples, 1)
+        z = self.draw_noise(num_samples, temperature, generator)
+        context = self.encode_context(context)
+        if context is not None and len(context) == 1:
+            context = context.expand(num_samples, *context.shape[1:])
+        return self.bijection.inverse(z, context)
+
+    def draw_noise(
+        self,
+        num_samples: int,
+        temperature: float | Sequence[float] = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """What ``sample`` decodes: standard normal noise ``(num_samples, *latent_shape)`` times the temperature."""
         z = torch.randn(
             num_samples, *self.latent_shape, generator=generator, dtype=self._like.dtype, device=self._like.device
         )
@@ -110,10 +136,7 @@ class Flow(nn.Module):
             raise ValueError(
                 f"temperature is a number >= 0 or one per level; this flow has {len(levels)}, got {temperature}"
             )
-        z = self.pack([t * level for t, level in zip(temperatures, levels, strict=True)])
-        if context is not None and len(context) == 1:
-            context = context.expand(num_samples, *context.shape[1:])
-        return self.decode(z, context)
+        return self.pack([t * level for t, level in zip(temperatures, levels, strict=True)])
 
     def unpack(self, z: Tensor) -> list[Tensor]:
         """Cuts a latent into its levels, finest first; a flow that is not multi-scale has one."""

@@ -63,6 +63,7 @@ def summarize(bits_per_dim: Tensor, num_draws: int) -> BitsPerDim:
 def evaluate(
     flow: Flow,
     images: Tensor,
+    sources: Tensor | None = None,
     num_draws: int = 1,
     chunk_size: int = 128,
     progress: bool = False,
@@ -73,6 +74,7 @@ def evaluate(
 
     Args:
         images: ``(N, C, H, W)``, on any device.
+        sources: of the images, for a flow from images to images; bits/dim are of the images alone.
         num_draws: M; figures with different M do not compare.
         chunk_size: images in one pass.
         progress: show a progress bar.
@@ -90,8 +92,16 @@ def evaluate(
         ):
             torch.manual_seed(seed)
             # Not stderr, which notebooks show in red.
-            bar = tqdm(images.split(chunk_size), f"bits/dim (M = {num_draws})", file=sys.stdout, disable=not progress)
-            values = [flow.bits_per_dim(batch.to(device), num_draws=num_draws, chunk_size=chunk_size) for batch in bar]
+            bar = tqdm(
+                range(0, len(images), chunk_size), f"bits/dim (M = {num_draws})", file=sys.stdout, disable=not progress
+            )
+            values = []
+            for start in bar:
+                rows = slice(start, start + chunk_size)
+                context = None if sources is None else sources[rows].to(device)
+                values.append(
+                    flow.bits_per_dim(images[rows].to(device), context, num_draws=num_draws, chunk_size=chunk_size)
+                )
     finally:
         flow.train(training)
     return summarize(torch.cat(values), num_draws)

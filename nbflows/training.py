@@ -28,6 +28,7 @@ from nbflows.flow import Flow
 from nbflows.joint import JointFlow
 from nbflows.nets import update_norms
 from nbflows.recipes import Recipe
+from nbflows.translation import TranslationFlow
 
 
 class NonFiniteError(RuntimeError):
@@ -84,21 +85,27 @@ class FlowModule(L.LightningModule):
         return self._seconds_before + time.monotonic() - self._started_at
 
     def training_step(self, batch: Tensor | list[Tensor], batch_index: int) -> Tensor:
-        images, *labels = batch if isinstance(batch, (list, tuple)) else [batch]
-        if self.recipe.augment:
-            images = getattr(datasets, self.recipe.augment)(images)
+        batch = self.augment(*batch) if isinstance(batch, (list, tuple)) else self.augment(batch)
         random_state = _random_state()
-        measured = self.measure(images, *labels)
+        measured = self.measure(*batch)
         loss = measured[self.objective].mean()
         if not loss.isfinite():
             _set_random_state(random_state)
             raise NonFiniteError(
                 f"the loss is {loss.item()} at {self._where(batch_index)}. First in forward order: "
-                f"{first_non_finite(self.flow, images)}. {self._way_out()}"
+                f"{first_non_finite(self.flow, *self.flow_inputs(*batch))}. {self._way_out()}"
             )
         for name, values in measured.items():
             self.log(name, values.mean(), prog_bar=True)
         return loss
+
+    def augment(self, images: Tensor, *paired: Tensor) -> tuple[Tensor, ...]:
+        """A batch as the recipe's augmentation changes it."""
+        return (getattr(datasets, self.recipe.augment)(images) if self.recipe.augment else images, *paired)
+
+    def flow_inputs(self, images: Tensor, *paired: Tensor) -> tuple[Tensor, ...]:
+        """What of a batch the flow's ``log_prob`` takes."""
+        return (images,)
 
     def measure(self, images: Tensor) -> dict[str, Tensor]:
         """What is minimised and logged: by name, one value per example."""
@@ -124,16 +131,16 @@ class FlowModule(L.LightningModule):
         self.log("gradient_norm", norm)
 
     def validation_step(self, batch: Tensor | list[Tensor], batch_index: int) -> None:
-        images, *labels = batch if isinstance(batch, (list, tuple)) else [batch]
+        batch = batch if isinstance(batch, (list, tuple)) else [batch]
         # The same noise at every validation, so that epochs compare; training's own stream of noise goes on untouched.
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(batch_index * self.trainer.world_size + self.trainer.global_rank)
-            measured = self.measure(images, *labels)
+            measured = self.measure(*batch)
         for name, values in measured.items():
             self.validation_means[name].update(values)
         self.validation_squares.update(measured["bits_per_dim"].square())
-        self.validation_count.update(len(images))
+        self.validation_count.update(len(batch[0]))
 
     def on_validation_epoch_end(self) -> None:
         means = {name: metric.compute() for name, metric in self.validation_means.items()}
@@ -148,13 +155,17 @@ class FlowModule(L.LightningModule):
         settings = {"lr": self.recipe.learning_rate, "betas": self.recipe.betas}
         if self.recipe.optimizer == "AdamW":
             settings["weight_decay"] = self.recipe.weight_decay
+        if self.recipe.optimizer != "Adamax":
+            # One kernel over all parameters, on the CPU too; Adamax has none.
+            settings["fused"] = True
         optimizer = getattr(torch.optim, self.recipe.optimizer)(self.flow.parameters(), **settings)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _learning_rate_factor(self, step: int) -> float:
         warmup = min(1.0, (step + 1) / max(1, self.recipe.warmup_steps))
-        return warmup * self.recipe.decay_per_epoch ** (step // self.steps_per_epoch)
+        drop = 0.1 if self.recipe.drop_at_step is not None and step >= self.recipe.drop_at_step else 1.0
+        return drop * warmup * self.recipe.decay_per_epoch ** (step // self.steps_per_epoch)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["random_state"] = _random_state()
@@ -206,7 +217,34 @@ class JointModule(FlowModule):
         }
 
 
-def first_non_finite(flow: Flow, images: Tensor) -> str:
+class TranslationModule(FlowModule):
+    """Minimises  -(log2 p(target | source) + lambda log2 p(source)) / D  for a ``TranslationFlow``.
+
+    D counts the dimensions of the target; lambda is the recipe's source_weight.
+    """
+
+    objective = "loss"
+    measured = ("bits_per_dim", "loss", "source_bits_per_dim")
+
+    def augment(self, images: Tensor, sources: Tensor) -> tuple[Tensor, Tensor]:
+        # Both alike: the source of a mirrored image is the mirrored source.
+        (both,) = super().augment(torch.cat([images, sources], dim=1))
+        return both.split([images.shape[1], sources.shape[1]], dim=1)
+
+    def flow_inputs(self, images: Tensor, sources: Tensor) -> tuple[Tensor, ...]:
+        return images, sources
+
+    def measure(self, images: Tensor, sources: Tensor) -> dict[str, Tensor]:
+        log_prob, source_log_prob = self.flow.log_probs(images, sources)
+        dimensions = math.prod(self.flow.shape) * math.log(2)
+        return {
+            "bits_per_dim": -log_prob / dimensions,
+            "loss": -(log_prob + self.recipe.source_weight * source_log_prob) / dimensions,
+            "source_bits_per_dim": -source_log_prob / (math.prod(self.flow.context_shape) * math.log(2)),
+        }
+
+
+def first_non_finite(flow: Flow, *inputs: Tensor) -> str:
     """Runs a batch through the flow and names the first module that returned a value that is not finite."""
     found = []
 
@@ -224,7 +262,7 @@ def first_non_finite(flow: Flow, images: Tensor) -> str:
     ]
     try:
         with torch.no_grad():
-            flow.log_prob(images)
+            flow.log_prob(*inputs)
     finally:
         for hook in hooks:
             hook.remove()
@@ -232,16 +270,16 @@ def first_non_finite(flow: Flow, images: Tensor) -> str:
 
 
 class ImageBatches(L.LightningDataModule):
-    """The batches of each rank, with their labels if the training needs them."""
+    """The batches of each rank; with ``paired`` each image with its label or its source, by split."""
 
-    def __init__(self, data: Data, batch_size: int, seed: int, with_labels: bool = False):
+    def __init__(self, data: Data, batch_size: int, seed: int, paired: dict[str, Tensor] | None = None):
         super().__init__()
-        self.data, self.batch_size, self.seed, self.with_labels = data, batch_size, seed, with_labels
+        self.data, self.batch_size, self.seed, self.paired = data, batch_size, seed, paired
 
     def _batches(self, split: str, batch_size: int, **options) -> Batches:
-        labels = self.data.labels[split] if self.with_labels else None
+        paired = None if self.paired is None else self.paired[split]
         ranks = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
-        return Batches(getattr(self.data, split), batch_size, labels=labels, **ranks, **options)
+        return Batches(getattr(self.data, split), batch_size, paired=paired, **ranks, **options)
 
     def train_dataloader(self) -> Batches:
         return self._batches("train", self.batch_size, shuffle=True, seed=self.seed)
@@ -361,6 +399,28 @@ class DrawSamples(Callback):
             save_samples(samples, self.folder / f"step_{trainer.global_step:07d}.png", num_levels_of(module.flow))
 
 
+class DrawTranslations(Callback):
+    """A PNG at every validation: a row per validation image, its source, itself and 6 samples, always the same noise."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def on_validation_epoch_end(self, trainer, module) -> None:
+        if trainer.is_global_zero:
+            data, flow = trainer.datamodule.data, module.flow
+            sources = data.sources["validation"][:8].to(module.device)
+            targets = data.validation[: len(sources)].to(module.device)
+            # The noise of dequantization too; training's own stream of noise goes on untouched.
+            with torch.random.fork_rng(devices=[module.device] if module.device.type == "cuda" else []):
+                torch.manual_seed(0)
+                samples = flow.translate(sources, num_samples=6, scored=False).images
+            given = sources.expand_as(targets) if sources.shape[1] == 1 else sources
+            rows = torch.cat([given[:, None], targets[:, None], samples], dim=1)
+            save_samples(
+                rows.flatten(0, 1), self.folder / f"step_{trainer.global_step:07d}.png", num_levels_of(module.flow)
+            )
+
+
 def num_levels_of(flow: Flow) -> int | None:
     """Grey levels of an image flow; None for a flow on points."""
     return getattr(flow.bijection[0], "num_levels", None)
@@ -427,11 +487,13 @@ def train(
     if not resume and (last.exists() or best.exists()):
         raise FileExistsError(f"{out} holds a run already: go on with --resume, or choose another folder with --out")
     L.seed_everything(recipe.seed, verbose=False)
-    data = datasets.load(recipe.data) if data is None else data
+    data = recipe.prepare(datasets.load(recipe.data) if data is None else data)
     joint = recipe.density_weight is not None
     if joint and getattr(data, "labels", None) is None:
         raise ValueError(f"the recipe trains a classifier too, and {data.name} has no labels")
-    batches = ImageBatches(data, recipe.batch_size // recipe.accumulate, recipe.seed, with_labels=joint)
+    sources = getattr(data, "sources", None)
+    paired = data.labels if joint else sources
+    batches = ImageBatches(data, recipe.batch_size // recipe.accumulate, recipe.seed, paired)
     batches_per_epoch = len(Batches(data.train, batches.batch_size, shuffle=True))
     steps_per_epoch = max(1, batches_per_epoch // recipe.accumulate)
     hardware.keep_freed_memory()
@@ -439,14 +501,17 @@ def train(
     flow = flow if own_model else recipe.build(data)
     if joint != isinstance(flow, JointFlow):
         raise ValueError("a recipe has a density_weight if and only if its model is a JointFlow")
-    module = (JointModule if joint else FlowModule)(flow, recipe, steps_per_epoch)
+    if (sources is None) == isinstance(flow, TranslationFlow):
+        raise ValueError("data are pairs of source and target if and only if the model is a TranslationFlow")
+    kind = JointModule if joint else FlowModule if sources is None else TranslationModule
+    module = kind(flow, recipe, steps_per_epoch)
     total_steps = min(recipe.epochs * steps_per_epoch, math.inf if max_steps is None else max_steps)
     checkpoint = ModelCheckpoint(
         out, filename="best", monitor=f"validation_{module.objective}", mode="min", enable_version_counter=False
     )
     callbacks = [
         # Before the averaged weights are swapped out again, and with the decision to stop made before it is saved.
-        DrawSamples(out / "samples"),
+        DrawSamples(out / "samples") if sources is None else DrawTranslations(out / "samples"),
         AveragedWeights(recipe.ema_decay),
         StopAfter(total_steps, max_minutes),
         SaveLast(last, checkpoint_seconds),
@@ -478,7 +543,8 @@ def train(
     flow = module.flow.to(trainer.strategy.root_device)
     flow.load_state_dict({name.removeprefix("flow."): tensor for name, tensor in state.items()})
     update_norms(flow)
-    test = metrics.evaluate(flow, data.test, progress=progress and trainer.is_global_zero)
+    test_sources = None if sources is None else sources["test"]
+    test = metrics.evaluate(flow, data.test, test_sources, progress=progress and trainer.is_global_zero)
     accuracy = metrics.accuracy(flow, data.test, data.labels["test"]) if joint else None
     history = read_log(out)
     if trainer.is_global_zero:
@@ -494,6 +560,7 @@ def train(
                 checkpoint.monitor: checkpoint.best_model_score.item(),
                 "test_bits_per_dim": asdict(test),
                 **({"test_accuracy": asdict(accuracy)} if joint else {}),
+                **({} if sources is None else {"task": data.task}),
             }
             _save_model(flow, out, recipe, data, details)
     return TrainingResult(flow.eval(), test, accuracy, history, out)

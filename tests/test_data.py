@@ -303,7 +303,7 @@ def test_a_folder_is_decoded_resized_split_and_cached(tmp_path, monkeypatch):
     images = data.load(folder, image_size=4, root=tmp_path)
     assert images.shape == (3, 4, 4)
     assert (len(images.train), len(images.validation), len(images.test)) == (25, 2, 3)
-    monkeypatch.setattr(data, "_decode_splits", None)
+    monkeypatch.setattr(data, "_decode_all", None)
     again = data.load(folder, image_size=4, root=tmp_path)
     assert torch.equal(again.train, images.train)
     assert torch.equal(again.test, images.test)
@@ -461,15 +461,15 @@ def test_ranks_share_a_batch_without_overlap(shuffle):
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_labels_come_with_the_images_that_they_belong_to(shuffle):
     options = {"shuffle": shuffle, "seed": 3, "rank": 1, "world_size": 2}
-    pairs = list(Batches(_images(10), 4, **options, labels=torch.arange(10) + 100))
+    pairs = list(Batches(_images(10), 4, **options, paired=torch.arange(10) + 100))
     for images, (same, labels) in zip(Batches(_images(10), 4, **options), pairs, strict=True):
         assert torch.equal(same, images)
         assert torch.equal(labels, images.flatten() + 100)
 
 
 def test_as_many_labels_as_images_are_needed():
-    with pytest.raises(ValueError, match="there are 10 images, and 9 labels"):
-        Batches(_images(10), 4, labels=torch.arange(9))
+    with pytest.raises(ValueError, match="there are 10 images, and 9 labels or sources"):
+        Batches(_images(10), 4, paired=torch.arange(9))
 
 
 def test_a_batch_larger_than_the_data_is_an_error():

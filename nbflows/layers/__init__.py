@@ -1,18 +1,22 @@
 """Flow layers: each a Bijection that knows no model's numbers."""
 
-from nbflows.layers.coupling import AffineCoupling, LearnedTanh, ScaledTanh, SigmoidScale, checkerboard
+from nbflows.layers.coupling import AffineCoupling, ArctanScale, LearnedTanh, ScaledTanh, SigmoidScale, checkerboard
 from nbflows.layers.dequantize import Dequantize, Logit, VariationalDequantize
 from nbflows.layers.fixed_point import solve_fixed_point
+from nbflows.layers.injector import AffineInjector
 from nbflows.layers.linear import ActNorm, Conv1x1
 from nbflows.layers.log_det import ExactLogDet, RussianRoulette, SeriesLogDet, TruncatedSeries
 from nbflows.layers.mixture import MixtureCoupling, invert_mixture, mixture_logit
-from nbflows.layers.priors import ConvLSTMPrior, GaussianPrior
+from nbflows.layers.priors import CoarseToFine, ConvLSTMPrior, GaussianPrior
 from nbflows.layers.reshape import Flatten, Flip, Permute, Squeeze
 from nbflows.layers.residual import ResidualBlock
 
 __all__ = [
     "ActNorm",
     "AffineCoupling",
+    "AffineInjector",
+    "ArctanScale",
+    "CoarseToFine",
     "Conv1x1",
     "ConvLSTMPrior",
     "Dequantize",

@@ -17,9 +17,10 @@ class AffineCoupling(Bijection):
 
     Args:
         net: maps what is kept, and the context, to the shift t, then the raw log-scale, joined along channels. With
-            halves: C/2 channels to C; with a mask: C to 2C.
-        keep: "first" or "second": that half of the channels is kept. Or a mask, bool ``(C or 1, H, W)`` or ``(D,)``,
-            True where x is kept: the net sees zeros elsewhere.
+            halves: C/2 channels to C; with k channels kept: k to 2 (C - k); with a mask: C to 2C.
+        keep: "first" or "second": that half of the channels is kept. Or a number: so many first channels are kept,
+            none if it is 0, when net looks at the context alone. Or a mask, bool ``(C or 1, H, W)`` or ``(D,)``, True
+            where x is kept: the net sees zeros elsewhere.
         bound: elementwise map from the raw log-scale to s.
         shift_first: shift before scaling, as in Glow and the UvA tutorial; after it, as in Real NVP.
 
@@ -30,7 +31,7 @@ class AffineCoupling(Bijection):
     def __init__(
         self,
         net: nn.Module,
-        keep: str | Tensor = "first",
+        keep: str | int | Tensor = "first",
         bound: nn.Module | None = None,
         shift_first: bool = False,
     ):
@@ -42,19 +43,24 @@ class AffineCoupling(Bijection):
         mask = keep if isinstance(keep, Tensor) else None
         if mask is not None and mask.dtype != torch.bool:
             raise ValueError(f"a mask is a bool tensor, True where x is kept; got {mask.dtype}")
-        if mask is None and keep not in ("first", "second"):
-            raise ValueError(f"keep is 'first', 'second' or a mask, got {keep!r}")
+        counts = isinstance(keep, int) and not isinstance(keep, bool) and keep >= 0
+        if mask is None and not counts and keep not in ("first", "second"):
+            raise ValueError(f"keep is 'first', 'second', a number of channels or a mask, got {keep!r}")
         self.keep = "masked" if mask is not None else keep
         self.register_buffer("mask", mask, persistent=False)
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.keep == "masked":
             return x * self.mask, x * ~self.mask
+        if isinstance(self.keep, int):
+            return x[:, : self.keep], x[:, self.keep :]
         return halves(x, self.keep)
 
     def _join(self, kept: Tensor, moved: Tensor) -> Tensor:
         if self.keep == "masked":
             return kept + moved
+        if isinstance(self.keep, int):
+            return torch.cat([kept, moved], dim=1)
         return join_halves(kept, moved, self.keep)
 
     def _shift_and_log_scale(self, kept: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -82,7 +88,9 @@ class AffineCoupling(Bijection):
             channels, *size = self.mask.shape
             if len(shape) != self.mask.dim() or tuple(shape[1:]) != tuple(size) or channels not in (1, shape[0]):
                 raise ValueError(f"the mask {tuple(self.mask.shape)} does not fit {tuple(shape)}")
-        if self.keep != "masked" and shape[0] % 2:
+        if isinstance(self.keep, int) and shape[0] <= self.keep:
+            raise ValueError(f"a coupling that keeps {self.keep} channels has none to move of {shape[0]}")
+        if isinstance(self.keep, str) and self.keep != "masked" and shape[0] % 2:
             raise ValueError(f"a coupling of halves needs an even number of channels, got {shape[0]}; use a mask")
         return tuple(shape)
 
@@ -140,6 +148,24 @@ class ScaledTanh(nn.Module):
 
     def forward(self, raw: Tensor) -> Tensor:
         return self.limit * torch.tanh(raw)
+
+
+class ArctanScale(nn.Module):
+    """s = 0.636 limit arctan(raw): |s| < limit, as 0.636 is 2/pi rounded down; slope 0.636 limit at 0.
+
+    Args:
+        limit: of the log-scale.
+
+    Source: Batzolis et al., "CAFLOW", 2021, the authors' code (arXiv:2106.02531); it takes this bound from the FrEIA
+    library.
+    """
+
+    def __init__(self, limit: float = 2.0):
+        super().__init__()
+        self.limit = limit
+
+    def forward(self, raw: Tensor) -> Tensor:
+        return 0.636 * self.limit * raw.atan()
 
 
 def checkerboard(height: int, width: int, invert: bool = False) -> Tensor:

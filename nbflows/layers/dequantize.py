@@ -91,6 +91,13 @@ class _Dequantization(Bijection):
         lower, upper = lower.clamp(min=eps / 4), upper.clamp(min=eps / 4)
         return torch.minimum(torch.maximum(u, lower), 1 - upper), torch.minimum(torch.maximum(rest, upper), 1 - lower)
 
+    def log_slope(self, z: Tensor) -> Tensor:
+        """log|dz/du| at z, for noise u on the unit interval: turns a density of z into one of x + u. ``(B,)``."""
+        if self.alpha is None:
+            return z.new_full((len(z),), -math.log(self.num_levels) * z[0].numel())
+        log_slope = math.log1p(-self.alpha) - F.logsigmoid(z) - F.logsigmoid(-z)
+        return sum_dimensions(log_slope - math.log(self.num_levels))
+
     def inverse(self, z, context=None):
         if self.alpha is None:
             return (z / self.spacing).floor().clamp(0, self.num_levels - 1).to(torch.uint8)

@@ -134,7 +134,9 @@ class Conv1x1(Bijection):
             else:
                 lower, upper = self._triangles()
                 weight, log_det = (lower @ upper)[self.order], self.log_diagonal.sum()
-            return F.conv2d(x, weight[:, :, None, None]), (log_det * x[0, 0].numel()).expand(len(x))
+            # As a product of matrices, which for few channels is twice as fast as a convolution.
+            z = F.linear(x.permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
+            return z, (log_det * x[0, 0].numel()).expand(len(x))
 
     def inverse(self, z, context=None):
         with torch.autocast(z.device.type, enabled=False):

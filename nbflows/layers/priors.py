@@ -1,9 +1,11 @@
 """Priors: bijections from a latent to standard normal noise, given what the latent may look at."""
 
-import torch
-from torch import nn
+from math import prod
 
-from nbflows.bijection import Bijection, sum_dimensions
+import torch
+from torch import Tensor, nn
+
+from nbflows.bijection import Bijection, sum_dimensions, zero_log_det
 from nbflows.layers.linear import require_data
 
 
@@ -101,3 +103,87 @@ class ConvLSTMPrior(Bijection):
         if len(shape) != 3:
             raise ValueError(f"ConvLSTMPrior takes latents (C, H, W), got {tuple(shape)}")
         return tuple(shape)
+
+
+class CoarseToFine(Bijection):
+    """A prior over all levels of a multi-scale latent, coarsest first: each one given the coarser ones.
+
+    noise[i] = priors[i](z[i], context=(c[i], ..., c[L], z[i + 1], ..., z[L]))  for the levels i = 0 (finest), ..., L,
+    with c the context, a latent of as many levels. log_det = the sum of those of the priors.
+    ``forward`` knows all levels; ``inverse`` finds one after the other, the coarsest first.
+
+    A prior gets its context flattened and joined, in this order, and takes of it what it needs: ``nets.PickLevels``.
+
+    Args:
+        priors: one bijection per level, finest first.
+        shapes: ``(C, H, W)`` of the levels of z, finest first: ``Multiscale.latent_shapes``.
+        context_shapes: of the levels of the context.
+
+    Shapes: x and z ``(B, D)`` with D the number of elements of all levels; the context the same with its levels.
+    Source: Batzolis et al., "CAFLOW", 2021, equations 7 and 8 (arXiv:2106.02531).
+    """
+
+    def __init__(
+        self,
+        priors: list[Bijection],
+        shapes: list[tuple[int, int, int]],
+        context_shapes: list[tuple[int, int, int]],
+    ):
+        super().__init__()
+        if not len(priors) == len(shapes) == len(context_shapes) > 0:
+            raise ValueError(
+                f"CoarseToFine needs a prior per level, and as many levels of the context: got {len(priors)} priors, "
+                f"{len(shapes)} levels and {len(context_shapes)} of the context"
+            )
+        self.priors = nn.ModuleList(priors)
+        self.shapes = [tuple(shape) for shape in shapes]
+        self.noise_shapes = [prior.output_shape(shape) for prior, shape in zip(self.priors, self.shapes, strict=True)]
+        for i, (shape, noise_shape) in enumerate(zip(self.shapes, self.noise_shapes, strict=True)):
+            if prod(shape) != prod(noise_shape):
+                raise ValueError(f"the prior of level {i} turns a latent {shape} into noise {noise_shape}")
+        self.sizes = [prod(shape) for shape in self.shapes]
+        self.context_sizes = [prod(shape) for shape in context_shapes]
+
+    def _check(self, x: Tensor, context: Tensor | None) -> None:
+        self.output_shape(tuple(x.shape[1:]))
+        if context is None or tuple(context.shape) != (len(x), sum(self.context_sizes)):
+            got = "none" if context is None else f"{tuple(context.shape)}"
+            raise ValueError(f"CoarseToFine needs a context of {(len(x), sum(self.context_sizes))}, got {got}")
+
+    def _context(self, i: int, context: Tensor, coarser: Tensor) -> Tensor:
+        return torch.cat([context[:, sum(self.context_sizes[:i]) :], coarser], dim=1)
+
+    def forward(self, x, context=None):
+        self._check(x, context)
+        noises, log_det = [], zero_log_det(x)
+        for i, (prior, shape, level) in enumerate(
+            zip(self.priors, self.shapes, x.split(self.sizes, dim=1), strict=True)
+        ):
+            coarser = x[:, sum(self.sizes[: i + 1]) :]
+            noise, prior_log_det = prior(level.unflatten(1, shape), self._context(i, context, coarser))
+            noises.append(noise)
+            log_det = log_det + prior_log_det
+        return self.pack(noises), log_det
+
+    def inverse(self, z, context=None):
+        self._check(z, context)
+        coarser = z[:, :0]
+        for i, noise in reversed([*enumerate(self.unpack(z))]):
+            level = self.priors[i].inverse(noise, self._context(i, context, coarser))
+            coarser = torch.cat([level.flatten(1), coarser], dim=1)
+        return coarser
+
+    def output_shape(self, shape):
+        if tuple(shape) != (sum(self.sizes),):
+            raise ValueError(f"CoarseToFine was built for a latent {(sum(self.sizes),)}, got {tuple(shape)}")
+        return tuple(shape)
+
+    def unpack(self, z):
+        """Cuts ``(B, D)`` into the noise of each level, finest first, each in the shape that its prior gives it."""
+        return [
+            part.unflatten(1, shape) for part, shape in zip(z.split(self.sizes, dim=1), self.noise_shapes, strict=True)
+        ]
+
+    def pack(self, levels):
+        """Joins the noise of the levels to ``(B, D)``."""
+        return torch.cat([level.flatten(1) for level in levels], dim=1)

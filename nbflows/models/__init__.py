@@ -1,5 +1,6 @@
 """One builder per model: its numbers and their source."""
 
+from nbflows.models.caflow import caflow, digits_caflow
 from nbflows.models.glow import digits_glow, glow
 from nbflows.models.mar_scf import digits_mar_scf, mar_scf
 from nbflows.models.realnvp_2d import realnvp_2d
@@ -24,6 +25,8 @@ from nbflows.models.tutorial import (
 )
 
 __all__ = [
+    "caflow",
+    "digits_caflow",
     "digits_glow",
     "digits_joint_residual_flow",
     "digits_mar_scf",

@@ -68,7 +68,11 @@ def glow(
 
 
 def flow_levels(
-    channels: int, num_scales: int, num_steps: int, step: Callable[[int], list[Bijection]]
+    channels: int,
+    num_scales: int,
+    num_steps: int,
+    step: Callable[[int], list[Bijection]],
+    begin: Callable[[int], list[Bijection]] = lambda channels: [],
 ) -> tuple[list[Bijection], list[int]]:
     """Levels of a squeeze and steps each, and the channels of each level's latent.
 
@@ -76,13 +80,15 @@ def flow_levels(
         channels: of the image.
         num_scales, num_steps: L and K.
         step: makes the layers of one step for so many channels.
+        begin: the same for what stands between the squeeze and the first step.
     """
     if num_scales < 1 or num_steps < 1:
         raise ValueError(f"a flow has at least 1 level and 1 step, got {num_scales} and {num_steps}")
     levels, latent_channels = [], []
     for scale in range(num_scales):
         channels *= 4
-        levels.append(Sequential(Squeeze(), *[layer for _ in range(num_steps) for layer in step(channels)]))
+        steps = [layer for _ in range(num_steps) for layer in step(channels)]
+        levels.append(Sequential(Squeeze(), *begin(channels), *steps))
         if scale < num_scales - 1:
             channels //= 2
         latent_channels.append(channels)

@@ -5,9 +5,11 @@ from nbflows.nets.conv_lstm import ConvLSTM
 from nbflows.nets.convnet import ConvNet
 from nbflows.nets.gated import GatedConvNet
 from nbflows.nets.glow import ActNormConvNet, ZeroConv
+from nbflows.nets.levels import PickLevels
 from nbflows.nets.lipschitz import LipschitzConvNet, LipschitzMLP, LipSwish
 from nbflows.nets.mlp import MLP
 from nbflows.nets.operator_norm import LearnedOrder, OperatorNorm, update_norms
+from nbflows.nets.pointwise import PointwiseConv
 from nbflows.nets.pooled import PooledFeatures
 
 __all__ = [
@@ -23,6 +25,8 @@ __all__ = [
     "LipschitzConvNet",
     "LipschitzMLP",
     "OperatorNorm",
+    "PickLevels",
+    "PointwiseConv",
     "PooledFeatures",
     "ZeroConv",
     "position_code",

@@ -1,8 +1,10 @@
 """A small convolutional conditioner: three convolutions."""
 
+import torch
 from torch import nn
 
 from nbflows.nets.context import join_context
+from nbflows.nets.pointwise import PointwiseConv
 
 
 class ConvNet(nn.Module):
@@ -22,12 +24,14 @@ class ConvNet(nn.Module):
         self.layers = nn.Sequential(
             nn.Conv2d(in_channels + context_channels, hidden_channels, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(hidden_channels, hidden_channels, 1),
+            PointwiseConv(hidden_channels, hidden_channels),
             nn.ReLU(),
             nn.Conv2d(hidden_channels, out_channels, 3, padding=1),
         )
         nn.init.zeros_(self.layers[-1].weight)
         nn.init.zeros_(self.layers[-1].bias)
+        self.to(memory_format=torch.channels_last)
 
     def forward(self, x, context=None):
-        return self.layers(join_context(x, context, self.context_channels))
+        x = join_context(x, context, self.context_channels)
+        return self.layers(x.contiguous(memory_format=torch.channels_last))

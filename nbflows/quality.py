@@ -1,0 +1,248 @@
+"""How close pictures are to the true ones, by the usual measures; and how much several answers differ."""
+
+import hashlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nbflows.tasks import with_channels
+
+# The Gaussian window of SSIM, and the smallest picture that AlexNet's second pooling leaves something of.
+_SSIM_WINDOW, _LPIPS_SMALLEST = 11, 31
+_INCEPTION = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A mean over images.
+
+    Attributes:
+        mean: over the images.
+        standard_error: of the mean, over the images.
+        num_images: how many.
+        unit: of both; "" if there is none.
+    """
+
+    mean: float
+    standard_error: float
+    num_images: int
+    unit: str = ""
+
+    def __str__(self) -> str:
+        unit = f" {self.unit}" if self.unit else ""
+        return f"{self.mean:.3f} ± {self.standard_error:.3f}{unit} ({self.num_images} images)"
+
+
+def summarize(values: Tensor, unit: str = "") -> Score:
+    """The mean of one value per image ``(N,)`` and its standard error."""
+    values = values.cpu().double()
+    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    return Score(values.mean().item(), error, len(values), unit)
+
+
+def compare(
+    results: Tensor,
+    targets: Tensor,
+    num_levels: int = 256,
+    known: Tensor | None = None,
+    sources: Tensor | None = None,
+) -> dict[str, Score]:
+    """PSNR, SSIM and RMSE of pictures: under "psnr", "ssim" and "rmse".
+
+    Where ``known`` pixels are given (inpainting), also with these pasted into the results: "psnr_pasted" and so on.
+    Pictures with fewer than 11 pixels on a side have no SSIM.
+
+    Args:
+        results, targets: ``(N, C, H, W)``, grey levels.
+        num_levels: values are 0..num_levels - 1.
+        known: bool ``(H, W)``.
+        sources: ``(N, C, H, W)``, from which the known pixels are taken.
+
+    Raises:
+        ValueError: the tensors do not fit each other, or hold more grey levels.
+    """
+    if (known is None) != (sources is None):
+        raise ValueError("known pixels are pasted from the sources: give both, known and sources, or none of them")
+    candidates = {"": results}
+    if known is not None:
+        _check(sources, targets, num_levels)
+        candidates["_pasted"] = torch.where(known.to(results.device), sources, results)
+    measures = {"psnr": (psnr, "dB"), "ssim": (ssim, ""), "rmse": (rmse, "")}
+    if min(targets.shape[-2:]) < _SSIM_WINDOW:
+        del measures["ssim"]
+    return {
+        f"{name}{how}": summarize(measure(images, targets, num_levels), unit)
+        for how, images in candidates.items()
+        for name, (measure, unit) in measures.items()
+    }
+
+
+def psnr(results: Tensor, targets: Tensor, num_levels: int = 256) -> Tensor:
+    """Peak signal-to-noise ratio of each picture in decibels, ``(N,)``; higher is closer.
+
+    10 log10((num_levels - 1)^2 / MSE), over all pixels and channels, with an MSE of 1/12 at least, that of rounding:
+    at most 58.9 dB with 256 levels, where equal pictures would make every mean infinite.
+    """
+    from torchmetrics.functional.image import peak_signal_noise_ratio
+
+    _check(results, targets, num_levels)
+    largest = 10 * math.log10(12 * (num_levels - 1) ** 2)
+    options = {"data_range": float(num_levels - 1), "reduction": "none", "dim": (1, 2, 3)}
+    return _in_chunks(
+        lambda a, b: peak_signal_noise_ratio(a.double(), b.double(), **options).clamp(max=largest), results, targets
+    )
+
+
+def ssim(results: Tensor, targets: Tensor, num_levels: int = 256) -> Tensor:
+    """Structural similarity of each picture, ``(N,)``; 1 for equal ones.
+
+    Gaussian windows of 11x11 pixels, sigma 1.5, constants 0.01 and 0.03; the mean over all windows, those at the edge
+    mirrored. Smaller pictures than the window are an error: a figure with another window would not compare.
+
+    Source: Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004.
+    """
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
+    _check(results, targets, num_levels)
+    height, width = targets.shape[2:]
+    if min(height, width) < _SSIM_WINDOW:
+        raise ValueError(
+            f"the windows of SSIM are {_SSIM_WINDOW}x{_SSIM_WINDOW}, these pictures {width}x{height}; "
+            "compare them by psnr or rmse"
+        )
+    options = {"data_range": float(num_levels - 1), "reduction": "none"}
+    return _in_chunks(
+        lambda a, b: structural_similarity_index_measure(a.float(), b.float(), **options), results, targets
+    )
+
+
+def rmse(results: Tensor, targets: Tensor, num_levels: int = 256) -> Tensor:
+    """Root of the mean squared error of each picture, ``(N,)``, on the scale from 0 to 255 whatever ``num_levels``."""
+    _check(results, targets, num_levels)
+    return _in_chunks(
+        lambda a, b: (a.double() - b.double()).square().mean((1, 2, 3)).sqrt() * (255 / (num_levels - 1)),
+        results,
+        targets,
+    )
+
+
+def lpips(results: Tensor, targets: Tensor, num_levels: int = 256) -> Tensor:
+    """Learned perceptual distance of each picture, ``(N,)``; lower is closer. Grey pictures count as colour.
+
+    AlexNet's features, weighted as their authors did (version 0.1). Its weights are downloaded, once.
+
+    Source: Zhang et al., "The unreasonable effectiveness of deep features as a perceptual metric", 2018
+    (arXiv:1801.03924).
+
+    Raises:
+        FileNotFoundError: the network cannot be had; says where it belongs.
+    """
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+    from torchvision.models import AlexNet_Weights
+
+    _check(results, targets, num_levels)
+    height, width = targets.shape[2:]
+    if min(height, width) < _LPIPS_SMALLEST:
+        raise ValueError(
+            f"LPIPS needs pictures of {_LPIPS_SMALLEST}x{_LPIPS_SMALLEST} pixels or more, these are {width}x{height}"
+        )
+    _network(AlexNet_Weights.DEFAULT.url)
+    metric = LearnedPerceptualImagePatchSimilarity("alex", reduction="none", normalize=True).to(results.device)
+
+    def distances(a: Tensor, b: Tensor) -> Tensor:
+        metric.update(*(with_channels(images, 3).float() / (num_levels - 1) for images in (a, b)))
+        return metric.compute()[-len(a) :]
+
+    return _in_chunks(distances, results, targets)
+
+
+def fid(results: Tensor, targets: Tensor, num_levels: int = 256) -> float:
+    """Fréchet distance between the Inception features of two sets of pictures; lower is closer.
+
+    |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)),  with mean and covariance of 2048 features: the fewer the pictures, the
+    larger it comes out, so that only sets of the same size compare. Grey pictures count as colour. The network
+    comes from torch-fidelity, its weights are downloaded, once.
+
+    Args:
+        results, targets: ``(N, C, H, W)``, two or more each; they need not be as many.
+
+    Source: Heusel et al., "GANs trained by a two time-scale update rule", 2017 (arXiv:1706.08500).
+
+    Raises:
+        FileNotFoundError: the network cannot be had; says what is missing and where it belongs.
+    """
+    _check(results[:1], targets[:1], num_levels)
+    if min(len(results), len(targets)) < 2:
+        raise ValueError(f"FID needs 2 pictures or more on each side, got {len(results)} and {len(targets)}")
+    metric = _frechet_distance().to(results.device)
+    for images, real in ((targets, True), (results, False)):
+        for chunk in images.split(64):
+            colour = with_channels(chunk, 3).float() * (255 / (num_levels - 1))
+            metric.update(colour.round().byte(), real=real)
+    return metric.compute().item()
+
+
+def diversity(samples: Tensor) -> Tensor:
+    """How much several answers differ: ``(B, N, C, H, W)`` to ``(B,)``, in grey levels.
+
+    The standard deviation over the N samples (unbiased), pixel by pixel, averaged over pixels and channels.
+    """
+    return per_pixel(samples)[1].mean((1, 2, 3))
+
+
+def per_pixel(samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (unbiased) over N samples: ``(B, N, C, H, W)`` to two ``(B, C, H, W)``."""
+    if samples.ndim != 5 or samples.shape[1] < 2:
+        raise ValueError(f"expected (B, N, C, H, W) with 2 samples or more, got {tuple(samples.shape)}")
+    std, mean = torch.std_mean(samples.float(), dim=1)
+    return mean, std
+
+
+def _check(results: Tensor, targets: Tensor, num_levels: int) -> None:
+    if results.shape != targets.shape or results.ndim != 4:
+        raise ValueError(f"expected (N, C, H, W) twice, got {tuple(results.shape)} and {tuple(targets.shape)}")
+    largest = max(results.max().item(), targets.max().item())
+    if largest > num_levels - 1:
+        raise ValueError(f"of {num_levels} grey levels the largest is {num_levels - 1}, these go up to {largest}")
+
+
+def _in_chunks(measure: Callable, results: Tensor, targets: Tensor) -> Tensor:
+    # In floats all pictures, with their windows, would take many times their memory.
+    chunks = zip(results.split(256), targets.split(256), strict=True)
+    return torch.cat([measure(a, b) for a, b in chunks])
+
+
+def _frechet_distance():
+    if find_spec("torch_fidelity") is None:
+        raise FileNotFoundError("the Inception network of FID comes with torch-fidelity: pip install torch-fidelity")
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    return FrechetInceptionDistance(feature_extractor_weights_path=str(_network(_INCEPTION)))
+
+
+def _network(url: str) -> Path:
+    """The weights of a network, in torch's folder for them; downloaded if they are not there."""
+    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
+    # As torch names its files; they are unpickled, which runs what is in them.
+    digest = file.stem.rsplit("-", 1)[1]
+    if not file.exists():
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(file), hash_prefix=digest, progress=False)
+        except (OSError, RuntimeError) as error:
+            raise FileNotFoundError(
+                f"{file} is not there and could not be downloaded from {url} ({error}). On a machine without internet "
+                "put the file there by hand; the folder is $TORCH_HOME/hub/checkpoints, by default TORCH_HOME is "
+                "~/.cache/torch"
+            ) from error
+    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    if not found.startswith(digest):
+        raise ValueError(f"{file} is not what its name says, its SHA-256 begins with {found[:8]}; fetch it from {url}")
+    return file

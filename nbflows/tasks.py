@@ -1,0 +1,349 @@
+"""Image-to-image tasks: rules that make a source and a target of any image; and a user's own pairs."""
+
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from nbflows import data as datasets
+from nbflows.data import SPLITS, ImageData, PairData
+
+
+@dataclass(frozen=True)
+class Task:
+    """A rule that makes a source and a target of every image, the same ones each time.
+
+    Attributes:
+        name: as given to ``get``.
+    """
+
+    name: ClassVar[str]
+
+    def pair(self, images: Tensor, num_levels: int = 256) -> tuple[Tensor, Tensor]:
+        """Sources and targets, uint8 ``(N, C_s, H, W)`` and ``(N, C, H, W)``.
+
+        Args:
+            images: uint8 ``(N, C, H, W)``.
+            num_levels: grey levels; values are 0..num_levels - 1.
+
+        Raises:
+            ValueError: the task is not for such images.
+        """
+        raise NotImplementedError
+
+    def known(self, height: int, width: int) -> Tensor | None:
+        """Bool ``(height, width)``, True where the target's pixels are those of the source; None if none are given."""
+        return None
+
+    def baseline(self, sources: Tensor, channels: int, num_levels: int = 256) -> Tensor:
+        """The guess that every model is compared with, uint8 ``(N, channels, H, W)``; here the source itself."""
+        return with_channels(sources, channels)
+
+    def describe(self) -> dict:
+        """Name and arguments, for the JSON of a model; ``get(**task.describe())`` is the task again."""
+        return {"name": self.name, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class SuperResolution(Task):
+    """A picture out of a smaller one, which is first brought to its size.
+
+    source = enlarge(shrink(target)), both bicubic with antialiasing, each rounded to grey levels.
+
+    Args:
+        factor: of height and width.
+    """
+
+    name = "super-resolution"
+    factor: int = 4
+
+    def __post_init__(self):
+        if not isinstance(self.factor, int) or self.factor < 2:
+            raise ValueError(f"the factor of super-resolution is a whole number, 2 or more, got {self.factor}")
+
+    def pair(self, images: Tensor, num_levels: int = 256) -> tuple[Tensor, Tensor]:
+        return self.enlarge(self.shrink(images, num_levels), num_levels), images
+
+    def shrink(self, images: Tensor, num_levels: int = 256) -> Tensor:
+        """The small pictures: uint8 ``(N, C, H, W)`` to ``(N, C, H/factor, W/factor)``."""
+        height, width = images.shape[2:]
+        if height % self.factor or width % self.factor:
+            raise ValueError(
+                f"super-resolution x{self.factor} needs a width and a height divisible by {self.factor}, "
+                f"got {width}x{height}; choose another factor or another image size"
+            )
+        return resize(images, height // self.factor, width // self.factor, num_levels)
+
+    def enlarge(self, images: Tensor, num_levels: int = 256) -> Tensor:
+        """The sources: uint8 ``(N, C, H/factor, W/factor)`` to ``(N, C, H, W)``."""
+        return resize(images, images.shape[2] * self.factor, images.shape[3] * self.factor, num_levels)
+
+    def __str__(self) -> str:
+        return f"super-resolution x{self.factor} by bicubic interpolation"
+
+
+@dataclass(frozen=True)
+class Colorization(Task):
+    """A colour picture out of a grey one.
+
+    source = grey(target).
+
+    Args:
+        num_channels: of the source: 1, or 3 equal ones as in CAFLOW.
+    """
+
+    name = "colorization"
+    num_channels: int = 1
+
+    def __post_init__(self):
+        if self.num_channels not in (1, 3):
+            raise ValueError(f"a grey source has 1 channel or 3 equal ones, got {self.num_channels}")
+
+    def pair(self, images: Tensor, num_levels: int = 256) -> tuple[Tensor, Tensor]:
+        if images.shape[1] != 3:
+            raise ValueError(f"colorization needs colour images of 3 channels, these have {images.shape[1]}")
+        return with_channels(grey(images), self.num_channels), images
+
+    def __str__(self) -> str:
+        return "colorization of grey (ITU-R 601)"
+
+
+@dataclass(frozen=True)
+class Inpainting(Task):
+    """A whole picture out of one with a hole, which is black.
+
+    source = known * target.
+
+    Args:
+        mask: where the hole is: "square", of side int(sqrt(H W ratio)), in the middle; "half", the right one; or an
+            image file as large as the pictures, white where they are known, black in the hole.
+        ratio: the square's share of the area.
+    """
+
+    name = "inpainting"
+    mask: str = "square"
+    ratio: float = 0.15
+
+    def __post_init__(self):
+        # A Path has no JSON.
+        object.__setattr__(self, "mask", str(self.mask))
+        if not 0 < self.ratio < 1:
+            raise ValueError(f"the square's share of the area is between 0 and 1, got {self.ratio}")
+
+    def pair(self, images: Tensor, num_levels: int = 256) -> tuple[Tensor, Tensor]:
+        return torch.where(self.known(*images.shape[2:]).to(images.device), images, 0), images
+
+    def known(self, height: int, width: int) -> Tensor:
+        """Bool ``(height, width)``, False in the hole.
+
+        Raises:
+            FileNotFoundError: no such mask.
+            ValueError: the mask has another size, or hides everything or nothing.
+        """
+        if self.mask not in ("square", "half"):
+            known = self._read(height, width)
+        else:
+            known = torch.ones(height, width, dtype=torch.bool)
+            if self.mask == "half":
+                known[:, width // 2 :] = False
+            else:
+                side = int(math.sqrt(height * width * self.ratio))
+                top, left = height // 2 - side // 2, width // 2 - side // 2
+                known[max(top, 0) : top + side, max(left, 0) : left + side] = False
+        if known.all() or not known.any():
+            raise ValueError(
+                f"{self}: {int(known.sum())} of {known.numel()} pixels are known; some must be, and some not"
+            )
+        return known
+
+    def _read(self, height: int, width: int) -> Tensor:
+        from PIL import Image
+
+        if not Path(self.mask).is_file():
+            raise FileNotFoundError(f"no mask {self.mask}: a mask is 'square', 'half' or an image file")
+        with Image.open(self.mask) as image:
+            if image.size != (width, height):
+                raise ValueError(
+                    f"the mask {self.mask} is {image.width}x{image.height}, the pictures are {width}x{height}; "
+                    "it must have their size"
+                )
+            return torch.from_numpy(np.array(image.convert("L")) > 127)
+
+    def paste(self, results: Tensor, sources: Tensor) -> Tensor:
+        """Puts the known pixels back.
+
+        Args:
+            results: ``(N, C, H, W)``, or several for each source, ``(B, N, C, H, W)``.
+            sources: ``(N, C, H, W)`` or ``(B, C, H, W)``.
+        """
+        if results.ndim == 5:
+            sources = sources[:, None]
+        return torch.where(self.known(*results.shape[-2:]).to(results.device), sources, results)
+
+    def baseline(self, sources: Tensor, channels: int, num_levels: int = 256) -> Tensor:
+        """The hole filled by the smoothest surface, a solution of the biharmonic equation: ``(N, channels, H, W)``."""
+        from skimage.restoration import inpaint_biharmonic
+
+        height, width = sources.shape[2:]
+        # One system of equations for all: each image and channel is another right-hand side.
+        columns = sources.cpu().flatten(0, 1).permute(1, 2, 0).double() / (num_levels - 1)
+        filled = inpaint_biharmonic(columns.numpy(), ~self.known(height, width).numpy(), channel_axis=-1)
+        images = (torch.from_numpy(filled) * (num_levels - 1)).round().byte().permute(2, 0, 1)
+        return with_channels(images.reshape(sources.shape).to(sources.device), channels)
+
+    def __str__(self) -> str:
+        if self.mask == "square":
+            return f"inpainting of a square of {self.ratio:.0%} of the area"
+        return f"inpainting of {'the right half' if self.mask == 'half' else f'the hole of {Path(self.mask).name}'}"
+
+
+@dataclass(frozen=True)
+class Sketch(Task):
+    """A picture out of its edges.
+
+    source = the edges of grey(target) found by Canny's detector, white on black, one channel.
+
+    Args:
+        sigma: of the Gaussian that smooths before, in pixels; the larger, the fewer edges.
+    """
+
+    name = "sketch"
+    sigma: float = 1.0
+
+    def __post_init__(self):
+        if not self.sigma > 0:
+            raise ValueError(f"sigma is greater than 0, got {self.sigma}")
+
+    def pair(self, images: Tensor, num_levels: int = 256) -> tuple[Tensor, Tensor]:
+        from skimage.feature import canny
+
+        # Its thresholds are for values from 0 to 1.
+        greys = grey(images).cpu().squeeze(1).double().div(num_levels - 1).numpy()
+        edges = [canny(image, self.sigma) for image in tqdm(greys, "edges", delay=1)]
+        return torch.from_numpy(np.stack(edges))[:, None].to(images.device).byte() * (num_levels - 1), images
+
+    def __str__(self) -> str:
+        return f"sketch to image, edges by Canny's detector, sigma {self.sigma:g}"
+
+
+@dataclass(frozen=True)
+class SideBySide(Task):
+    """A user's own pairs: an image of width 2W holds the source on the left and the target on the right.
+
+    Pairs in two folders: ``load_pairs``.
+    """
+
+    name = "side-by-side"
+
+    def pair(self, images: Tensor, num_levels: int = 256) -> tuple[Tensor, Tensor]:
+        height, width = images.shape[2:]
+        if width % 2:
+            raise ValueError(f"source and target side by side need an even width, got {width}x{height}")
+        sources, targets = images.split(width // 2, dim=3)
+        return sources.contiguous(), targets.contiguous()
+
+    def __str__(self) -> str:
+        return "source and target side by side"
+
+
+TASKS: dict[str, type[Task]] = {
+    task.name: task for task in (SuperResolution, Colorization, Inpainting, Sketch, SideBySide)
+}
+
+
+def names() -> list[str]:
+    """The tasks that ``get`` knows."""
+    return list(TASKS)
+
+
+def get(name: str, **arguments) -> Task:
+    """A task by its name.
+
+    Raises:
+        ValueError: no such task, or not its arguments.
+    """
+    if name not in TASKS:
+        raise ValueError(f"no task named {name!r}; known: {', '.join(names())}")
+    known = [field.name for field in fields(TASKS[name])]
+    unknown = sorted(set(arguments) - set(known))
+    if unknown:
+        raise ValueError(f"{name} takes no {', '.join(unknown)}; its arguments: {', '.join(known) or 'none'}")
+    return TASKS[name](**arguments)
+
+
+def apply(task: Task, data: ImageData) -> PairData:
+    """Makes the pairs of all splits; labels stay with them.
+
+    Raises:
+        ValueError: the data are no images or pairs already, or the task is not for such images.
+    """
+    if not isinstance(data, ImageData) or isinstance(data, PairData):
+        found = "pairs already" if isinstance(data, PairData) else "points"
+        raise ValueError(f"{data.name}: a task makes pairs of images, these are {found}")
+    pairs = {split: task.pair(getattr(data, split), data.num_levels) for split in SPLITS}
+    return PairData(
+        data.name,
+        f"{data.variant}; {task}",
+        **{split: targets for split, (_, targets) in pairs.items()},
+        num_levels=data.num_levels,
+        labels=data.labels,
+        sources={split: sources for split, (sources, _) in pairs.items()},
+        known=task.known(*pairs["train"][1].shape[2:]),
+        task=task.describe(),
+    )
+
+
+def load_pairs(
+    sources: str | Path, targets: str | Path, image_size: int | None = None, root: str | Path = "data"
+) -> PairData:
+    """Loads two folders of images: a source and its target have the same path in them, but for the suffix.
+
+    Args:
+        sources, targets: the folders. They may hold ``train``, ``validation`` and ``test`` folders; a missing split is
+            taken from the others at random with a fixed seed, a tenth of them, pair by pair.
+        image_size: images are resized (shorter side, area average) and cropped to this square; by default a source must
+            have the size of its target.
+        root: where the cache goes.
+
+    Raises:
+        ValueError: nothing readable, a file without a partner, or sizes that do not fit; names files and numbers.
+    """
+    pairs = datasets._load_pairs(Path(sources), Path(targets), image_size, Path(root) / "cache")
+    return replace(pairs, task=SideBySide().describe())
+
+
+def grey(images: Tensor) -> Tensor:
+    """The luma of ITU-R 601 as PIL rounds it, uint8 ``(N, 1, H, W)``; grey images stay as they are.
+
+    0.299 red + 0.587 green + 0.114 blue.
+    """
+    if images.shape[1] == 1:
+        return images
+    red, green, blue = images.int().split(1, dim=1)
+    return (red * 19595 + green * 38470 + blue * 7471 + 2**15 >> 16).byte()
+
+
+def with_channels(images: Tensor, channels: int) -> Tensor:
+    """Images ``(N, C, H, W)`` with 1 or 3 channels instead: made grey, or grey repeated."""
+    if images.shape[1] == channels:
+        return images
+    return grey(images).expand(-1, channels, -1, -1).contiguous()
+
+
+def resize(images: Tensor, height: int, width: int, num_levels: int = 256) -> Tensor:
+    """Bicubic interpolation with antialiasing, uint8 ``(N, C, H, W)`` to ``(N, C, height, width)``, as PIL does it."""
+
+    def interpolated(chunk: Tensor) -> Tensor:
+        # One axis after the other, as in PIL, because values that leave the range are cut off after each.
+        for size in ((chunk.shape[2], width), (height, width)):
+            chunk = F.interpolate(chunk, size, mode="bicubic", antialias=True).clamp(0, num_levels - 1)
+        return chunk.round().byte()
+
+    # In floats all images of a data set would take four times their memory.
+    return torch.cat([interpolated(chunk.float()) for chunk in images.split(1024)])

@@ -1,0 +1,136 @@
+"""Flows from images to images: p(target | source), many answers to one question, and which of them is the best."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nbflows.bijection import Bijection
+from nbflows.bijection import Sequential as Chain
+from nbflows.flow import Flow, log_standard_normal
+
+
+@dataclass(frozen=True)
+class Translations:
+    """N answers for each of B sources.
+
+    Attributes:
+        images: uint8 ``(B, N, C, H, W)``.
+        scores: ``(B, N)`` in nats, higher is more probable; None if they were not asked for.
+    """
+
+    images: Tensor
+    scores: Tensor | None
+
+    def best(self) -> Tensor:
+        """For each source the image of the highest score: ``(B, C, H, W)``."""
+        if self.scores is None:
+            raise ValueError("these images have no scores; translate with scored=True")
+        return self.images[torch.arange(len(self.images), device=self.images.device), self.scores.argmax(1)]
+
+
+class TranslationFlow(Flow):
+    """The distribution of a target image given a source image, when both are latents of flows and these are related.
+
+    D = source(context),  L = target(x),  z = relation(L, D):
+    log p(x | context) = log N(z; 0, I) + log|det d relation / dL| + log|det d target / dx|.
+
+    The source's own prior enters ``source_log_prob`` alone, which training needs; the target has no other prior than the
+    relation. Dequantization noise is drawn for both images, and p(x | context) is a mean over it: ``log_prob`` is a
+    one-draw estimate of a lower bound, as for every image flow.
+
+    Args:
+        source: a flow of source images; its latent is what the relation looks at.
+        target: layers from the target image to its latent, ``Dequantize`` first.
+        relation: from the latent of the target to noise, its context the latent of the source.
+
+    Source: Batzolis et al., "CAFLOW", 2021, equation 9 (arXiv:2106.02531); with Gaussian relations: Sun et al.,
+    "Dual-Glow", 2019 (arXiv:1908.08074).
+    """
+
+    def __init__(self, source: Flow, target: Chain, relation: Bijection, shape: Sequence[int]):
+        super().__init__(Chain(*target.layers, relation), shape, source.shape)
+        self.source = source
+
+    def encode_context(self, context: Tensor | None) -> Tensor:
+        """The latent of the source images, with one draw of their dequantization noise."""
+        return self.source.encode(context)[0]
+
+    def source_log_prob(self, source: Tensor) -> Tensor:
+        """log p(source) in nats, ``(B,)``, under the flow of the sources."""
+        return self.source.log_prob(source)
+
+    def log_probs(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """log p(x | context) and log p(context), ``(B,)`` each, with the source encoded once."""
+        self._check(x, self.shape, context)
+        latent, source_log_det = self.source.encode(context)
+        z, log_det = self.bijection(x, latent)
+        source_log_prob = log_standard_normal(latent, source_log_det.dtype) + source_log_det
+        return log_standard_normal(z, log_det.dtype) + log_det, source_log_prob
+
+    @torch.no_grad()
+    def translate(
+        self,
+        sources: Tensor,
+        num_samples: int = 1,
+        temperature: float | Sequence[float] = 1.0,
+        generator: torch.Generator | None = None,
+        scored: bool = True,
+        chunk_size: int = 256,
+    ) -> Translations:
+        """Draws ``num_samples`` targets for each source. Every source is encoded once, with one draw of its noise.
+
+        The score of a sample is log p of its image before rounding, in nats: of the very latents that were drawn, so
+        that no fresh noise blurs the order.
+
+        Args:
+            sources: uint8 ``(B, *context_shape)``.
+            temperature: scales the noise: one number, or one per level (finest first).
+            generator: of the noise, on the device of the flow.
+            scored: whether to compute scores, which takes about as long as the samples.
+            chunk_size: samples in one pass; bounds the memory.
+        """
+        if num_samples < 1 or chunk_size < 1:
+            raise ValueError(f"num_samples and chunk_size are at least 1, got {num_samples} and {chunk_size}")
+        self._check_context(sources, len(sources))
+        latents = self.encode_context(sources).repeat_interleave(num_samples, dim=0)
+        noise = self.draw_noise(len(latents), temperature, generator)
+        dequantize, *layers = self.bijection.layers
+        continuous = Chain(*layers)
+        images, scores = [], []
+        for z, latent in zip(noise.split(chunk_size), latents.split(chunk_size), strict=True):
+            values = continuous.inverse(z, latent)
+            images.append(dequantize.inverse(values))
+            if scored:
+                _, log_det = continuous(values, latent)
+                scores.append(log_standard_normal(z, log_det.dtype) + log_det + dequantize.log_slope(values))
+        return Translations(
+            torch.cat(images).unflatten(0, (len(sources), num_samples)),
+            torch.cat(scores).view(len(sources), num_samples) if scored else None,
+        )
+
+    @torch.no_grad()
+    def rank(self, candidates: Tensor, sources: Tensor, num_draws: int = 8, chunk_size: int = 256) -> Translations:
+        """Scores given images and sorts them, for each source the most probable first.
+
+        The score is the importance-weighted bound of log p(candidate | source) in nats, as in ``bits_per_dim``: it
+        depends on the noise that is drawn, less so with more draws.
+
+        Args:
+            candidates: uint8 ``(B, N, *shape)``.
+            sources: uint8 ``(B, *context_shape)``.
+            num_draws: of the dequantization noise, per candidate.
+            chunk_size: images in one pass.
+        """
+        if candidates.dim() != 2 + len(self.shape) or len(candidates) != len(sources):
+            raise ValueError(
+                f"candidates are (B, N, *{self.shape}) for B = {len(sources)} sources, got {tuple(candidates.shape)}"
+            )
+        count = candidates.shape[1]
+        scores = self.log_prob_bound(
+            candidates.flatten(0, 1), sources.repeat_interleave(count, dim=0), num_draws, chunk_size
+        ).view(len(sources), count)
+        order = scores.argsort(dim=1, descending=True)
+        rows = torch.arange(len(sources), device=order.device)[:, None]
+        return Translations(candidates[rows, order], scores[rows, order])
