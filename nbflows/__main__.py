@@ -79,7 +79,7 @@ def _add_upstream(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--upstream",
         action="store_true",
-        help="MODEL is a checkpoint of the authors of the UvA tutorial, mAR-SCF or Residual Flows",
+        help="MODEL is a checkpoint of the authors of the UvA tutorial, mAR-SCF, Residual Flows or CAFLOW",
     )
 
 

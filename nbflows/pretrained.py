@@ -33,7 +33,9 @@ def save_flow(flow: Flow, file: str | Path, builder: str, arguments: dict, **det
 
     file = Path(file).with_suffix(".safetensors")
     file.parent.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in flow.state_dict().items()}
+    state = flow.state_dict()
+    # Of layers that several parts of a flow share, each tensor once.
+    weights = {name: state[name].detach().cpu().contiguous() for name, *_ in _names(flow) if name in state}
     _write(file, save(weights))
     _write(
         file.with_suffix(".json"),
@@ -62,7 +64,8 @@ def load_flow(model: str | Path, device: str | torch.device = "cpu") -> Flow:
     }
     flow = builders[description["builder"]](**arguments)
     try:
-        flow.load_state_dict(weights)
+        shared = {other: weights[name] for name, *others in _names(flow) if name in weights for other in others}
+        flow.load_state_dict({**weights, **shared})
     except RuntimeError as error:
         raise ValueError(f"{model}: the weights are not those of its builder: {error}") from error
     return flow.to(device).eval()
@@ -84,11 +87,12 @@ def record(model: str | Path, score: BitsPerDim) -> str:
 
 
 def load_upstream(file: str | Path, shape: tuple[int, int, int] | None = None) -> Flow:
-    """A checkpoint as its authors published it, in eval mode: of the UvA tutorial, of mAR-SCF or a Residual Flow.
+    """A checkpoint of the authors' code, in eval mode: of the UvA tutorial, mAR-SCF, a Residual Flow or CAFLOW.
 
     Args:
         file: the authors' file.
-        shape: of an image. Default: what the file says; ``(3, 32, 32)`` for mAR-SCF, whose files do not say it.
+        shape: of an image. Default: what the file says; ``(3, 32, 32)`` for mAR-SCF and ``(3, 64, 64)`` for CAFLOW,
+            whose files do not say it.
 
     Raises:
         FileNotFoundError: no such file.
@@ -106,10 +110,22 @@ def load_upstream(file: str | Path, shape: tuple[int, int, int] | None = None) -
         return upstream.mar_scf(state, (3, 32, 32) if shape is None else shape).eval()
     if any(key.startswith("transforms.") for key in state):
         return upstream.residual_flow(content, shape).eval()
+    if any(key.startswith("model.rflow.") for key in state):
+        return upstream.caflow(state, (3, 64, 64) if shape is None else shape).eval()
     raise ValueError(
-        f"{file} is no checkpoint of the UvA tutorial (keys 'flows.N...'), of mAR-SCF (keys 'flow.layers.N...') or "
-        f"of a Residual Flow (keys 'transforms.N...'); its keys begin with {', '.join(sorted(state)[:3])}"
+        f"{file} is no checkpoint of the UvA tutorial (keys 'flows.N...'), of mAR-SCF (keys 'flow.layers.N...'), of a "
+        f"Residual Flow (keys 'transforms.N...') or of CAFLOW (keys 'model.rflow...'); its keys begin with "
+        f"{', '.join(sorted(state)[:3])}"
     )
+
+
+def _names(flow: Flow) -> list[list[str]]:
+    """The names of every parameter and buffer, in order; more than one where parts of the flow share it."""
+    names: dict[int, list[str]] = {}
+    for tensors in (flow.named_parameters, flow.named_buffers):
+        for name, tensor in tensors(remove_duplicate=False):
+            names.setdefault(id(tensor), []).append(name)
+    return list(names.values())
 
 
 def _files(model: str | Path) -> tuple[Path, Path]:

@@ -155,12 +155,12 @@ def lpips(results: Tensor, targets: Tensor, num_levels: int = 256) -> Tensor:
         )
     _network(AlexNet_Weights.DEFAULT.url)
     metric = LearnedPerceptualImagePatchSimilarity("alex", reduction="none", normalize=True).to(results.device)
-
-    def distances(a: Tensor, b: Tensor) -> Tensor:
-        metric.update(*(with_channels(images, 3).float() / (num_levels - 1) for images in (a, b)))
-        return metric.compute()[-len(a) :]
-
-    return _in_chunks(distances, results, targets)
+    # A chunk of one picture gives a number without dimensions.
+    return _in_chunks(
+        lambda a, b: metric(*(with_channels(images, 3).float() / (num_levels - 1) for images in (a, b))).view(-1),
+        results,
+        targets,
+    )
 
 
 def fid(results: Tensor, targets: Tensor, num_levels: int = 256) -> float:
@@ -178,9 +178,10 @@ def fid(results: Tensor, targets: Tensor, num_levels: int = 256) -> float:
     Raises:
         FileNotFoundError: the network cannot be had; says what is missing and where it belongs.
     """
-    _check(results[:1], targets[:1], num_levels)
+    for images in (results, targets):
+        _check(images, images, num_levels)
     if min(len(results), len(targets)) < 2:
-        raise ValueError(f"FID needs 2 pictures or more on each side, got {len(results)} and {len(targets)}")
+        raise ValueError(f"FID needs 2 pictures or more of each kind, got {len(results)} and {len(targets)}")
     metric = _frechet_distance().to(results.device)
     for images, real in ((targets, True), (results, False)):
         for chunk in images.split(64):

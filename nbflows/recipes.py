@@ -279,6 +279,7 @@ _SMALL = {
     },
 }
 
+
 # The schedule of CAFLOW's code: Adam 1e-3, a warm-up over 500 steps, batches of 8, clipping at 1, averaged weights, a
 # tenth of the rate once training levels off. Lambda, the learning rates and the sizes of each experiment of the paper
 # are not known to us: these are the code's defaults, with the paper's advice of a larger lambda and a smaller rate for

@@ -400,7 +400,7 @@ class DrawSamples(Callback):
 
 
 class DrawTranslations(Callback):
-    """A PNG at every validation: a row per validation image, its source, itself and 6 samples, always the same noise."""
+    """A PNG at every validation: source, target and 6 samples of 8 validation images, each time of the same noise."""
 
     def __init__(self, folder: Path):
         self.folder = folder

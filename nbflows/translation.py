@@ -36,7 +36,7 @@ class TranslationFlow(Flow):
     D = source(context),  L = target(x),  z = relation(L, D):
     log p(x | context) = log N(z; 0, I) + log|det d relation / dL| + log|det d target / dx|.
 
-    The source's own prior enters ``source_log_prob`` alone, which training needs; the target has no other prior than the
+    The source's own prior enters ``source_log_prob`` alone, which training needs; the target has no prior but the
     relation. Dequantization noise is drawn for both images, and p(x | context) is a mean over it: ``log_prob`` is a
     one-draw estimate of a lower bound, as for every image flow.
 

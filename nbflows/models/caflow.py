@@ -45,10 +45,10 @@ def caflow(
 ) -> TranslationFlow:
     """Two Glow-like flows R and T of source and target, and conditional flows G_i between their latents.
 
-    35,229,968 parameters. relation "unshared" is CAFLOW: each level of the target's latent given the coarser ones and the source's levels that
-    are as coarse or coarser. "shared" is its cheaper form: blocks with the same inputs share their weights, 2n - 1
-    blocks instead of n (n + 1) / 2. "per-level": each level given the source's same level alone, by a conditional flow.
-    "gaussian" is Dual-Glow: the same, and a Gaussian.
+    35,229,968 parameters. relation "unshared" is CAFLOW: each level of the target's latent given the coarser ones and
+    the source's levels that are as coarse or coarser. "shared" is its cheaper form: blocks with the same inputs share
+    their weights, 2n - 1 blocks instead of n (n + 1) / 2. "per-level": each level given the source's same level alone,
+    by a conditional flow. "gaussian" is Dual-Glow: the same, and a Gaussian.
 
     Args:
         shape: of a target; height and width divisible by 2 ** num_scales.
