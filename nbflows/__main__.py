@@ -1,13 +1,13 @@
-"""The command line: nbflows train | evaluate | sample | list."""
+"""The command line: nbflows train | evaluate | sample | translate | list."""
 
 import argparse
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 
-from nbflows import __version__, data, metrics, pretrained, recipes, tasks
+from nbflows import __version__, data, metrics, pretrained, recipes, tasks, translate
 from nbflows.flow import Flow
 from nbflows.joint import JointFlow
 from nbflows.translation import TranslationFlow
@@ -20,6 +20,7 @@ EXAMPLES = """examples:
   nbflows train mnist-multiscale --resume                    go on after an interruption
   nbflows evaluate runs/digits-multiscale --num-draws 8
   nbflows sample runs/digits-multiscale samples.png --temperature 0.8
+  nbflows translate --model runs/MODEL IN.png OUT.png --num-samples 10 --temperature 0.8 --best
   nbflows evaluate --upstream marscf_cifar10_mixlogcdf_4_96.pt --data cifar10
 """
 
@@ -52,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_train(commands)
     _add_evaluate(commands)
     _add_sample(commands)
+    _add_translate(commands)
     _command(commands, "list", _list, "the recipes, and the models in saved_models/")
     return parser
 
@@ -184,6 +186,13 @@ def _add_evaluate(commands) -> None:
         metavar="FILE",
         help="also draw 64 samples into FILE (with --upstream always, by default MODEL.png here)",
     )
+    parser.add_argument(
+        "--num-samples", type=int, default=10, metavar="N", help="of a translation model, per source (default: 10)"
+    )
+    parser.add_argument("--temperature", type=float, default=0.8, metavar="T", help="of these samples (default: 0.8)")
+    parser.add_argument(
+        "--quality-images", type=int, default=500, metavar="N", help="of how many test images (default: 500)"
+    )
     parser.add_argument("--record", action="store_true", help="keep the result in the JSON beside the model")
 
 
@@ -221,13 +230,33 @@ def _evaluate(options) -> None:
     print(f"{images.variant}; {part}: {result}")
     if isinstance(flow, JointFlow) and getattr(images, "labels", None) is not None:
         print(metrics.accuracy(flow, chosen, images.labels["test"][: options.limit], seed=options.seed))
+    quality = {}
+    if isinstance(flow, TranslationFlow):
+        quality = {"quality": _quality(flow, images, options)}
     if options.record:
-        print("recorded as", pretrained.record(options.model, result))
+        print("recorded as", pretrained.record(options.model, result, **quality))
     if options.png and isinstance(flow, TranslationFlow):
         raise ValueError("--png is for models that need no source; nbflows translate draws this one's pictures")
     png = options.png or (f"{Path(options.model).stem}.png" if options.upstream else None)
     if png:
         _draw(flow, png, num_samples=64, temperature=1.0, seed=options.seed, device=options.device)
+
+
+def _quality(flow: TranslationFlow, pairs: data.PairData, options) -> dict:
+    """Prints how close the model's pictures come to the true ones; returns it for the JSON beside the model."""
+    from nbflows import quality
+
+    settings = {"num_samples": options.num_samples, "temperature": options.temperature}
+    count = min(options.quality_images, options.limit or len(pairs.test))
+    table = quality.translations(flow, pairs, **settings, num_images=count, seed=options.seed, progress=True)
+    columns = list(table["sample"])
+    rows = [
+        (name, *(f"{scores[c].mean:.2f} ± {scores[c].standard_error:.2f}" if c in scores else "" for c in columns))
+        for name, scores in table.items()
+    ]
+    print(f"{options.num_samples} samples at temperature {options.temperature} for {count} test images:")
+    _print_table(rows, ["picture", *columns])
+    return {**settings, **{name: {c: asdict(score) for c, score in scores.items()} for name, scores in table.items()}}
 
 
 def _add_sample(commands) -> None:
@@ -273,6 +302,68 @@ def _draw(flow: Flow, png: str, num_samples: int, temperature: float | list[floa
     samples = flow.sample(num_samples, temperature=temperature, generator=generator)
     save_samples(samples, png, num_levels_of(flow))
     print(f"{num_samples} samples at temperature {temperature}, seed {seed}: {png}")
+
+
+def _add_translate(commands) -> None:
+    parser = _command(
+        commands, "translate", _translate, "make pictures of pictures, with a model of an image-to-image task"
+    )
+    parser.add_argument("source", metavar="IN", help="a picture, or a folder of pictures")
+    parser.add_argument(
+        "out", metavar="OUT", help="a picture or a folder, as IN is; a contact sheet of all samples is written beside"
+    )
+    parser.add_argument(
+        "--model", required=True, help="a name in saved_models/, a .safetensors file, or the folder of a run"
+    )
+    parser.add_argument("--task", choices=tasks.names(), help="what the model is for (default: what its JSON says)")
+    parser.add_argument("--num-samples", type=int, default=10, metavar="N", help="for each picture (default: 10)")
+    parser.add_argument(
+        "--temperature",
+        type=float,
+        nargs="+",
+        default=[1.0],
+        metavar="T",
+        help="scales the noise; one, or one per level; after IN and OUT (default: 1)",
+    )
+    parser.add_argument(
+        "--best", action="store_true", help="write only the sample of the highest likelihood (default: all, best first)"
+    )
+    parser.add_argument(
+        "--mask",
+        metavar="FILE",
+        help="for inpainting: a picture, black in the hole (default: where IN is transparent, or else the model's own)",
+    )
+    parser.add_argument(
+        "--resize", action="store_true", help="bring pictures that do not fit to the model's size and crop their middle"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda or mps")
+
+
+def _translate(options) -> None:
+    flow = pretrained.load_flow(options.model, options.device)
+    if not isinstance(flow, TranslationFlow):
+        raise ValueError(f"{options.model} makes pictures of nothing but noise: nbflows sample draws them")
+    task = pretrained.describe(options.model).get("task") or {"name": options.task}
+    if task["name"] is None:
+        raise ValueError(f"{options.model} does not say what it was trained for: name it with --task")
+    if options.task not in (None, task["name"]):
+        raise ValueError(f"{options.model} was trained for {task['name']}, not for {options.task}")
+    temperature = options.temperature[0] if len(options.temperature) == 1 else options.temperature
+    written = translate.translate_files(
+        flow,
+        tasks.get(**task),
+        options.source,
+        options.out,
+        num_samples=options.num_samples,
+        temperature=temperature,
+        best=options.best,
+        mask=options.mask,
+        resize=options.resize,
+        seed=options.seed,
+    )
+    print(f"{options.num_samples} samples a picture at temperature {temperature}, seed {options.seed}: {written[0]}")
+    print(f"{len(written)} files in all, the last one {written[-1]}")
 
 
 def _list(options) -> None:

@@ -429,7 +429,7 @@ _LOADERS: dict[str, Callable[[Path], Data]] = {
 
 
 def _load_folder(folder: Path, image_size: int | None, cache: Path) -> ImageData:
-    files = _image_files(folder)
+    files = image_files(folder)
     decode = partial(_decode_splits, folder, files, image_size)
     parts = _cached(cache, folder.name, (image_size, str(folder.resolve())), files, decode)
     return _complete(folder.name, f"images of folder {folder.name}, {_form(parts, image_size)}", parts)
@@ -455,7 +455,8 @@ def _load_pairs(sources: Path, targets: Path, image_size: int | None, cache: Pat
     return PairData(name, wanted.variant, **splits, sources={split: getattr(given, split) for split in SPLITS})
 
 
-def _image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path) -> list[Path]:
+    """All images below a folder, in order of their paths."""
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
         raise ValueError(f"no image files below {folder.resolve()}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
@@ -466,7 +467,7 @@ def _partners(sources: Path, targets: Path) -> list[tuple[Path, Path]]:
     """The files of two folders, matched by their paths without suffix."""
     named = []
     for folder in (sources, targets):
-        files = _image_files(folder)
+        files = image_files(folder)
         named.append({file.relative_to(folder).with_suffix(""): file for file in files})
         if len(named[-1]) < len(files):
             doubles = sorted(str(file) for file in set(files) - set(named[-1].values()))

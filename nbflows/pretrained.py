@@ -76,13 +76,16 @@ def describe(model: str | Path) -> dict:
     return json.loads(_files(model)[1].read_text())
 
 
-def record(model: str | Path, score: BitsPerDim) -> str:
+def record(model: str | Path, score: BitsPerDim, **details) -> str:
     """Writes a score on all test images into the JSON beside a model; returns its key there.
 
     ``test_bits_per_dim`` for M = 1, ``test_bits_per_dim_8_draws`` for M = 8, and so on.
+
+    Args:
+        details: whatever else the JSON should say.
     """
     key = "test_bits_per_dim" + (f"_{score.num_draws}_draws" if score.num_draws > 1 else "")
-    _write(_files(model)[1], json.dumps({**describe(model), key: asdict(score)}, indent=1).encode())
+    _write(_files(model)[1], json.dumps({**describe(model), key: asdict(score), **details}, indent=1).encode())
     return key
 
 

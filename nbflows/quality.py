@@ -2,15 +2,19 @@
 
 import hashlib
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from nbflows.tasks import with_channels
+from nbflows.data import PairData
+from nbflows.tasks import get, with_channels
+from nbflows.translation import TranslationFlow
 
 # The Gaussian window of SSIM, and the smallest picture that AlexNet's second pooling leaves something of.
 _SSIM_WINDOW, _LPIPS_SMALLEST = 11, 31
@@ -82,6 +86,59 @@ def compare(
         for how, images in candidates.items()
         for name, (measure, unit) in measures.items()
     }
+
+
+@torch.no_grad()
+def translations(
+    flow: TranslationFlow,
+    pairs: PairData,
+    num_samples: int = 10,
+    temperature: float | Sequence[float] = 0.8,
+    num_images: int = 500,
+    chunk_size: int = 16,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict[str, dict[str, Score]]:
+    """How close a flow's answers to test sources come to the targets, beside the guess of the task's baseline.
+
+    Rows: "baseline"; "sample", the first of N; "best", the one of N of the highest score; "mean" of the N, rounded.
+    Columns: those of ``compare``; for "sample" also "diversity" of the N, in grey levels.
+
+    Args:
+        pairs: its first ``num_images`` test images, or all there are, are used.
+        num_samples: N, at least 2.
+        temperature: of the samples.
+        chunk_size: sources in one pass.
+        seed: of all noise; the global random state is left as it was.
+        progress: show a progress bar.
+    """
+    targets, sources = pairs.test[:num_images], pairs.sources["test"][:num_images]
+    device, training = flow._like.device, flow.training
+    rows: dict[str, list[Tensor]] = {"sample": [], "best": [], "mean": []}
+    spread = []
+    flow.eval()
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            # Not stderr, which notebooks show in red.
+            title = f"{num_samples} samples each"
+            for chunk in tqdm(sources.split(chunk_size), title, file=sys.stdout, disable=not progress):
+                answers = flow.translate(chunk.to(device), num_samples, temperature)
+                mean, _ = per_pixel(answers.images)
+                rows["sample"].append(answers.images[:, 0].cpu())
+                rows["best"].append(answers.best().cpu())
+                rows["mean"].append(mean.round().byte().cpu())
+                spread.append(diversity(answers.images).cpu())
+    finally:
+        flow.train(training)
+    baseline = get(**pairs.task).baseline(sources, targets.shape[1], pairs.num_levels)
+    given = {} if pairs.known is None else {"known": pairs.known, "sources": sources}
+    table = {
+        name: compare(images, targets, pairs.num_levels, **given)
+        for name, images in {"baseline": baseline, **{name: torch.cat(parts) for name, parts in rows.items()}}.items()
+    }
+    table["sample"]["diversity"] = summarize(torch.cat(spread), "grey levels")
+    return table
 
 
 def psnr(results: Tensor, targets: Tensor, num_levels: int = 256) -> Tensor:

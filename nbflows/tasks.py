@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import asdict, dataclass, fields, replace
+from importlib import import_module
 from pathlib import Path
 from typing import ClassVar
 
@@ -188,12 +189,12 @@ class Inpainting(Task):
 
     def baseline(self, sources: Tensor, channels: int, num_levels: int = 256) -> Tensor:
         """The hole filled by the smoothest surface, a solution of the biharmonic equation: ``(N, channels, H, W)``."""
-        from skimage.restoration import inpaint_biharmonic
-
         height, width = sources.shape[2:]
         # One system of equations for all: each image and channel is another right-hand side.
         columns = sources.cpu().flatten(0, 1).permute(1, 2, 0).double() / (num_levels - 1)
-        filled = inpaint_biharmonic(columns.numpy(), ~self.known(height, width).numpy(), channel_axis=-1)
+        filled = _scikit_image("restoration").inpaint_biharmonic(
+            columns.numpy(), ~self.known(height, width).numpy(), channel_axis=-1
+        )
         images = (torch.from_numpy(filled) * (num_levels - 1)).round().byte().permute(2, 0, 1)
         return with_channels(images.reshape(sources.shape).to(sources.device), channels)
 
@@ -221,8 +222,7 @@ class Sketch(Task):
             raise ValueError(f"sigma is greater than 0, got {self.sigma}")
 
     def pair(self, images: Tensor, num_levels: int = 256) -> tuple[Tensor, Tensor]:
-        from skimage.feature import canny
-
+        canny = _scikit_image("feature").canny
         # Its thresholds are for values from 0 to 1.
         greys = grey(images).cpu().squeeze(1).double().div(num_levels - 1).numpy()
         edges = [canny(image, self.sigma) for image in tqdm(greys, "edges", delay=1)]
@@ -316,6 +316,16 @@ def load_pairs(
     """
     pairs = datasets._load_pairs(Path(sources), Path(targets), image_size, Path(root) / "cache")
     return replace(pairs, task=SideBySide().describe())
+
+
+def _scikit_image(module: str):
+    # Imported here: training on other tasks runs without it.
+    try:
+        return import_module(f"skimage.{module}")
+    except ImportError as error:
+        raise FileNotFoundError(
+            "edges, and the guess that inpainting is compared with, come with scikit-image: pip install scikit-image"
+        ) from error
 
 
 def grey(images: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The original codes' recorded inputs and outputs, and a way to replay recorded noise."""
 
 import hashlib
+import itertools
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
@@ -41,10 +42,10 @@ def uva_state_dict(name: str) -> dict[str, torch.Tensor]:
 
 
 @contextmanager
-def replayed_noise(u):
-    """The next draws of torch.rand are u."""
-    u = torch.as_tensor(u)
-    with mock.patch.object(torch, "rand", lambda shape, dtype, device: u.to(dtype).expand(shape).clone()):
+def replayed_noise(*draws):
+    """The next draws of torch.rand are these, one after the other, and again from the first."""
+    draws = itertools.cycle([torch.as_tensor(u) for u in draws])
+    with mock.patch.object(torch, "rand", lambda shape, dtype, device: next(draws).to(dtype).expand(shape).clone()):
         yield
 
 

@@ -1,6 +1,7 @@
 """Tasks: what each makes of an image, and a user's own pairs."""
 
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -144,6 +145,14 @@ def test_a_sketch_has_the_edges_and_nothing_else():
 def test_smoothing_leaves_fewer_edges(photos):
     edges = [Sketch(sigma).pair(photos)[0].bool().sum() for sigma in (0.5, 1, 3)]
     assert edges[0] > edges[1] > edges[2] > 0
+
+
+def test_what_needs_scikit_image_says_so(photos, monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage.feature", None)
+    monkeypatch.setitem(sys.modules, "skimage.restoration", None)
+    for compute in (lambda: Sketch().pair(photos), lambda: Inpainting().baseline(photos, 3)):
+        with pytest.raises(FileNotFoundError, match="pip install scikit-image"):
+            compute()
 
 
 def test_side_by_side_the_source_is_on_the_left():

@@ -118,10 +118,11 @@ def _load_layers(state: dict[str, Tensor], prefix: str, layers: Sequential) -> N
 
 def _load_layer(state: dict[str, Tensor], prefix: str, layer: Bijection) -> None:
     if isinstance(layer, ActNorm):
-        log_scale = take(state, f"{prefix}.scale").flatten()
-        # The original shifts after it has scaled.
-        bias = take(state, f"{prefix}.bias").flatten() * (-log_scale).exp()
+        log_scale, bias = (take(state, f"{prefix}.{name}").flatten() for name in ("scale", "bias"))
         copy({layer.log_scale: log_scale, layer.bias: bias, layer.initialized: torch.tensor(True)}, prefix)
+        # The original shifts after it has scaled.
+        with torch.no_grad():
+            layer.bias.mul_((-layer.log_scale).exp())
     elif isinstance(layer, Conv1x1):
         copy({layer.weight: take(state, f"{prefix}.weight")}, prefix)
     elif isinstance(layer, (AffineCoupling, AffineInjector)):
