@@ -6,6 +6,7 @@ from nbflows.checks import BijectionError, check_bijection
 from nbflows.flow import Flow
 from nbflows.joint import JointFlow
 from nbflows.multiscale import Multiscale
+from nbflows.translation import TranslationFlow, Translations
 
 __version__ = "0.1.0"
 
@@ -18,6 +19,8 @@ __all__ = [
     "JointFlow",
     "Multiscale",
     "Sequential",
+    "TranslationFlow",
+    "Translations",
     "WithContext",
     "check_bijection",
     "layers",

@@ -158,7 +158,9 @@ def _training_data(options, recipe: recipes.Recipe) -> data.Data:
     if not (options.data or recipe.data):
         raise ValueError(f"{options.recipe} is trained on images of your own: give their folder with --data")
     if not options.sources:
-        return data.load(options.data or recipe.data, options.image_size, num_bits=options.num_bits)
+        task = tasks.get(recipe.task, **recipe.task_arguments) if recipe.task else None
+        size = task.image_size(options.image_size) if task else options.image_size
+        return data.load(options.data or recipe.data, size, num_bits=options.num_bits)
     if not options.data or recipe.task is None or options.num_bits != 8:
         raise ValueError("--sources is for recipes of a task, with the targets' folder as --data, in 8 bits")
     return tasks.load_pairs(options.sources, options.data, options.image_size)
@@ -168,6 +170,7 @@ def _add_evaluate(commands) -> None:
     parser = _command(commands, "evaluate", _evaluate, "bits/dim of a model on the test images")
     parser.add_argument("model", help="a name in saved_models/, a .safetensors file, or the folder of a run")
     _add_upstream(parser)
+    parser.add_argument("--task", metavar="NAME", help=f"of a checkpoint of CAFLOW: {', '.join(tasks.names())}")
     _add_data(parser, "default: the data it was trained on")
     parser.add_argument(
         "--num-draws", type=int, default=1, metavar="M", help="draws of dequantization noise per image (default: 1)"
@@ -199,28 +202,12 @@ def _add_evaluate(commands) -> None:
 def _evaluate(options) -> None:
     if options.record and (options.upstream or options.data or options.limit):
         raise ValueError("--record is for a model of ours on all test images: without --upstream, --data and --limit")
-    images = data.load(options.data, options.image_size, num_bits=options.num_bits) if options.data else None
-    if options.upstream:
-        flow = pretrained.load_upstream(options.model, images.shape if images else None).to(options.device)
-        # The tutorial's models; mAR-SCF's do not say what they were trained on.
-        trained_on = "mnist" if flow.shape == (1, 28, 28) else None
-    else:
-        flow = pretrained.load_flow(options.model, options.device)
-        trained_on = pretrained.describe(options.model).get("recipe", {}).get("data")
-    if not (images or trained_on):
-        raise ValueError("the model does not say what it was trained on: name the data with --data")
-    images = images or data.load(trained_on, options.image_size, num_bits=options.num_bits)
-    levels, found = (getattr(one, "num_levels", None) for one in (flow.bijection[0], images))
-    # A file may count as 256 levels and hold fewer: too large a value is found by the flow itself.
-    if (levels is None) != (found is None) or (levels and found < levels):
-        raise ValueError(f"the model is for {levels} grey levels, {images.name} has {found}")
-    if isinstance(flow, TranslationFlow):
-        images = tasks.apply(tasks.get(**pretrained.describe(options.model)["task"]), images)
+    flow, images = _model_and_images(options)
     chosen = images.test[: options.limit]
     result = metrics.evaluate(
         flow,
         chosen,
-        images.sources["test"][: options.limit] if isinstance(flow, TranslationFlow) else None,
+        images.sources["test"][: options.limit] if isinstance(images, data.PairData) else None,
         num_draws=options.num_draws,
         progress=True,
         seed=options.seed,
@@ -240,6 +227,44 @@ def _evaluate(options) -> None:
     png = options.png or (f"{Path(options.model).stem}.png" if options.upstream else None)
     if png:
         _draw(flow, png, num_samples=64, temperature=1.0, seed=options.seed, device=options.device)
+
+
+def _model_and_images(options) -> tuple[Flow, data.Data]:
+    """The model to evaluate, and data that fit it."""
+    task = tasks.get(options.task) if options.task else None
+    details = {} if options.upstream else pretrained.describe(options.model)
+    if "task" in details:
+        if task:
+            raise ValueError(f"--task is for --upstream: this model's task is {details['task']['name']}")
+        task = tasks.get(**details["task"])
+    size = task.image_size(options.image_size) if task else options.image_size
+    images = data.load(options.data, size, num_bits=options.num_bits) if options.data else None
+    if images and task:
+        images = tasks.apply(task, images)
+    if options.upstream:
+        flow = pretrained.load_upstream(options.model, images.shape if images else None).to(options.device)
+        # The tutorial's models; the others do not say what they were trained on.
+        trained_on = "mnist" if flow.shape == (1, 28, 28) else None
+    else:
+        flow = pretrained.load_flow(options.model, options.device)
+        trained_on = details.get("recipe", {}).get("data")
+    if isinstance(flow, TranslationFlow) and not task:
+        raise ValueError(f"the model makes images of images: say how with --task, one of {', '.join(tasks.names())}")
+    if not (images or trained_on):
+        raise ValueError("the model does not say what it was trained on: name the data with --data")
+    if not images:
+        images = data.load(trained_on, size, num_bits=options.num_bits)
+        images = tasks.apply(task, images) if task else images
+    levels, found = (getattr(one, "num_levels", None) for one in (flow.bijection[0], images))
+    # A file may count as 256 levels and hold fewer: too large a value is found by the flow itself.
+    if (levels is None) != (found is None) or (levels and found < levels):
+        raise ValueError(f"the model is for {levels} grey levels, {images.name} has {found}")
+    if isinstance(images, data.PairData):
+        # A grey source, where the authors' code takes three equal channels.
+        channels = flow.context_shape[0]
+        sources = {split: tasks.with_channels(part, channels) for split, part in images.sources.items()}
+        images = replace(images, sources=sources)
+    return flow, images
 
 
 def _quality(flow: TranslationFlow, pairs: data.PairData, options) -> dict:

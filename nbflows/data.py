@@ -111,14 +111,16 @@ class PairData(ImageData):
         return {**super().model_arguments(), "source_channels": self.sources["train"].shape[1]}
 
 
-def load(name: str | Path, image_size: int | None = None, root: str | Path = "data", num_bits: int = 8) -> Data:
+def load(
+    name: str | Path, image_size: int | tuple[int, int] | None = None, root: str | Path = "data", num_bits: int = 8
+) -> Data:
     """Loads a data set by its name, or any folder of images, .npy or .npz file by its path.
 
     Args:
         name: one of ``names()``, or a path; ``./moons`` is a folder, where ``moons`` is a name. A folder may hold
             ``train``, ``validation`` and ``test`` folders; a missing split is taken from the others at random with a
             fixed seed, a tenth of them.
-        image_size: for folders: images are resized (shorter side, area average) and cropped to this square.
+        image_size: for folders: images are resized (area average) and cropped to this square, or height and width.
         root: where downloads and caches go.
         num_bits: fewer than 8 reduce images of 256 levels to their ``num_bits`` highest bits, 2**num_bits levels.
 
@@ -132,7 +134,7 @@ def load(name: str | Path, image_size: int | None = None, root: str | Path = "da
     return data if num_bits == 8 else _reduce(data, num_bits)
 
 
-def _load(name: str | Path, image_size: int | None, root: str | Path) -> Data:
+def _load(name: str | Path, image_size: int | tuple[int, int] | None, root: str | Path) -> Data:
     if str(name) in _LOADERS:
         if image_size is not None:
             raise ValueError(f"{name} has a fixed size; image_size is for folders of images")
@@ -428,14 +430,14 @@ _LOADERS: dict[str, Callable[[Path], Data]] = {
 # --- a user's own images ----------------------------------------------------------------------------------------------
 
 
-def _load_folder(folder: Path, image_size: int | None, cache: Path) -> ImageData:
+def _load_folder(folder: Path, image_size: int | tuple[int, int] | None, cache: Path) -> ImageData:
     files = image_files(folder)
     decode = partial(_decode_splits, folder, files, image_size)
     parts = _cached(cache, folder.name, (image_size, str(folder.resolve())), files, decode)
     return _complete(folder.name, f"images of folder {folder.name}, {_form(parts, image_size)}", parts)
 
 
-def _load_pairs(sources: Path, targets: Path, image_size: int | None, cache: Path) -> PairData:
+def _load_pairs(sources: Path, targets: Path, image_size: int | tuple[int, int] | None, cache: Path) -> PairData:
     """Two folders that hold the same names, whatever the suffixes."""
     name, variant = f"{sources.name}-to-{targets.name}", f"pairs of folders {sources.name} and {targets.name}"
     pairs = _partners(sources, targets)
@@ -484,9 +486,9 @@ def _partners(sources: Path, targets: Path) -> list[tuple[Path, Path]]:
     return [(file, named[1][name]) for name, file in named[0].items()]
 
 
-def _form(parts: dict[str, Tensor], image_size: int | None) -> str:
+def _form(parts: dict[str, Tensor], image_size: int | tuple[int, int] | None) -> str:
     height, width = next(iter(parts.values())).shape[2:]
-    how = "" if image_size is None else ", shorter side resized by area average and centre crop"
+    how = "" if image_size is None else ", resized by area average and cropped in the middle"
     return f"{width}x{height}{how}"
 
 
@@ -504,7 +506,7 @@ def _cached(cache: Path, name: str, key: tuple, files: list[Path], decode: Calla
     return parts
 
 
-def _decode_splits(folder: Path, files: list[Path], image_size: int | None) -> dict[str, Tensor]:
+def _decode_splits(folder: Path, files: list[Path], image_size: int | tuple[int, int] | None) -> dict[str, Tensor]:
     images: dict[str, list[np.ndarray]] = {}
     failed = []
     for file, image in _decode_all(partial(_decode, image_size=image_size), files, folder.name):
@@ -517,7 +519,7 @@ def _decode_splits(folder: Path, files: list[Path], image_size: int | None) -> d
 
 
 def _decode_pairs(
-    sources: Path, targets: Path, pairs: list[tuple[Path, Path]], image_size: int | None
+    sources: Path, targets: Path, pairs: list[tuple[Path, Path]], image_size: int | tuple[int, int] | None
 ) -> dict[str, Tensor]:
     images: tuple[dict, dict] = {}, {}
     failed = []
@@ -567,7 +569,7 @@ def _stack(images: dict[str, list[np.ndarray]], folder: Path) -> dict[str, Tenso
     return {split: _channels_first(np.stack(part)) for split, part in images.items()}
 
 
-def _decode(file: Path, image_size: int | None) -> np.ndarray | str:
+def _decode(file: Path, image_size: int | tuple[int, int] | None) -> np.ndarray | str:
     """One image, ``(H, W)`` or ``(H, W, 3)`` uint8, or why it could not be read."""
     from PIL import Image, ImageOps
 
@@ -584,7 +586,9 @@ def _decode(file: Path, image_size: int | None) -> np.ndarray | str:
         return f"{type(error).__name__}: {str(error).replace(str(file), file.name)}"
 
 
-def _decode_pair(files: tuple[Path, Path], image_size: int | None) -> tuple[np.ndarray, np.ndarray] | str:
+def _decode_pair(
+    files: tuple[Path, Path], image_size: int | tuple[int, int] | None
+) -> tuple[np.ndarray, np.ndarray] | str:
     """A source and its target, or why they could not be read."""
     source, target = images = [_decode(file, None) for file in files]
     for file, image in zip(files, images, strict=True):
@@ -600,16 +604,17 @@ def _decode_pair(files: tuple[Path, Path], image_size: int | None) -> tuple[np.n
     return _resize(source, image_size), _resize(target, image_size)
 
 
-def _resize(image: np.ndarray, image_size: int | None) -> np.ndarray:
-    """Shorter side to ``image_size``, and a square from the middle."""
+def _resize(image: np.ndarray, image_size: int | tuple[int, int] | None) -> np.ndarray:
+    """The middle of the image in this size, as much of it as fits: a square, or height and width."""
     from PIL import Image, ImageOps
 
     if image_size is None:
         return image
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
     # Area average when shrinking: no aliasing.
-    shrinks = min(image.shape[:2]) >= image_size
+    shrinks = image.shape[0] >= height and image.shape[1] >= width
     method = Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC
-    return np.asarray(ImageOps.fit(Image.fromarray(image), (image_size, image_size), method))
+    return np.asarray(ImageOps.fit(Image.fromarray(image), (width, height), method))
 
 
 def _split_of(path: Path) -> str:

@@ -73,7 +73,7 @@ def load_flow(model: str | Path, device: str | torch.device = "cpu") -> Flow:
 
 def describe(model: str | Path) -> dict:
     """What the JSON beside a model says."""
-    return json.loads(_files(model)[1].read_text())
+    return json.loads(_existing_files(model)[1].read_text())
 
 
 def record(model: str | Path, score: BitsPerDim, **details) -> str:
@@ -141,15 +141,19 @@ def _files(model: str | Path) -> tuple[Path, Path]:
     return path, path.with_suffix(".json")
 
 
-def _find(model: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
-    weights, description = _files(model)
-    for file in (weights, description):
+def _existing_files(model: str | Path) -> tuple[Path, Path]:
+    for file in _files(model):
         if not file.exists():
             known = ", ".join(sorted(p.stem for p in saved_models().glob("*.safetensors"))) or "none"
             raise FileNotFoundError(
                 f"{file} does not exist. A model is a name in {saved_models().resolve()} ({known}), "
                 "a .safetensors file with its .json, or the folder of a training run"
             )
+    return _files(model)
+
+
+def _find(model: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
+    weights, description = _existing_files(model)
     if weights.suffix == ".ckpt":
         state = torch.load(weights, map_location="cpu", weights_only=True)["state_dict"]
         tensors = {name.removeprefix("flow."): tensor for name, tensor in state.items() if name.startswith("flow.")}

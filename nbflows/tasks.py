@@ -38,6 +38,10 @@ class Task:
         """
         raise NotImplementedError
 
+    def image_size(self, size: int | None) -> int | tuple[int, int] | None:
+        """The ``image_size`` to load images with, so that targets are ``size`` x ``size``."""
+        return size
+
     def known(self, height: int, width: int) -> Tensor | None:
         """Bool ``(height, width)``, True where the target's pixels are those of the source; None if none are given."""
         return None
@@ -241,6 +245,9 @@ class SideBySide(Task):
 
     name = "side-by-side"
 
+    def image_size(self, size: int | None) -> tuple[int, int] | None:
+        return None if size is None else (size, 2 * size)
+
     def pair(self, images: Tensor, num_levels: int = 256) -> tuple[Tensor, Tensor]:
         height, width = images.shape[2:]
         if width % 2:
@@ -307,7 +314,7 @@ def load_pairs(
     Args:
         sources, targets: the folders. They may hold ``train``, ``validation`` and ``test`` folders; a missing split is
             taken from the others at random with a fixed seed, a tenth of them, pair by pair.
-        image_size: images are resized (shorter side, area average) and cropped to this square; by default a source must
+        image_size: images are resized (area average) and cropped to this square; by default a source must
             have the size of its target.
         root: where the cache goes.
 

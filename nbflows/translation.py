@@ -44,6 +44,7 @@ class TranslationFlow(Flow):
         source: a flow of source images; its latent is what the relation looks at.
         target: layers from the target image to its latent, ``Dequantize`` first.
         relation: from the latent of the target to noise, its context the latent of the source.
+        shape: of a target.
 
     Source: Batzolis et al., "CAFLOW", 2021, equation 9 (arXiv:2106.02531); with Gaussian relations: Sun et al.,
     "Dual-Glow", 2019 (arXiv:1908.08074).
@@ -87,7 +88,7 @@ class TranslationFlow(Flow):
         Args:
             sources: uint8 ``(B, *context_shape)``.
             temperature: scales the noise: one number, or one per level (finest first).
-            generator: of the noise, on the device of the flow.
+            generator: of the samples' noise, on the device of the flow; the sources' is from torch's global one.
             scored: whether to compute scores, which takes about as long as the samples.
             chunk_size: samples in one pass; bounds the memory.
         """

@@ -6,6 +6,9 @@ from nbflows import Identity, Inverse, Multiscale, Sequential, WithContext
 from nbflows.layers import (
     ActNorm,
     AffineCoupling,
+    AffineInjector,
+    ArctanScale,
+    CoarseToFine,
     Conv1x1,
     ConvLSTMPrior,
     ExactLogDet,
@@ -31,6 +34,7 @@ from nbflows.nets import (
     GatedConvNet,
     LipschitzConvNet,
     LipschitzMLP,
+    PickLevels,
     ZeroConv,
     update_norms,
 )
@@ -62,6 +66,26 @@ class _ChannelMixer(torch.nn.Module):
 def _context_prior(channels):
     coupling = _coupling(ConvNet(channels // 2, 4, channels, context_channels=channels))
     return WithContext(coupling, _ChannelMixer(channels))
+
+
+def _coarse_to_fine():
+    """Three levels of odd numbers of channels. The finest sees all coarser ones of both latents, the others less."""
+    shapes, context_shapes = [(2, 4, 4), (3, 2, 2), (4, 2, 2)], [(1, 4, 4), (2, 2, 2), (1, 2, 2)]
+    finest = Multiscale(
+        [
+            WithContext(_level(2), PickLevels([*context_shapes, *shapes[1:]], [0])),
+            WithContext(
+                AffineInjector(ConvNet(3 + 2, 4, 8)), PickLevels([*context_shapes, *shapes[1:]], [3, 1])
+            ),
+        ],
+        (2, 4, 4),
+        keep="second",
+    )
+    middle = WithContext(
+        GaussianPrior(ConvNet(4 + 2 + 1, 4, 6)), PickLevels([*context_shapes[1:], shapes[2]], [2, 0, 1])
+    )
+    coarsest = WithContext(AffineInjector(ConvNet(1, 4, 8)), PickLevels(context_shapes[2:], [0]))
+    return CoarseToFine([finest, middle, coarsest], shapes, context_shapes)
 
 
 def _initialized(layer, *shape):
@@ -120,6 +144,28 @@ CASES = {
         _initialized(_coupling(ActNormConvNet(2, 6, 4), bound=SigmoidScale(), shift_first=True), 4, 4, 4, 2),
         torch.randn(3, 4, 4, 2),
         None,
+    ),
+    "affine coupling, one channel kept": lambda: (
+        _coupling(ConvNet(1, 4, 4, context_channels=2), keep=1, bound=ArctanScale()),
+        torch.randn(3, 3, 4, 2),
+        torch.randn(3, 2, 4, 2),
+    ),
+    "affine coupling, nothing kept": lambda: (
+        _coupling(ConvNet(0, 4, 2, context_channels=2), keep=0, bound=ArctanScale(1.5), shift_first=True),
+        torch.randn(3, 1, 4, 2),
+        torch.randn(3, 2, 4, 2),
+    ),
+    "affine injector": lambda: (
+        AffineInjector(ConvNet(2, 4, 6), bound=ArctanScale()),
+        torch.randn(3, 3, 4, 2),
+        torch.randn(3, 2, 4, 2),
+    ),
+    "affine injector on vectors": lambda: (AffineInjector(MLP(3, 8, 4)), torch.randn(5, 2), torch.randn(5, 3)),
+    "coarse to fine": lambda: (_coarse_to_fine(), torch.randn(3, 32 + 12 + 16), torch.randn(3, 16 + 8 + 4)),
+    "coarse to fine of one level": lambda: (
+        CoarseToFine([GaussianPrior(ConvNet(1, 4, 4))], [(2, 2, 2)], [(1, 2, 2)]),
+        torch.randn(3, 8),
+        torch.randn(3, 4),
     ),
     "mixture coupling": lambda: (
         MixtureCoupling(

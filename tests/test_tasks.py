@@ -305,7 +305,7 @@ def test_a_small_source_is_enlarged_and_a_large_target_shrunk(tmp_path):
     pairs = tasks.load_pairs(tmp_path / "in", tmp_path / "out", image_size=12, root=tmp_path)
     assert pairs.shape == (3, 12, 12) and pairs.sources["train"].shape[1:] == (1, 12, 12)
     assert torch.equal(pairs.sources["test"], pairs.test[:, :1])
-    assert "12x12, shorter side resized by area average and centre crop, 17/1/2" in pairs.variant
+    assert "12x12, resized by area average and cropped in the middle, 17/1/2" in pairs.variant
 
 
 def test_a_broken_file_takes_its_partner_with_it(tmp_path):

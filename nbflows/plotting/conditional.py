@@ -1,0 +1,155 @@
+"""Conditional flows: several answers to a question, derivatives by input and context, two flows that are related."""
+
+from collections.abc import Sequence
+from math import prod
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, Rectangle
+from torch import Tensor
+
+from nbflows.plotting.images import _panels
+from nbflows.plotting.page import as_array
+
+_SOURCE, _RELATION, _TARGET = "#9ecae1", "#eeeeee", "#fdd0a2"
+
+
+def answers(
+    panels: dict[str, Tensor], num_levels: int = 256, title: str | None = None, image_inches: float = 0.55
+) -> Figure:
+    """Questions and their answers, one row per question: what is given, several samples, their mean, the truth.
+
+    Args:
+        panels: name above the panel -> ``(N, R, C, H, W)``, R images for each of N questions.
+        num_levels: grey levels; num_levels - 1 is white.
+        title: the finding.
+        image_inches: width of one image.
+    """
+    grids = [(name, images.flatten(0, 1), images.shape[1], None) for name, images in panels.items()]
+    return _panels(grids, num_levels, title, None, image_inches)
+
+
+def context_derivatives(panels: dict[str, tuple[Tensor, Sequence[str]]], title: str | None = None) -> Figure:
+    """What moves the two halves of the noise of a coupling: matrices of derivatives; white is exactly zero.
+
+    Args:
+        panels: name -> derivatives ``(D, K)``, one row per number of the noise, and the names of the groups, of equal
+            size, that the K columns fall into.
+        title: the finding.
+    """
+    sizes = [matrix.shape[1] for matrix, _ in panels.values()]
+    figure, all_axes = plt.subplots(
+        1, len(panels), figsize=(8, 3.4), squeeze=False, width_ratios=sizes, layout="constrained"
+    )
+    values = [np.abs(as_array(matrix)) for matrix, _ in panels.values()]
+    top = max(matrix.max() for matrix in values)
+    for axes, (name, (_, groups)), matrix in zip(all_axes[0], panels.items(), values, strict=True):
+        rows, columns = matrix.shape
+        picture = axes.imshow(np.where(matrix > 0, matrix, np.nan), cmap="viridis_r", norm=LogNorm(1e-3 * top, top))
+        axes.axhline(rows / 2 - 0.5, color="#888888", linewidth=1)
+        width = columns / len(groups)
+        for i, _ in enumerate(groups[1:], start=1):
+            axes.axvline(i * width - 0.5, color="#888888", linewidth=1)
+        axes.set_xticks([(i + 0.5) * width - 0.5 for i in range(len(groups))], groups, size=11)
+        axes.set_yticks([])
+        axes.set_title(name, size=12)
+        axes.grid(False)
+    all_axes[0, 0].set_yticks([rows / 4 - 0.5, 3 * rows / 4 - 0.5], ["kept", "moved"], size=11)
+    all_axes[0, 0].set_ylabel("number of z")
+    bar = figure.colorbar(picture, ax=all_axes[0], label="size of the derivative", shrink=0.75, extend="min")
+    bar.ax.tick_params(labelsize=10)
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def related_flows(shape: Sequence[int], level_shapes: Sequence[Sequence[int]], title: str | None = None) -> Figure:
+    """Dual-Glow: two flows side by side, and a Gaussian from each level of the one to the same level of the other.
+
+    Args:
+        shape: ``(C, H, W)`` of both images.
+        level_shapes: of the latents, finest first.
+        title: the finding.
+    """
+    count = len(level_shapes)
+    figure = plt.figure(figsize=(8, 1.15 + 1.05 * count), layout="constrained")
+    axes = figure.add_subplot()
+    columns, wide, tall, step = (0.95, 3.4, 5.85, 8.3), 1.7, 0.85, 1.3
+    middle = -(count - 1) * step / 2
+    axes.set(xlim=(0, columns[-1] + 0.95), ylim=(-(count - 1) * step - 0.65, 1.25), aspect="equal")
+    axes.axis("off")
+
+    def box(x: float, y: float, text: str, colour: str) -> None:
+        corner = x - wide / 2, y - tall / 2
+        axes.add_patch(Rectangle(corner, wide, tall, facecolor=colour, edgecolor="#555555"))
+        axes.text(x, y, text, ha="center", va="center", size=11)
+
+    def arrow(start: tuple[float, float], end: tuple[float, float], style: str = "-|>") -> None:
+        axes.add_patch(
+            FancyArrowPatch(start, end, arrowstyle=style, mutation_scale=14, color="#444444", shrinkA=0, shrinkB=0)
+        )
+
+    box(columns[0], middle, f"source\n{_times(shape)}", _SOURCE)
+    box(columns[3], middle, f"target\n{_times(shape)}", _TARGET)
+    for i, level in enumerate(level_shapes):
+        y, name = -i * step, f"level {i + 1}: {_times(level)}\n= {prod(level)} numbers"
+        box(columns[1], y, name, _SOURCE)
+        box(columns[2], y, name, _TARGET)
+        arrow((columns[0] + wide / 2, middle), (columns[1] - wide / 2, y))
+        arrow((columns[1] + wide / 2, y), (columns[2] - wide / 2, y))
+        arrow((columns[2] + wide / 2, y), (columns[3] - wide / 2, middle), "<|-|>")
+        axes.text((columns[1] + columns[2]) / 2, y + 0.1, f"$\\mu_{i + 1},\\ \\sigma_{i + 1}$", ha="center", size=12)
+    heads = {
+        (columns[0] + columns[1]) / 2: "flow R",
+        columns[1]: "latents D",
+        (columns[1] + columns[2]) / 2: "relation",
+        columns[2]: "latents L",
+        (columns[2] + columns[3]) / 2: "flow T",
+    }
+    for x, text in heads.items():
+        axes.text(x, 0.85, text, ha="center", va="center", size=12, weight="bold")
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def group_means(
+    x: Tensor,
+    series: dict[str, Tensor],
+    xlabel: str,
+    ylabel: str,
+    title: str | None = None,
+    num_groups: int = 5,
+    expected: float | None = None,
+) -> Figure:
+    """Does one quantity grow with another? Examples sorted by x into groups of equal size, and means of each group.
+
+    Args:
+        x: ``(N,)``.
+        series: name -> ``(N,)``; drawn as means with two standard errors, at the mean of x of the group.
+        xlabel, ylabel: what they are.
+        title: the finding.
+        num_groups: how many.
+        expected: a dashed line: what all means would be if the two were independent.
+    """
+    figure, axes = plt.subplots(figsize=(7, 3.9), layout="constrained")
+    groups = np.array_split(np.argsort(as_array(x)), num_groups)
+    places = [as_array(x)[group].mean() for group in groups]
+    if expected is not None:
+        axes.axhline(expected, color="black", linestyle="--", linewidth=1.2, label="if they were independent")
+    for i, (name, values) in enumerate(series.items()):
+        parts = [as_array(values)[group] for group in groups]
+        errors = [2 * part.std(ddof=1) / len(part) ** 0.5 for part in parts]
+        means = [part.mean() for part in parts]
+        axes.errorbar(places, means, errors, fmt="os"[i % 2] + "-", color=f"C{i}", capsize=4, linewidth=2, label=name)
+    axes.set(xlabel=f"{xlabel}\nbars: ± 2 standard errors", ylabel=ylabel)
+    axes.legend(fontsize=11)
+    if title:
+        axes.set_title(title, size=13)
+    return figure
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape))

@@ -1,0 +1,301 @@
+"""Translation: which latents look at which, what the blocks between them are, and how good and how varied answers are."""
+
+import math
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
+from torch import Tensor
+
+from nbflows.plotting.page import as_array
+
+_SOURCE, _TARGET, _LINE, _DROPPED = "#9ecae1", "#fdd0a2", "#444444", "#b5b5b5"
+# Of a link: its meaning, colour and line, wherever links are drawn.
+_LINKS = {
+    "same": ("source, same level", "C0", "-"),
+    "coarser": ("source, coarser level", "C2", "--"),
+    "finer": ("source, finer level", "C3", "-."),
+    "target": ("target, coarser level", "C4", "-"),
+}
+
+
+def dependency_diagrams(panels: dict[str, Tensor], title: str | None = None) -> Figure:
+    """The latents of source and target as two columns of circles, finest on top, and an arrow for every link.
+
+    Args:
+        panels: name -> bool ``(n, 2n)``: which latents the level L_i of the target (row i) looks at: L_0, ..., L_n-1,
+            then D_0, ..., D_n-1 of the source; level 0 is the finest. Links of other panels are dotted.
+        title: the finding.
+    """
+    figure, all_axes = plt.subplots(1, len(panels), figsize=(8, 4.4), squeeze=False, layout="constrained")
+    links = {name: as_array(panel).astype(bool) for name, panel in panels.items()}
+    anywhere = np.logical_or.reduce(list(links.values()))
+    n = len(anywhere)
+    for axes, (name, panel) in zip(all_axes[0], links.items(), strict=True):
+        axes.set(xlim=(-0.4, 2.5), ylim=(n - 0.55, -0.5), aspect="equal")
+        axes.axis("off")
+        axes.set_title(name, size=12)
+        for i, column in sorted(zip(*np.nonzero(anywhere), strict=True), key=lambda link: panel[link]):
+            _link(axes, i, column, n, bool(panel[i, column]))
+        for level in range(n):
+            for x, letter, colour in ((0, "D", _SOURCE), (1.5, "L", _TARGET)):
+                axes.add_patch(Circle((x, level), 0.24, facecolor=colour, edgecolor=_LINE, zorder=3))
+                axes.text(x, level, f"${letter}_{level}$", ha="center", va="center", size=14, zorder=4)
+    all_axes[0, 0].text(0, -0.32, "finest", size=11, ha="center")
+    all_axes[0, 0].text(0, n - 0.58, "coarsest", size=11, ha="center")
+    handles = [Line2D([], [], color=c, linestyle=s, linewidth=2, label=text) for text, c, s in _LINKS.values()]
+    handles.append(Line2D([], [], color=_DROPPED, linestyle=":", linewidth=1.5, label="dropped"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=11)
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def _kind(i: int, column: int, n: int) -> str:
+    if column < n:
+        return "target"
+    return "same" if column - n == i else "coarser" if column - n > i else "finer"
+
+
+def _link(axes: Axes, i: int, column: int, n: int, kept: bool) -> None:
+    _, colour, line = _LINKS[_kind(i, column, n)]
+    if column < n:
+        # Around the circles in between, on the right.
+        start, end = (1.72, column - 0.1), (1.72, i + 0.1)
+        style = f"arc3,rad={0.45 if column - i == 1 else 0.55}"
+    else:
+        start, end = np.array([0.0, column - n]), np.array([1.5, i])
+        way = (end - start) / np.linalg.norm(end - start)
+        start, end, style = start + 0.25 * way, end - 0.27 * way, "arc3"
+    look = {"color": colour, "linestyle": line, "linewidth": 2} if kept else {"color": _DROPPED, "linestyle": ":"}
+    head = {"arrowstyle": "-|>", "mutation_scale": 14} if kept else {"arrowstyle": "-", "linewidth": 1.2}
+    axes.add_patch(FancyArrowPatch(start, end, connectionstyle=style, shrinkA=0, shrinkB=0, **look, **head))
+
+
+def dependency_matrices(matrices: dict[str, Tensor], title: str | None = None) -> Figure:
+    """Which noise levels change with which latent levels, one matrix per model, the links in the diagram's colours.
+
+    Args:
+        matrices: name -> bool ``(n, 2n)``, row: noise of level i, column: L_0, ..., L_n-1, D_0, ..., D_n-1.
+        title: the finding.
+    """
+    figure, all_axes = plt.subplots(1, len(matrices), figsize=(8, 2.9), squeeze=False, layout="constrained")
+    for axes, (name, matrix) in zip(all_axes[0], matrices.items(), strict=True):
+        matrix = as_array(matrix).astype(bool)
+        n = len(matrix)
+        for i, column in np.ndindex(matrix.shape):
+            own = column == i
+            colour = _LINE if own else _LINKS[_kind(i, column, n)][1]
+            x = column + 0.3 * (column >= n)
+            face = colour if matrix[i, column] else "white"
+            axes.add_patch(Rectangle((x, i), 0.92, 0.92, facecolor=face, edgecolor="#999999", linewidth=0.8))
+        places = [column + 0.3 * (column >= n) + 0.46 for column in range(2 * n)]
+        axes.set(xlim=(-0.1, 2 * n + 0.35), ylim=(n + 0.02, -0.1), aspect="equal")
+        axes.set_xticks(places, [f"${letter}_{level}$" for letter in "LD" for level in range(n)], size=12)
+        axes.set_yticks([i + 0.46 for i in range(n)], [f"noise {i}" for i in range(n)], size=11)
+        axes.tick_params(length=0)
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+        axes.set_title(name, size=12)
+    for axes in all_axes[0, 1:]:
+        axes.set_yticklabels([])
+    handles = [Line2D([], [], marker="s", markersize=9, linestyle="", color=_LINE, label="the level itself")]
+    handles += [
+        Line2D([], [], marker="s", markersize=9, linestyle="", color=_LINKS[kind][1], label=_LINKS[kind][0])
+        for kind in ("target", "same", "coarser")
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=11)
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def conditional_flow_diagram(shapes: Sequence[Sequence[int]], title: str | None = None) -> Figure:
+    """The conditional flow of the finest level: a block per scale, what each looks at, and what leaves after it.
+
+    Args:
+        shapes: ``(C, H, W)`` of the target's levels, finest first.
+        title: the finding.
+    """
+    n, step = len(shapes), 3.1
+    figure, axes = plt.subplots(figsize=(8, 3.9), layout="constrained")
+    axes.set(xlim=(-2.75, step * (n - 1) + 1.3), ylim=(-2.55, 2.35), aspect="equal")
+    axes.axis("off")
+    _labelled_box(axes, -2.0, 0, 1.3, 0.95, _TARGET, f"$L_0$\n{_times(shapes[0])}")
+    _arrow(axes, (-1.35, 0), (-0.95, 0))
+    channels = shapes[0][0]
+    for j in range(n):
+        x, folded = j * step, (4 * channels, shapes[j][1] // 2, shapes[j][2] // 2)
+        _labelled_box(axes, x, 0, 1.9, 0.95, "#dcdcdc", f"squeeze, steps\n{_times(folded)}")
+        _labelled_box(axes, x, 1.75, 1.5, 0.7, _SOURCE, "$D_0$" if j == 0 else f"$L_{j}$, $D_{j}$")
+        _arrow(axes, (x, 1.4), (x, 0.475))
+        axes.text(x + 0.12, 0.95, "context", size=10, va="center")
+        leaving = folded if j == n - 1 else (folded[0] // 2, *folded[1:])
+        _labelled_box(axes, x, -1.95, 1.9, 0.95, "#d5ece4", f"noise of scale {j}\n{_times(leaving)}")
+        _arrow(axes, (x, -0.475), (x, -1.475))
+        axes.text(x + 0.12, -0.95, "the rest" if j == n - 1 else "half leaves", size=10, va="center")
+        if j < n - 1:
+            _arrow(axes, (x + 0.95, 0), (x + step - 0.95, 0))
+            axes.text(x + step / 2, 0.12, "half\ngoes on", size=10, ha="center", va="bottom")
+        channels *= 2
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def _labelled_box(axes: Axes, x: float, y: float, width: float, height: float, colour: str, text: str) -> None:
+    axes.add_patch(Rectangle((x - width / 2, y - height / 2), width, height, facecolor=colour, edgecolor=_LINE))
+    axes.text(x, y, text, ha="center", va="center", size=11)
+
+
+def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=15, color=_LINE, shrinkA=0, shrinkB=0))
+
+
+def _times(shape: Sequence[int]) -> str:
+    return "×".join(map(str, shape))
+
+
+def block_tables(tables: dict[str, Tensor], title: str | None = None) -> Figure:
+    """Which blocks there are and which of them are one and the same: equal numbers, equal colours.
+
+    Args:
+        tables: name -> integers ``(n, n)``, row: level, column: scale; -1 where there is no block.
+        title: the finding.
+    """
+    figure, all_axes = plt.subplots(1, len(tables), figsize=(7.5, 4.1), squeeze=False, layout="constrained")
+    largest = max(int(table.max()) for table in tables.values())
+    colours = plt.get_cmap("tab20", max(largest + 1, 20))
+    for axes, (name, table) in zip(all_axes[0], tables.items(), strict=True):
+        n = len(table)
+        for i, row in enumerate(table.tolist()):
+            for j, number in enumerate(row):
+                if number < 0:
+                    continue
+                # Twice as often as the others: what is shared stands out without colours, too.
+                shared = int((table == number).sum()) > 1
+                face = (*colours(number)[:3], 0.45)
+                hatch = {"hatch": "///"} if shared else {}
+                axes.add_patch(Rectangle((j, i), 0.94, 0.94, facecolor=face, edgecolor=_LINE, **hatch))
+                label = axes.text(j + 0.47, i + 0.47, str(number + 1), ha="center", va="center", size=13)
+                label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85})
+        places = [i + 0.47 for i in range(n)]
+        axes.set(xlim=(-0.05, n), ylim=(n, -0.05), aspect="equal", xlabel="scale j")
+        axes.set_xticks(places, range(n))
+        axes.set_yticks(places, [f"$G_{i}$" for i in range(n)], size=13)
+        axes.tick_params(length=0)
+        axes.grid(False)
+        axes.spines[:].set_visible(False)
+        axes.set_title(name, size=12)
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def over_temperature(
+    temperatures: Sequence[float],
+    panels: dict[str, dict[str, Sequence[Tensor]]],
+    levels: dict[str, dict[str, float]] | None = None,
+    title: str | None = None,
+    errors: float = 2,
+) -> Figure:
+    """What becomes of measures of samples as the temperature grows: means over sources with error bars.
+
+    Args:
+        temperatures: of the samples.
+        panels: label of the vertical axis -> name of the line -> one value per source ``(B,)`` at each temperature.
+        levels: label of the axis -> name -> a value that does not depend on it, drawn as a line across.
+        title: the finding.
+        errors: length of a bar to each side, in standard errors.
+    """
+    figure, all_axes = plt.subplots(1, len(panels), figsize=(8, 4.2), squeeze=False, layout="constrained")
+    markers = "osD^v"
+    for axes, (label, lines) in zip(all_axes[0], panels.items(), strict=True):
+        for i, (name, all_values) in enumerate(lines.items()):
+            values = [as_array(value) for value in all_values]
+            bars = [errors * value.std(ddof=1) / math.sqrt(len(value)) for value in values]
+            means = [value.mean() for value in values]
+            axes.errorbar(
+                temperatures, means, bars, fmt=f"{markers[i % 5]}-", color=f"C{i}", capsize=3, linewidth=1.8, label=name
+            )
+        for i, (name, value) in enumerate((levels or {}).get(label, {}).items()):
+            axes.axhline(value, color="black", linestyle=["--", ":"][i % 2], linewidth=1.5, label=name)
+        axes.set(xlabel="temperature", ylabel=label)
+        if len(axes.get_legend_handles_labels()[0]) > 1:
+            axes.legend(fontsize=10)
+    figure.supxlabel(f"bars: ± {errors:g} standard errors", size=11)
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def scores_against_quality(
+    scores: Tensor, values: Tensor, xlabel: str, ylabel: str, title: str | None = None, columns: int = 3
+) -> Figure:
+    """Samples of several sources, one panel each: the score of each sample against its quality, the best score ringed.
+
+    Args:
+        scores: ``(B, N)``, of the samples.
+        values: ``(B, N)``, how good they are.
+        xlabel, ylabel: what scores and values are.
+        title: the finding.
+        columns: panels in a row.
+    """
+    rows = -(-len(scores) // columns)
+    figure, all_axes = plt.subplots(
+        rows, columns, figsize=(8, 0.9 + 2.0 * rows), squeeze=False, layout="constrained", sharey=True
+    )
+    for axes in all_axes.flat[len(scores) :]:
+        axes.axis("off")
+    for i, (axes, score, value) in enumerate(zip(all_axes.flat, as_array(scores), as_array(values), strict=False)):
+        best = score.argmax()
+        axes.axhline(value.mean(), color="black", linestyle="--", linewidth=1.3, label="mean of the samples")
+        axes.plot(score, value, "o", color="C0", alpha=0.6, markersize=5, label="sample")
+        ring = {"markersize": 12, "markerfacecolor": "none", "markeredgewidth": 2.2, "color": "C3"}
+        axes.plot(score[best], value[best], "o", **ring, label="best score")
+        axes.set_title(f"source {i}", size=11)
+        axes.tick_params(labelsize=10)
+    figure.supxlabel(xlabel, size=12)
+    figure.supylabel(ylabel, size=12)
+    handles, labels = all_axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", ncols=3, frameon=False, fontsize=11)
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
+
+
+def uncertainty_maps(
+    images: dict[str, Tensor], maps: dict[str, Tensor], num_levels: int = 256, title: str | None = None
+) -> Figure:
+    """Pictures, and beside them how far samples spread and how far their mean is off; one column per source.
+
+    Args:
+        images: label -> grey levels ``(B, C, H, W)``: sources, targets, means.
+        maps: label -> ``(B, H, W)``, in grey levels, all on one scale of colours.
+        num_levels: grey levels of the images.
+        title: the finding.
+    """
+    count, rows = len(next(iter(images.values()))), len(images) + len(maps)
+    figure, all_axes = plt.subplots(
+        rows, count, figsize=(8, 0.9 * rows * 6.2 / count + 0.5), squeeze=False, layout="constrained"
+    )
+    largest = max(values.max().item() for values in maps.values())
+    for row, (label, pictures) in zip(all_axes, [*images.items(), *maps.items()], strict=True):
+        for axes, picture in zip(row, as_array(pictures), strict=True):
+            if label in maps:
+                scale = axes.imshow(picture, cmap="magma", vmin=0, vmax=largest)
+            else:
+                shown = np.broadcast_to(np.moveaxis(picture, 0, 2), (*picture.shape[1:], 3)) / (num_levels - 1)
+                axes.imshow(shown.clip(0, 1))
+            axes.set(xticks=[], yticks=[])
+            axes.grid(False)
+        row[0].set_ylabel(label, rotation=0, ha="right", va="center", size=11)
+    bar = figure.colorbar(scale, ax=all_axes[len(images) :], aspect=14, label="grey levels")
+    bar.ax.tick_params(labelsize=10)
+    if title:
+        figure.suptitle(title, size=13)
+    return figure
