@@ -43,6 +43,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/tutorial.py
 	$(BIN)/python benchmarks/mar_scf.py
 	$(BIN)/python benchmarks/residual.py
+	$(BIN)/python benchmarks/caflow.py
 
 clean:
 	rm -rf build .coverage .pytest_cache .ruff_cache

@@ -74,9 +74,7 @@ def _coarse_to_fine():
     finest = Multiscale(
         [
             WithContext(_level(2), PickLevels([*context_shapes, *shapes[1:]], [0])),
-            WithContext(
-                AffineInjector(ConvNet(3 + 2, 4, 8)), PickLevels([*context_shapes, *shapes[1:]], [3, 1])
-            ),
+            WithContext(AffineInjector(ConvNet(3 + 2, 4, 8)), PickLevels([*context_shapes, *shapes[1:]], [3, 1])),
         ],
         (2, 4, 4),
         keep="second",
@@ -163,7 +161,9 @@ CASES = {
     "affine injector on vectors": lambda: (AffineInjector(MLP(3, 8, 4)), torch.randn(5, 2), torch.randn(5, 3)),
     "coarse to fine": lambda: (_coarse_to_fine(), torch.randn(3, 32 + 12 + 16), torch.randn(3, 16 + 8 + 4)),
     "coarse to fine of one level": lambda: (
-        CoarseToFine([GaussianPrior(ConvNet(1, 4, 4))], [(2, 2, 2)], [(1, 2, 2)]),
+        CoarseToFine(
+            [WithContext(GaussianPrior(ConvNet(1, 4, 4)), PickLevels([(1, 2, 2)], [0]))], [(2, 2, 2)], [(1, 2, 2)]
+        ),
         torch.randn(3, 8),
         torch.randn(3, 4),
     ),

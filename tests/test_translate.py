@@ -101,6 +101,12 @@ def test_a_small_picture_is_enlarged_and_an_enlarged_one_is_taken(tmp_path):
     assert torch.equal(read_source(big, COLOUR, task, resize=True)[0], expected[0])
 
 
+def test_an_enlarged_picture_of_few_grey_levels_keeps_to_them(tmp_path):
+    small = _save(tmp_path / "a.png", 255 * (_values(4, 4) > 127).astype(np.uint8))
+    source, _ = read_source(small, (1, 8, 8), SuperResolution(2), num_levels=17)
+    assert source.max() == 16 and torch.equal(source, SuperResolution(2).enlarge(_read(small)[None] // 255 * 16, 17)[0])
+
+
 def test_resizing_averages_the_middle(tmp_path):
     values = _values(16, 20, 3)
     source, _ = read_source(_save(tmp_path / "a.png", values), COLOUR, Sketch(), resize=True)
@@ -356,6 +362,10 @@ def model(digits, tmp_path, monkeypatch):
     flow = models.digits_caflow(**arguments)
     # ActNorm initialises on a batch.
     flow.log_prob(digits.train[:64], digits.sources["train"][:64])
+    # Networks begin with zeros: nothing would depend on the source, nor on its noise.
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
     pretrained.save_flow(flow, "saved_models/tiny", "digits_caflow", arguments, task=digits.task)
     small = SuperResolution(2).shrink(digits.test[:3], 17)
     for i, image in enumerate(small):

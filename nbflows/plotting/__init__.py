@@ -8,6 +8,7 @@ from nbflows.plotting.autoregressive import (
     sampling_order,
 )
 from nbflows.plotting.comparisons import gains_with_errors, paired_gains
+from nbflows.plotting.conditional import answers, context_derivatives, group_means, related_flows
 from nbflows.plotting.couplings import coupling_diagram, coupling_masks, coupling_step, function_curves
 from nbflows.plotting.curves import training_curve
 from nbflows.plotting.density import bent_grids, contributions, densities_1d, densities_2d, density_maps
@@ -53,6 +54,7 @@ from nbflows.plotting.translation import (
 
 __all__ = [
     "activation_slopes",
+    "answers",
     "attention_maps",
     "bent_grids",
     "bias_over_terms",
@@ -65,6 +67,7 @@ __all__ = [
     "channel_statistics",
     "close",
     "conditional_flow_diagram",
+    "context_derivatives",
     "contributions",
     "convergence",
     "coupling_diagram",
@@ -79,6 +82,7 @@ __all__ = [
     "fixed_point_walks",
     "function_curves",
     "gains_with_errors",
+    "group_means",
     "image_grid",
     "image_rows",
     "iteration_histogram",
@@ -100,6 +104,7 @@ __all__ = [
     "predicted_latents",
     "pushed_densities",
     "reconstruction",
+    "related_flows",
     "rounding_errors",
     "sampling_cost",
     "sampling_order",

@@ -262,7 +262,7 @@ def scores_against_quality(
     figure.supxlabel(xlabel, size=12)
     figure.supylabel(ylabel, size=12)
     handles, labels = all_axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=3, frameon=False, fontsize=11)
+    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=11)
     if title:
         figure.suptitle(title, size=13)
     return figure
@@ -294,7 +294,7 @@ def uncertainty_maps(
             axes.set(xticks=[], yticks=[])
             axes.grid(False)
         row[0].set_ylabel(label, rotation=0, ha="right", va="center", size=11)
-    bar = figure.colorbar(scale, ax=all_axes[len(images) :], aspect=14, label="grey levels")
+    bar = figure.colorbar(scale, ax=all_axes, aspect=25, shrink=0.5, label="grey levels")
     bar.ax.tick_params(labelsize=10)
     if title:
         figure.suptitle(title, size=13)
