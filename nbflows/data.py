@@ -580,7 +580,7 @@ def _decode(file: Path, image_size: int | tuple[int, int] | None) -> np.ndarray 
             if image.mode.startswith(("I", "F")):
                 return f"more than 8 bits per channel, mode {image.mode}; convert it first"
             image = ImageOps.exif_transpose(image)
-            return _resize(np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")), image_size)
+            return fit(np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")), image_size)
     except Exception as error:
         # Decoders raise anything on broken files; the caller names the file and counts it.
         return f"{type(error).__name__}: {str(error).replace(str(file), file.name)}"
@@ -601,10 +601,10 @@ def _decode_pair(
     # Up to the rounding of one pixel; otherwise a square cut out of both would not show the same thing.
     if abs(w * height - width * h) > max(h, w, height, width):
         raise ValueError(f"{sizes}; both need the same proportions")
-    return _resize(source, image_size), _resize(target, image_size)
+    return fit(source, image_size), fit(target, image_size)
 
 
-def _resize(image: np.ndarray, image_size: int | tuple[int, int] | None) -> np.ndarray:
+def fit(image: np.ndarray, image_size: int | tuple[int, int] | None) -> np.ndarray:
     """The middle of the image in this size, as much of it as fits: a square, or height and width."""
     from PIL import Image, ImageOps
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nbflows import tasks
-from nbflows.data import IMAGE_SUFFIXES, image_files
+from nbflows.data import IMAGE_SUFFIXES, fit, image_files
 from nbflows.quality import per_pixel
 from nbflows.tasks import Colorization, Inpainting, SideBySide, SuperResolution, Task
 from nbflows.translation import TranslationFlow
@@ -114,8 +114,6 @@ def read_source(
     Raises:
         ValueError: the picture cannot be read, does not fit, or has transparent pixels that mean nothing here.
     """
-    from PIL import Image, ImageOps
-
     channels, height, width = shape
     inpainting = isinstance(task, Inpainting)
     if mask is not None and not inpainting:
@@ -124,16 +122,14 @@ def read_source(
     if mask is not None:
         picture.putalpha(_opaque(picture, mask))
     sizes = _sizes(task, width, height)
-    if picture.size not in sizes:
-        if not resize:
-            raise ValueError(
-                f"{file} is {picture.width}x{picture.height}, this model takes "
-                f"{' or '.join(f'{w}x{h}' for w, h in sizes)}; give --resize to crop its middle and bring it to size"
-            )
-        # Area average when shrinking: no aliasing.
-        shrinks = picture.width >= sizes[0][0] and picture.height >= sizes[0][1]
-        picture = ImageOps.fit(picture, sizes[0], Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC)
-    values = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+    if picture.size not in sizes and not resize:
+        raise ValueError(
+            f"{file} is {picture.width}x{picture.height}, this model takes "
+            f"{' or '.join(f'{w}x{h}' for w, h in sizes)}; give --resize to crop its middle and bring it to size"
+        )
+    values = fit(np.asarray(picture), None if picture.size in sizes else sizes[0][::-1])
+    # A copy: torch warns of arrays that cannot be written to.
+    values = torch.from_numpy(values.copy()).permute(2, 0, 1)
     image, opaque = (values[None, :-1].int() * num_levels // 256).byte(), values[-1] == 255
     if isinstance(task, SideBySide):
         image, opaque = image[..., :width], opaque[:, :width]

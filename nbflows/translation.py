@@ -94,7 +94,7 @@ class TranslationFlow(Flow):
         """
         if num_samples < 1 or chunk_size < 1:
             raise ValueError(f"num_samples and chunk_size are at least 1, got {num_samples} and {chunk_size}")
-        self._check_context(sources, len(sources))
+        self._check_context(sources, 0 if sources is None else len(sources))
         latents = self.encode_context(sources).repeat_interleave(num_samples, dim=0)
         noise = self.draw_noise(len(latents), temperature, generator)
         dequantize, *layers = self.bijection.layers
@@ -124,7 +124,7 @@ class TranslationFlow(Flow):
             num_draws: of the dequantization noise, per candidate.
             chunk_size: images in one pass.
         """
-        if candidates.dim() != 2 + len(self.shape) or len(candidates) != len(sources):
+        if candidates.dim() != 2 + len(self.shape) or len(candidates) != len(sources) or 0 in candidates.shape[:2]:
             raise ValueError(
                 f"candidates are (B, N, *{self.shape}) for B = {len(sources)} sources, got {tuple(candidates.shape)}"
             )

@@ -139,6 +139,8 @@ def test_a_sketch_has_the_edges_and_nothing_else():
     assert set(columns.tolist()) <= {7, 8} and set(rows.tolist()) == set(range(1, 15))
     assert sources.unique().tolist() == [0, 255]
     assert Sketch().pair(images // 16, num_levels=17)[0].max() == 16
+    # Contrast counts relative to the range of grey.
+    assert not Sketch().pair(images // 16)[0].any()
     assert Sketch().baseline(sources, 3).shape == (2, 3, 16, 16)
 
 

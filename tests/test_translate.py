@@ -112,6 +112,7 @@ def test_resizing_averages_the_middle(tmp_path):
     source, _ = read_source(_save(tmp_path / "a.png", values), COLOUR, Sketch(), resize=True)
     averaged = values[:, 2:18].reshape(8, 2, 8, 2, 3).mean((1, 3))
     assert np.abs(source.permute(1, 2, 0).numpy() - averaged).max() <= 1
+    assert read_source(tmp_path / "a.png", (3, 4, 8), Sketch(), resize=True)[0].shape == (3, 4, 8)
     flat = _save(tmp_path / "b.png", np.full((4, 5, 3), 77, np.uint8))
     assert (read_source(flat, COLOUR, Sketch(), resize=True)[0] == 77).all()
 
