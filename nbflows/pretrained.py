@@ -18,12 +18,14 @@ def saved_models() -> Path:
     return here if here.is_dir() else Path(__file__).resolve().parents[1] / "saved_models"
 
 
-def save_flow(flow: Flow, file: str | Path, builder: str, arguments: dict, **details) -> Path:
+def save_flow(flow: Flow, file: str | Path, builder: str, arguments: dict, half: bool = False, **details) -> Path:
     """Writes ``FILE.safetensors`` and ``FILE.json``, each at once or not at all.
 
     Args:
         file: with or without the suffix.
         builder, arguments: the function of ``nbflows.models`` that makes this flow, and its arguments.
+        half: store float32 as float16, in half the bytes; ``load_flow`` makes float32 of it again. Scores are then to
+            be measured anew.
         details: whatever else the JSON should say: recipe, data, bits/dim, budget.
 
     Returns:
@@ -36,6 +38,9 @@ def save_flow(flow: Flow, file: str | Path, builder: str, arguments: dict, **det
     state = flow.state_dict()
     # Of layers that several parts of a flow share, each tensor once.
     weights = {name: state[name].detach().cpu().contiguous() for name, *_ in _names(flow) if name in state}
+    if half:
+        weights = {name: w.half() if w.dtype == torch.float32 else w for name, w in weights.items()}
+        details = {"weights": "float16", **details}
     _write(file, save(weights))
     _write(
         file.with_suffix(".json"),

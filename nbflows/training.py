@@ -22,7 +22,7 @@ from torchmetrics import MeanMetric, SumMetric
 from tqdm import tqdm
 
 from nbflows import data as datasets
-from nbflows import hardware, metrics, pretrained
+from nbflows import hardware, metrics, pretrained, tasks
 from nbflows.data import Batches, Data
 from nbflows.flow import Flow
 from nbflows.joint import JointFlow
@@ -414,7 +414,7 @@ class DrawTranslations(Callback):
             with torch.random.fork_rng(devices=[module.device] if module.device.type == "cuda" else []):
                 torch.manual_seed(0)
                 samples = flow.translate(sources, num_samples=6, scored=False).images
-            given = sources.expand_as(targets) if sources.shape[1] == 1 else sources
+            given = tasks.with_channels(sources, targets.shape[1])
             rows = torch.cat([given[:, None], targets[:, None], samples], dim=1)
             save_samples(
                 rows.flatten(0, 1), self.folder / f"step_{trainer.global_step:07d}.png", num_levels_of(module.flow)

@@ -182,7 +182,7 @@ def test_weights_that_are_not_finite_are_named(digits):
     flow = _flow()
     torch.nn.init.constant_(flow.bijection[1].net.layers[2].weight, torch.nan)
     found = training.first_non_finite(flow, digits.train[:4])
-    assert found.startswith("bijection.layers.1.net.layers.2 (Conv2d; not finite in it: weight)")
+    assert found.startswith("bijection.layers.1.net.layers.2 (PointwiseConv; not finite in it: weight)")
     assert "no layer" in training.first_non_finite(_flow(), digits.train[:4])
 
 
@@ -378,7 +378,7 @@ def test_training_uses_the_recipes_optimizer_and_moves_its_images(digits, tmp_pa
         replace(recipe, optimizer="SGD")
 
 
-@pytest.mark.parametrize("name", recipes.RECIPES)
+@pytest.mark.parametrize("name", [name for name, recipe in recipes.RECIPES.items() if recipe.task is None])
 def test_every_recipe_builds_its_model_for_its_data(name):
     recipe = recipes.get(name)
     assert recipe.data in data.names()
