@@ -50,11 +50,12 @@ def test_the_readme_names_files_that_exist():
 def test_the_readme_examples_run(monkeypatch):
     monkeypatch.chdir(ROOT)
     examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
-    assert len(examples) == 2
-    names = {"x": torch.randint(256, (4, 1, 28, 28)).byte()}
+    assert len(examples) == 3
+    names = {"x": torch.randint(256, (4, 1, 28, 28)).byte(), "sources": torch.randint(17, (2, 1, 8, 8)).byte()}
     for example in examples:
         exec(example, names)
     assert names["images"].shape == (16, 1, 8, 8)
+    assert names["answers"].images.shape == (2, 10, 1, 8, 8)
 
 
 def test_no_file_is_larger_than_eight_megabytes():

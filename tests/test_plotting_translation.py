@@ -1,0 +1,122 @@
+"""The figures of translation flows."""
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
+
+from nbflows import plotting
+from tests.figures import inside, texts
+
+
+def links(n):
+    i, j = torch.arange(n)[:, None], torch.arange(n)
+    every = torch.ones(n, n, dtype=torch.bool)
+    return {"all": torch.cat([j > i, every], 1), "same": torch.cat([~every, j == i], 1)}
+
+
+def arrows(axes):
+    return [patch for patch in axes.patches if isinstance(patch, FancyArrowPatch)]
+
+
+def test_dependency_diagrams_draw_every_link_and_dot_those_that_are_dropped():
+    figure = plotting.dependency_diagrams(links(3), "links")
+    everything, same = figure.axes
+    assert [axes.get_title() for axes in figure.axes] == ["all", "same"]
+    assert [arrow.get_linestyle() for arrow in arrows(everything)].count(":") == 0
+    dotted = [arrow for arrow in arrows(same) if arrow.get_linestyle() == ":"]
+    assert (len(arrows(everything)), len(arrows(same)), len(dotted)) == (12, 12, 9)
+    # Drawn before the others, so that no link is hidden by one that is not there.
+    assert arrows(same)[:9] == dotted
+    circles = [patch for patch in same.patches if isinstance(patch, Circle)]
+    assert len(circles) == 6 and {"$D_0$", "$L_2$"} < set(texts(same))
+    assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "dropped"
+    inside(figure)
+
+
+@pytest.mark.parametrize("column, kind", [(1, "target"), (3, "same"), (5, "coarser")])
+def test_dependency_diagrams_have_one_colour_for_each_kind_of_link(column, kind):
+    matrix = torch.zeros(3, 6, dtype=torch.bool)
+    matrix[0, column] = True
+    figure = plotting.dependency_diagrams({"one": matrix})
+    (arrow,) = arrows(figure.axes[0])
+    # In the order of the legend: the same level, coarser, finer, of the target.
+    handle = figure.legends[0].legend_handles[{"same": 0, "coarser": 1, "target": 3}[kind]]
+    assert np.allclose(arrow.get_edgecolor()[:3], to_rgb(handle.get_color()))
+    inside(figure)
+
+
+def test_a_link_from_a_finer_source_level_is_drawn_as_such():
+    matrix = torch.zeros(3, 6, dtype=torch.bool)
+    matrix[2, 3] = True
+    figure = plotting.dependency_diagrams({"one": matrix})
+    assert arrows(figure.axes[0])[0].get_linestyle() == "-."
+
+
+def test_dependency_matrices_fill_what_depends():
+    figure = plotting.dependency_matrices({"one": links(3)["same"], "two": links(3)["all"]}, "matrices")
+    filled = [
+        sum(patch.get_facecolor()[:3] != (1, 1, 1) for patch in axes.patches if isinstance(patch, Rectangle))
+        for axes in figure.axes
+    ]
+    assert filled == [3, 12] and all(len(axes.patches) == 18 for axes in figure.axes)
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()][:4] == ["$L_0$", "$L_1$", "$L_2$", "$D_0$"]
+    inside(figure)
+
+
+def test_the_conditional_flow_loses_no_number_on_the_way():
+    figure = plotting.conditional_flow_diagram([(2, 8, 8), (4, 4, 4), (16, 2, 2)], "flow")
+    written = texts(figure.axes[0])
+    noise = [text.split("\n")[1] for text in written if text.startswith("noise of scale")]
+    assert noise == ["4×4×4", "8×2×2", "32×1×1"] and 4 * 16 + 8 * 4 + 32 == 2 * 64
+    assert {"$D_0$", "$L_1$, $D_1$", "$L_2$, $D_2$"} < set(written)
+    inside(figure)
+
+
+def test_block_tables_hatch_the_blocks_that_appear_twice():
+    shared = torch.tensor([[0, 1, 2], [-1, 3, 2], [-1, -1, 4]])
+    figure = plotting.block_tables({"shared": shared}, "blocks")
+    boxes = figure.axes[0].patches
+    assert [bool(box.get_hatch()) for box in boxes] == [False, False, True, False, True, False]
+    assert texts(figure.axes[0]) == ["1", "2", "3", "4", "3", "5"]
+    figure = plotting.block_tables({"unshared": torch.arange(16).view(4, 4), "shared": torch.zeros(4, 4)}, "blocks")
+    inside(figure)
+
+
+def test_over_temperature_draws_means_with_two_standard_errors_and_lines_across():
+    values = [torch.tensor([0.0, 2.0]), torch.tensor([1.0, 3.0])]
+    panels = {"PSNR": {"one": values, "best": values}, "diversity": {"samples": values}}
+    figure = plotting.over_temperature([0.5, 1.0], panels, {"PSNR": {"bicubic": -3.0}}, "temperatures")
+    left, right = figure.axes
+    line, _, (bars,) = left.containers[0]
+    assert line.get_ydata().tolist() == [1, 2]
+    # Two values at a distance of 2: a standard error of 1.
+    assert bars.get_paths()[0].vertices[:, 1].tolist() == pytest.approx([-1, 3])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["bicubic", "one", "best"]
+    assert (left.get_ylabel(), right.get_ylabel()) == ("PSNR", "diversity")
+    inside(figure)
+
+
+def test_scores_against_quality_ring_the_highest_score_of_each_source():
+    scores, values = torch.tensor([[1.0, 3.0, 2.0], [5.0, 0.0, 1.0]]), torch.tensor([[7.0, 8.0, 9.0], [1.0, 2.0, 3.0]])
+    figure = plotting.scores_against_quality(scores, values, "nats", "dB", "scores")
+    for axes, ring, mean in zip(figure.axes, [(3.0, 8.0), (5.0, 1.0)], [8.0, 2.0], strict=False):
+        across, points, best = axes.lines
+        assert across.get_ydata()[0] == mean and len(points.get_xdata()) == 3
+        assert (best.get_xdata()[0], best.get_ydata()[0]) == ring
+    # Two sources in three columns.
+    assert not figure.axes[2].axison
+    inside(figure)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_uncertainty_maps_have_one_scale_of_colours(channels):
+    images = {"source": torch.full((4, channels, 8, 8), 16), "mean": torch.zeros(4, channels, 8, 8)}
+    maps = {"std": torch.rand(4, 8, 8), "|error|": 5 * torch.ones(4, 8, 8)}
+    figure = plotting.uncertainty_maps(images, maps, 17, "uncertainty")
+    panels = figure.axes[:16]
+    assert panels[0].images[0].get_array().min() == 1
+    assert [axes.images[0].get_clim() for axes in panels[8:]] == [(0, 5)] * 8
+    assert [axes.get_ylabel() for axes in panels[::4]] == ["source", "mean", "std", "|error|"]
+    inside(figure)
