@@ -17,14 +17,16 @@ class GaussianPrior(Bijection):
     Args:
         net: maps the context to the means, then the log standard deviations, joined along channels:
             ``(B, 2C, H, W)`` for a latent ``(B, C, H, W)``.
+        max_log_std: log_std is cut off at plus and minus this, so that no scale overflows.
 
     Shapes: as the latent.
     Source: Kingma and Dhariwal, "Glow", 2018: the split prior of the authors' code (arXiv:1807.03039).
     """
 
-    def __init__(self, net: nn.Module):
+    def __init__(self, net: nn.Module, max_log_std: float = 10.0):
         super().__init__()
         self.net = net
+        self.max_log_std = max_log_std
 
     def _mean_and_log_std(self, z, context):
         if context is None:
@@ -35,7 +37,8 @@ class GaussianPrior(Bijection):
         wanted = (z.shape[0], 2 * z.shape[1], *z.shape[2:])
         if tuple(parameters.shape) != wanted:
             raise ValueError(f"the prior's network returned {tuple(parameters.shape)}, it should return {wanted}")
-        return parameters.chunk(2, dim=1)
+        mean, log_std = parameters.chunk(2, dim=1)
+        return mean, log_std.clamp(-self.max_log_std, self.max_log_std)
 
     def forward(self, x, context=None):
         mean, log_std = self._mean_and_log_std(x, context)

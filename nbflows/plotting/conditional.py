@@ -41,7 +41,7 @@ def context_derivatives(panels: dict[str, tuple[Tensor, Sequence[str]]], title: 
     """
     sizes = [matrix.shape[1] for matrix, _ in panels.values()]
     figure, all_axes = plt.subplots(
-        1, len(panels), figsize=(8, 3.4), squeeze=False, width_ratios=sizes, layout="constrained"
+        1, len(panels), figsize=(8, 3.1), squeeze=False, width_ratios=sizes, layout="constrained"
     )
     values = [np.abs(as_array(matrix)) for matrix, _ in panels.values()]
     top = max(matrix.max() for matrix in values)
@@ -74,11 +74,11 @@ def related_flows(shape: Sequence[int], level_shapes: Sequence[Sequence[int]], t
         title: the finding.
     """
     count = len(level_shapes)
-    figure = plt.figure(figsize=(8, 1.15 + 1.05 * count), layout="constrained")
+    figure = plt.figure(figsize=(8, 0.9 + 1.1 * count), layout="constrained")
     axes = figure.add_subplot()
     columns, wide, tall, step = (0.95, 3.4, 5.85, 8.3), 1.7, 0.85, 1.3
     middle = -(count - 1) * step / 2
-    axes.set(xlim=(0, columns[-1] + 0.95), ylim=(-(count - 1) * step - 0.65, 1.25), aspect="equal")
+    axes.set(xlim=(0, columns[-1] + 0.95), ylim=(-(count - 1) * step - 0.55, 1.1), aspect="equal")
     axes.axis("off")
 
     def box(x: float, y: float, text: str, colour: str) -> None:

@@ -1,4 +1,4 @@
-"""Translation: which latents look at which, what the blocks between them are, and how good and how varied answers are."""
+"""Translation: which latents look at which, through which blocks, and how good and how varied the answers are."""
 
 import math
 from collections.abc import Sequence
@@ -167,7 +167,7 @@ def block_tables(tables: dict[str, Tensor], title: str | None = None) -> Figure:
         tables: name -> integers ``(n, n)``, row: level, column: scale; -1 where there is no block.
         title: the finding.
     """
-    figure, all_axes = plt.subplots(1, len(tables), figsize=(7.5, 4.1), squeeze=False, layout="constrained")
+    figure, all_axes = plt.subplots(1, len(tables), figsize=(8, 4.9), squeeze=False, layout="constrained")
     largest = max(int(table.max()) for table in tables.values())
     colours = plt.get_cmap("tab20", max(largest + 1, 20))
     for axes, (name, table) in zip(all_axes[0], tables.items(), strict=True):
@@ -207,7 +207,8 @@ def over_temperature(
 
     Args:
         temperatures: of the samples.
-        panels: label of the vertical axis -> name of the line -> one value per source ``(B,)`` at each temperature.
+        panels: label of the vertical axis -> name of the line -> one value per source ``(B,)`` at each temperature; the
+            legend is that of the first.
         levels: label of the axis -> name -> a value that does not depend on it, drawn as a line across.
         title: the finding.
         errors: length of a bar to each side, in standard errors.
@@ -224,10 +225,9 @@ def over_temperature(
             )
         for i, (name, value) in enumerate((levels or {}).get(label, {}).items()):
             axes.axhline(value, color="black", linestyle=["--", ":"][i % 2], linewidth=1.5, label=name)
-        axes.set(xlabel="temperature", ylabel=label)
-        if len(axes.get_legend_handles_labels()[0]) > 1:
-            axes.legend(fontsize=10)
-    figure.supxlabel(f"bars: ± {errors:g} standard errors", size=11)
+        axes.set(xlabel=f"temperature\nbars: ± {errors:g} standard errors", ylabel=label)
+    handles, labels = all_axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=11)
     if title:
         figure.suptitle(title, size=13)
     return figure
@@ -259,7 +259,7 @@ def scores_against_quality(
         axes.plot(score[best], value[best], "o", **ring, label="best score")
         axes.set_title(f"source {i}", size=11)
         axes.tick_params(labelsize=10)
-    figure.supxlabel(xlabel, size=12)
+    all_axes[-1, columns // 2].set_xlabel(xlabel)
     figure.supylabel(ylabel, size=12)
     handles, labels = all_axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=11)
