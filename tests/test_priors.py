@@ -6,8 +6,8 @@ import torch
 from nbflows import models
 from nbflows.bijection import sum_dimensions
 from nbflows.checks import jacobian
-from nbflows.layers import ConvLSTMPrior
-from nbflows.nets import ConvLSTM
+from nbflows.layers import ConvLSTMPrior, GaussianPrior
+from nbflows.nets import ConvLSTM, ConvNet
 from tests.cases import make
 
 PRIORS = ["ConvLSTM prior", "ConvLSTM prior without context"]
@@ -61,6 +61,17 @@ def test_no_scale_overflows():
     noise, log_det = prior(z)
     torch.testing.assert_close(log_det, torch.full((2,), -10.0 * 48))
     assert prior.inverse(noise).isfinite().all()
+
+
+def test_no_scale_of_a_gaussian_overflows():
+    prior, z = GaussianPrior(ConvNet(3, 4, 4), max_log_std=10.0), torch.randn(2, 2, 4, 4)
+    with torch.no_grad():
+        prior.net.layers[-1].bias[2:] = torch.tensor([-1e6, 1e6])
+    context = torch.randn(2, 3, 4, 4)
+    noise, log_det = prior(z, context)
+    torch.testing.assert_close(noise, z * torch.tensor([10.0, -10.0]).exp()[:, None, None])
+    assert (log_det == 0).all()
+    torch.testing.assert_close(prior.inverse(noise, context), z)
 
 
 @pytest.mark.parametrize(
