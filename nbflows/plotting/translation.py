@@ -254,7 +254,7 @@ def scores_against_quality(
     for i, (axes, score, value) in enumerate(zip(all_axes.flat, as_array(scores), as_array(values), strict=False)):
         best = score.argmax()
         axes.axhline(value.mean(), color="black", linestyle="--", linewidth=1.3, label="mean of the samples")
-        axes.plot(score, value, "o", color="C0", alpha=0.6, markersize=5, label="sample")
+        axes.plot(score, value, "o", color="C0", markersize=5, label="sample")
         ring = {"markersize": 12, "markerfacecolor": "none", "markeredgewidth": 2.2, "color": "C3"}
         axes.plot(score[best], value[best], "o", **ring, label="best score")
         axes.set_title(f"source {i}", size=11)
