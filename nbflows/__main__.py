@@ -187,7 +187,7 @@ def _add_evaluate(commands) -> None:
     parser.add_argument(
         "--png",
         metavar="FILE",
-        help="also draw 64 samples into FILE (with --upstream always, by default MODEL.png here)",
+        help="also draw 64 samples into FILE (with --upstream by default into MODEL.png here)",
     )
     parser.add_argument(
         "--num-samples", type=int, default=10, metavar="N", help="of a translation model, per source (default: 10)"
@@ -203,6 +203,8 @@ def _evaluate(options) -> None:
     if options.record and (options.upstream or options.data or options.limit):
         raise ValueError("--record is for a model of ours on all test images: without --upstream, --data and --limit")
     flow, images = _model_and_images(options)
+    if options.png and isinstance(flow, TranslationFlow):
+        raise ValueError("--png is for models that need no source; nbflows translate draws this one's pictures")
     chosen = images.test[: options.limit]
     result = metrics.evaluate(
         flow,
@@ -222,9 +224,8 @@ def _evaluate(options) -> None:
         quality = {"quality": _quality(flow, images, options)}
     if options.record:
         print("recorded as", pretrained.record(options.model, result, **quality))
-    if options.png and isinstance(flow, TranslationFlow):
-        raise ValueError("--png is for models that need no source; nbflows translate draws this one's pictures")
-    png = options.png or (f"{Path(options.model).stem}.png" if options.upstream else None)
+    draws = options.upstream and flow.context_shape is None
+    png = options.png or (f"{Path(options.model).stem}.png" if draws else None)
     if png:
         _draw(flow, png, num_samples=64, temperature=1.0, seed=options.seed, device=options.device)
 
