@@ -316,8 +316,8 @@ _CAFLOW = {
     "edges2shoes-caflow": _caflow("CAFLOW, 64x64 shoes of their edges, side by side in a file", None, "side-by-side"),
 }
 
-# Smaller ones: sizes and schedule are ours. Of each task the ladder of four models at equal size; with two levels, as for
-# mnist and digits, the two CAFLOWs are one model.
+# Smaller ones: sizes and schedule are ours. Of each task the ladder of four models at equal size; with two levels, as
+# for mnist and digits, the two CAFLOWs are one model.
 _LADDER = {"dual-glow": "gaussian", "per-level": "per-level", "caflow-shared": "shared", "caflow": "unshared"}
 _LADDER_TITLES = {
     "dual-glow": "Dual-Glow",
