@@ -75,6 +75,11 @@ def _add_data(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument(
         "--num-bits", type=int, default=8, metavar="N", help="keep the N highest bits of 8-bit images (default: 8)"
     )
+    parser.add_argument(
+        "--sources",
+        metavar="FOLDER",
+        help="for pairs of your own: their sources, files named as their targets in the folder --data",
+    )
 
 
 def _add_upstream(parser: argparse.ArgumentParser) -> None:
@@ -89,11 +94,6 @@ def _add_train(commands) -> None:
     parser = _command(commands, "train", _train, "train a recipe's model; everything goes to one folder")
     parser.add_argument("recipe", help=f"one of: {', '.join(recipes.RECIPES)}")
     _add_data(parser, "default: the recipe's")
-    parser.add_argument(
-        "--sources",
-        metavar="FOLDER",
-        help="for pairs of your own: their sources, files named as their targets in the folder --data",
-    )
     parser.add_argument("--out", metavar="FOLDER", help="folder of the run (default: runs/RECIPE)")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in that folder")
     parser.add_argument("--max-minutes", type=float, metavar="M", help="stop after M minutes, validate and save")
@@ -157,13 +157,20 @@ def _train(options) -> None:
 def _training_data(options, recipe: recipes.Recipe) -> data.Data:
     if not (options.data or recipe.data):
         raise ValueError(f"{options.recipe} is trained on images of your own: give their folder with --data")
-    if not options.sources:
-        task = tasks.get(recipe.task, **recipe.task_arguments) if recipe.task else None
-        size = task.image_size(options.image_size) if task else options.image_size
-        return data.load(options.data or recipe.data, size, num_bits=options.num_bits)
-    if not options.data or recipe.task is None or options.num_bits != 8:
-        raise ValueError("--sources is for recipes of a task, with the targets' folder as --data, in 8 bits")
-    return tasks.load_pairs(options.sources, options.data, options.image_size)
+    if options.sources and recipe.task is None:
+        raise ValueError("--sources is for recipes of a task")
+    task = tasks.get(recipe.task, **recipe.task_arguments) if recipe.task else None
+    return _load(options, options.data or recipe.data, task)
+
+
+def _load(options, name: str, task: tasks.Task | None) -> data.Data:
+    """Data as the options ask for them, images large enough for the task; pairs where they come in two folders."""
+    if options.sources:
+        if not options.data or options.num_bits != 8:
+            raise ValueError("--sources goes with the targets' folder as --data, in 8 bits")
+        return tasks.load_pairs(options.sources, options.data, options.image_size)
+    size = task.image_size(options.image_size) if task else options.image_size
+    return data.load(name, size, num_bits=options.num_bits)
 
 
 def _add_evaluate(commands) -> None:
@@ -200,7 +207,7 @@ def _add_evaluate(commands) -> None:
 
 
 def _evaluate(options) -> None:
-    if options.record and (options.upstream or options.data or options.limit):
+    if options.record and (options.upstream or options.data or options.sources or options.limit):
         raise ValueError("--record is for a model of ours on all test images: without --upstream, --data and --limit")
     flow, images = _model_and_images(options)
     if options.png and isinstance(flow, TranslationFlow):
@@ -238,10 +245,12 @@ def _model_and_images(options) -> tuple[Flow, data.Data]:
         if task:
             raise ValueError(f"--task is for --upstream: this model's task is {details['task']['name']}")
         task = tasks.get(**details["task"])
-    size = task.image_size(options.image_size) if task else options.image_size
-    images = data.load(options.data, size, num_bits=options.num_bits) if options.data else None
-    if images and task:
-        images = tasks.apply(task, images)
+
+    def load(name: str) -> data.Data:
+        images = _load(options, name, task)
+        return tasks.apply(task, images) if task and not isinstance(images, data.PairData) else images
+
+    images = load(options.data) if options.data or options.sources else None
     if options.upstream:
         flow = pretrained.load_upstream(options.model, images.shape if images else None).to(options.device)
         # The tutorial's models; the others do not say what they were trained on.
@@ -249,13 +258,12 @@ def _model_and_images(options) -> tuple[Flow, data.Data]:
     else:
         flow = pretrained.load_flow(options.model, options.device)
         trained_on = details.get("recipe", {}).get("data")
-    if isinstance(flow, TranslationFlow) and not task:
+    if isinstance(flow, TranslationFlow) and not (task or options.sources):
         raise ValueError(f"the model makes images of images: say how with --task, one of {', '.join(tasks.names())}")
-    if not (images or trained_on):
+    # Pairs of one's own are in no data set that has a name.
+    if not images and (not trained_on or isinstance(task, tasks.SideBySide)):
         raise ValueError("the model does not say what it was trained on: name the data with --data")
-    if not images:
-        images = data.load(trained_on, size, num_bits=options.num_bits)
-        images = tasks.apply(task, images) if task else images
+    images = images or load(trained_on)
     levels, found = (getattr(one, "num_levels", None) for one in (flow.bijection[0], images))
     # A file may count as 256 levels and hold fewer: too large a value is found by the flow itself.
     if (levels is None) != (found is None) or (levels and found < levels):

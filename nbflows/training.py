@@ -487,6 +487,8 @@ def train(
     if not resume and (last.exists() or best.exists()):
         raise FileExistsError(f"{out} holds a run already: go on with --resume, or choose another folder with --out")
     L.seed_everything(recipe.seed, verbose=False)
+    if data is None and recipe.data is None:
+        raise ValueError("this recipe is for images of your own: give them as data, or on the command line with --data")
     data = recipe.prepare(datasets.load(recipe.data) if data is None else data)
     joint = recipe.density_weight is not None
     if joint and getattr(data, "labels", None) is None:

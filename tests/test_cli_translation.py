@@ -58,6 +58,7 @@ def test_what_is_measured_is_recorded_beside_the_model(run):
         (["train", "edges2shoes-caflow"], "edges2shoes-caflow is trained on images of your own"),
         (["train", "digits-caflow-super-resolution", "--sources", "x"], "the targets' folder as --data"),
         (["train", "digits-simple", "--sources", "x", "--data", "y"], "--sources is for recipes of a task"),
+        (["evaluate", "RUN", "--sources", "x"], "the targets' folder as --data"),
     ],
 )
 def test_what_does_not_go_is_explained(run, capsys, tmp_path, monkeypatch, arguments, message):
@@ -66,7 +67,7 @@ def test_what_does_not_go_is_explained(run, capsys, tmp_path, monkeypatch, argum
     assert message in capsys.readouterr().err
 
 
-def test_pairs_in_two_folders_are_trained_on(tmp_path):
+def test_pairs_in_two_folders_are_trained_on_and_evaluated(tmp_path, capsys):
     generator = np.random.default_rng(0)
     for folder in ("sources", "targets"):
         (tmp_path / folder).mkdir()
@@ -77,6 +78,12 @@ def test_pairs_in_two_folders_are_trained_on(tmp_path):
     out = tmp_path / "run"
     assert main(["train", "mnist-dual-glow-inpainting", "--out", str(out), *folders, *SHORT]) == 0
     assert pretrained.describe(out)["task"] == {"name": "side-by-side"}
+    capsys.readouterr()
+    assert main(["evaluate", str(out), *folders, *FEW]) == 0
+    assert "pairs of folders sources and targets, 8x8, 33/3/4 images; test images: " in capsys.readouterr().out
+    # The recipe's own data are not what it was trained on.
+    assert main(["evaluate", str(out)]) == 2
+    assert "name the data with --data" in capsys.readouterr().err
 
 
 def test_images_side_by_side_are_resized_to_twice_the_width(tmp_path):

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from nbflows import Flow, Sequential
-from nbflows.layers import ActNorm, Conv1x1, GaussianPrior
+from nbflows.layers import ActNorm, AffineInjector, Conv1x1, GaussianPrior
+from nbflows.nets import ActNormConvNet
 
 
 def test_actnorm_normalises_its_first_batch_and_then_stays():
@@ -113,3 +114,9 @@ def test_a_gaussian_prior_scores_as_the_normal_distribution_does():
     expected = torch.distributions.Normal(mean, log_std.exp()).log_prob(z).sum(1)
     standard = torch.distributions.Normal(0.0, 1.0).log_prob(noise).sum(1)
     torch.testing.assert_close(standard + log_det, expected)
+
+
+def test_an_injector_does_not_set_its_network_backwards():
+    injector = AffineInjector(ActNormConvNet(3, 6, 4)).train()
+    with pytest.raises(RuntimeError, match="has not seen data yet"):
+        injector.inverse(torch.randn(8, 2, 4, 4), torch.randn(8, 3, 4, 4))

@@ -461,3 +461,8 @@ def test_the_models_of_a_ladder_differ_in_their_relation_alone():
         same = [replace(r, description="", arguments={**r.arguments, "relation": ""}) for r in ladder.values()]
         assert all(recipe == same[0] for recipe in same)
         assert all(recipe.arguments["relation"] == relation for relation, recipe in ladder.items())
+
+
+def test_a_recipe_for_ones_own_images_asks_for_them(tmp_path):
+    with pytest.raises(ValueError, match="for images of your own: give them as data"):
+        training.train(recipes.get("edges2shoes-caflow"), out=tmp_path)

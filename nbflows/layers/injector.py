@@ -3,6 +3,7 @@
 from torch import nn
 
 from nbflows.bijection import Bijection, sum_dimensions
+from nbflows.layers.linear import require_data
 
 
 class AffineInjector(Bijection):
@@ -39,5 +40,6 @@ class AffineInjector(Bijection):
         return x * s.exp() + t, sum_dimensions(s)
 
     def inverse(self, z, context=None):
+        require_data(self.net)
         t, s = self._shift_and_log_scale(z, context)
         return (z - t) * (-s).exp()
