@@ -6,7 +6,9 @@ from nbflows.checks import BijectionError, check_bijection
 from nbflows.flow import Flow
 from nbflows.joint import JointFlow
 from nbflows.multiscale import Multiscale
+from nbflows.pretrained import list_pretrained, load_pretrained
 from nbflows.translation import TranslationFlow, Translations
+from nbflows.weights import load_flow, save_flow
 
 __version__ = "0.1.0"
 
@@ -24,7 +26,11 @@ __all__ = [
     "WithContext",
     "check_bijection",
     "layers",
+    "list_pretrained",
+    "load_flow",
+    "load_pretrained",
     "models",
     "nets",
+    "save_flow",
     "upstream",
 ]

@@ -1,4 +1,4 @@
-"""The command line: nbflows train | evaluate | sample | translate | list."""
+"""The command line: nbflows train | evaluate | sample | translate | publish | list."""
 
 import argparse
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from nbflows import __version__, data, metrics, pretrained, recipes, tasks, translate
+from nbflows import __version__, data, metrics, pretrained, recipes, tasks, translate, upstream
 from nbflows.flow import Flow
 from nbflows.joint import JointFlow
 from nbflows.translation import TranslationFlow
@@ -54,7 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_evaluate(commands)
     _add_sample(commands)
     _add_translate(commands)
-    _command(commands, "list", _list, "the recipes, and the models in saved_models/")
+    _add_publish(commands)
+    _command(commands, "list", _list, "the recipes, and the models that are trained already")
     return parser
 
 
@@ -175,7 +176,7 @@ def _load(options, name: str, task: tasks.Task | None) -> data.Data:
 
 def _add_evaluate(commands) -> None:
     parser = _command(commands, "evaluate", _evaluate, "bits/dim of a model on the test images")
-    parser.add_argument("model", help="a name in saved_models/, a .safetensors file, or the folder of a run")
+    parser.add_argument("model", help="a name of nbflows list, a .safetensors file, or the folder of a run")
     _add_upstream(parser)
     parser.add_argument("--task", metavar="NAME", help=f"of a checkpoint of CAFLOW: {', '.join(tasks.names())}")
     _add_data(parser, "default: the data it was trained on")
@@ -252,11 +253,11 @@ def _model_and_images(options) -> tuple[Flow, data.Data]:
 
     images = load(options.data) if options.data or options.sources else None
     if options.upstream:
-        flow = pretrained.load_upstream(options.model, images.shape if images else None).to(options.device)
+        flow = upstream.load_upstream(options.model, images.shape if images else None).to(options.device)
         # The tutorial's models; the others do not say what they were trained on.
         trained_on = "mnist" if flow.shape == (1, 28, 28) else None
     else:
-        flow = pretrained.load_flow(options.model, options.device)
+        flow = pretrained.load(options.model, options.device)
         trained_on = details.get("recipe", {}).get("data")
     if isinstance(flow, TranslationFlow) and not (task or options.sources):
         raise ValueError(f"the model makes images of images: say how with --task, one of {', '.join(tasks.names())}")
@@ -295,7 +296,7 @@ def _quality(flow: TranslationFlow, pairs: data.PairData, options) -> dict:
 
 def _add_sample(commands) -> None:
     parser = _command(commands, "sample", _sample, "draw images from a model into a PNG")
-    parser.add_argument("model", help="a name in saved_models/, a .safetensors file, or the folder of a run")
+    parser.add_argument("model", help="a name of nbflows list, a .safetensors file, or the folder of a run")
     parser.add_argument("png", nargs="?", default="samples.png", help="where to (default: samples.png)")
     _add_upstream(parser)
     parser.add_argument(
@@ -320,9 +321,9 @@ def _add_sample(commands) -> None:
 def _sample(options) -> None:
     if options.upstream:
         shape = (3, options.image_size, options.image_size) if options.image_size else None
-        flow = pretrained.load_upstream(options.model, shape).to(options.device)
+        flow = upstream.load_upstream(options.model, shape).to(options.device)
     else:
-        flow = pretrained.load_flow(options.model, options.device)
+        flow = pretrained.load(options.model, options.device)
     temperature = options.temperature[0] if len(options.temperature) == 1 else options.temperature
     _draw(flow, options.png, options.num_samples, temperature, options.seed, options.device)
 
@@ -347,7 +348,7 @@ def _add_translate(commands) -> None:
         "out", metavar="OUT", help="a picture or a folder, as IN is; a contact sheet of all samples is written beside"
     )
     parser.add_argument(
-        "--model", required=True, help="a name in saved_models/, a .safetensors file, or the folder of a run"
+        "--model", required=True, help="a name of nbflows list, a .safetensors file, or the folder of a run"
     )
     parser.add_argument("--task", choices=tasks.names(), help="what the model is for (default: what its JSON says)")
     parser.add_argument("--num-samples", type=int, default=10, metavar="N", help="for each picture (default: 10)")
@@ -375,7 +376,7 @@ def _add_translate(commands) -> None:
 
 
 def _translate(options) -> None:
-    flow = pretrained.load_flow(options.model, options.device)
+    flow = pretrained.load(options.model, options.device)
     if not isinstance(flow, TranslationFlow):
         raise ValueError(f"{options.model} makes pictures of nothing but noise: nbflows sample draws them")
     task = pretrained.describe(options.model).get("task") or {"name": options.task}
@@ -400,17 +401,28 @@ def _translate(options) -> None:
     print(f"{len(written)} files in all, the last one {written[-1]}")
 
 
+def _add_publish(commands) -> None:
+    parser = _command(commands, "publish", _publish, "put a trained model into saved_models/ and its manifest")
+    parser.add_argument("model", help="a .safetensors file, or the folder of a run")
+    parser.add_argument("name", help="under which load_pretrained finds it: lower case, digits and hyphens")
+    parser.add_argument("--purpose", required=True, metavar="TEXT", help="what it is for, in a line")
+    parser.add_argument("--half", action="store_true", help="store the weights in float16")
+    parser.add_argument("--licence", default="MIT", help="of the weights (default: MIT)")
+
+
+def _publish(options) -> None:
+    from nbflows import publish
+
+    entry = publish.publish(options.model, options.name, options.purpose, options.half, options.licence)
+    print(f"{options.name}: {metrics.BitsPerDim(**entry['test_bits_per_dim'])}, {entry['bytes']} bytes")
+
+
 def _list(options) -> None:
     rows = [(name, recipe.data or "yours", recipe.description) for name, recipe in recipes.RECIPES.items()]
     print("recipes, for nbflows train:\n")
     _print_table(rows, ["recipe", "data", "what it is"])
-    rows = []
-    for file in sorted(pretrained.saved_models().glob("*.safetensors")):
-        details = pretrained.describe(file)
-        test = metrics.BitsPerDim(**details["test_bits_per_dim"])
-        rows.append((file.stem, str(test), details["data"]))
-    print(f"\nmodels in {pretrained.saved_models()}/, for nbflows evaluate and sample:\n")
-    _print_table(rows or [("none", "", "")], ["model", "test", "data"])
+    print("\nmodels that are trained already, for nbflows evaluate, sample and translate, and for load_pretrained:\n")
+    print(pretrained.list_pretrained())
 
 
 def _print_table(rows: list[tuple], headers: list[str]) -> None:

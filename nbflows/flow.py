@@ -24,7 +24,12 @@ class Flow(nn.Module):
         bijection: data -> noise.
         shape: of one example, ``(C, H, W)`` or ``(D,)``; every layer is checked against it here.
         context_shape: of the context of one example; None if the flow takes no context.
+
+    Attributes:
+        built_by: the name and the arguments of the function of ``nbflows.models`` that made it; None if none did.
     """
+
+    built_by: tuple[str, dict] | None = None
 
     def __init__(self, bijection: Bijection, shape: Sequence[int], context_shape: Sequence[int] | None = None):
         super().__init__()

@@ -1,175 +1,155 @@
-"""Saves a flow to two small files and loads it back: weights as safetensors, the rest as JSON."""
+"""Models that are trained already, by their names: from ``saved_models/``, the user's cache, or downloaded."""
 
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from nbflows import models, upstream
+from nbflows import download, upstream, weights
 from nbflows.flow import Flow
+from nbflows.manifest import Manifest, sha256
 from nbflows.metrics import BitsPerDim
 
-
-def saved_models() -> Path:
-    """The folder of named models: ``saved_models`` here, or else the one that lies beside the package."""
-    here = Path("saved_models")
-    return here if here.is_dir() else Path(__file__).resolve().parents[1] / "saved_models"
+URL_VARIABLE, CACHE_VARIABLE = "NBFLOWS_PRETRAINED_URL", "NBFLOWS_CACHE"
 
 
-def save_flow(flow: Flow, file: str | Path, builder: str, arguments: dict, half: bool = False, **details) -> Path:
-    """Writes ``FILE.safetensors`` and ``FILE.json``, each at once or not at all.
+def load_pretrained(name: str, device: str | torch.device = "cpu", progress: bool = True) -> Flow:
+    """A trained model, in eval mode, in one line.
 
-    Args:
-        file: with or without the suffix.
-        builder, arguments: the function of ``nbflows.models`` that makes this flow, and its arguments.
-        half: store float32 as float16, in half the bytes; ``load_flow`` makes float32 of it again. Scores are then to
-            be measured anew.
-        details: whatever else the JSON should say: recipe, data, bits/dim, budget.
-
-    Returns:
-        The safetensors file.
-    """
-    from safetensors.torch import save
-
-    file = Path(file).with_suffix(".safetensors")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    state = flow.state_dict()
-    # Of layers that several parts of a flow share, each tensor once.
-    weights = {name: state[name].detach().cpu().contiguous() for name, *_ in _names(flow) if name in state}
-    if half:
-        weights = {name: w.half() if w.dtype == torch.float32 else w for name, w in weights.items()}
-        details = {"weights": "float16", **details}
-    _write(file, save(weights))
-    _write(
-        file.with_suffix(".json"),
-        json.dumps({"builder": builder, "arguments": arguments, **details}, indent=1).encode(),
-    )
-    return file
-
-
-def load_flow(model: str | Path, device: str | torch.device = "cpu") -> Flow:
-    """Loads a flow in eval mode.
+    Its file is looked for in ``saved_models/`` (here, or beside the package), then in the user's cache, and is
+    otherwise downloaded into the cache. Whichever it is, the bytes are compared with the SHA-256 of the manifest before
+    they are opened.
 
     Args:
-        model: a name in ``saved_models/``, a .safetensors file, or the folder of a training run.
+        name: see ``list_pretrained``; "upstream/..." for the original authors' weights, which come from their own
+            addresses.
         device: where its parameters go.
+        progress: show a bar while downloading.
 
     Raises:
-        FileNotFoundError: no such model; names those in ``saved_models/``.
-        ValueError: the files do not belong together.
+        ValueError: no such model, or a file that is not the published one.
+        DownloadError: the file is not here and cannot be had; says what happened and what one can do.
     """
-    weights, description = _find(model)
-    builders = {name: getattr(models, name) for name in models.__all__}
-    if description["builder"] not in builders:
-        raise ValueError(f"{model}: unknown builder {description['builder']!r}; known: {', '.join(sorted(builders))}")
-    arguments = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in description["arguments"].items()
-    }
-    flow = builders[description["builder"]](**arguments)
-    try:
-        shared = {other: weights[name] for name, *others in _names(flow) if name in weights for other in others}
-        flow.load_state_dict({**weights, **shared})
-    except RuntimeError as error:
-        raise ValueError(f"{model}: the weights are not those of its builder: {error}") from error
-    return flow.to(device).eval()
+    if name in upstream.PUBLISHED:
+        return upstream.load_published(name, cache_folder(), progress).to(device)
+    known = find_manifest()
+    entry = known.entry(name)
+    file = _find(name, known, progress)
+    content = file.read_bytes()
+    if sha256(content) != entry["sha256"]:
+        raise ValueError(
+            f"{file} is not the published {name}: its SHA-256 begins with {sha256(content)[:12]}, the manifest says "
+            f"{entry['sha256'][:12]}. Delete it, or bring it back with git checkout; a model of your own is loaded by "
+            f"its file, load_flow({str(file)!r})"
+        )
+    return weights.rebuild(weights.parse(content, file), entry, name).to(device)
+
+
+def list_pretrained() -> "Listing":
+    """The names that ``load_pretrained`` takes, with what is known of each; printed or shown, it is a table."""
+    theirs = {name: published.describe() for name, published in upstream.PUBLISHED.items()}
+    return Listing({**dict(sorted(find_manifest().models.items())), **theirs})
+
+
+class Listing(dict):
+    """What is known of each model, by name, as a table."""
+
+    def __repr__(self) -> str:
+        return self._table("simple")
+
+    def _repr_html_(self) -> str:
+        return self._table("html")
+
+    def _table(self, form: str) -> str:
+        from tabulate import tabulate
+
+        rows = [
+            (name, entry["purpose"], _score(entry), entry.get("published", ""), entry.get("data", ""))
+            for name, entry in self.items()
+        ]
+        return tabulate(rows, ["model", "what it is for", "ours, bits/dim", "published", "data"], tablefmt=form)
+
+
+def load(model: str | Path, device: str | torch.device = "cpu") -> Flow:
+    """A model by its name, or by its file or the folder of its training as ``load_flow`` takes it."""
+    return load_pretrained(str(model), device) if _is_name(model) else weights.load_flow(model, device)
 
 
 def describe(model: str | Path) -> dict:
-    """What the JSON beside a model says."""
-    return json.loads(_existing_files(model)[1].read_text())
+    """What is known of a model: of a published one what the manifest says, of another the JSON beside it."""
+    return find_manifest().entry(str(model)) if _is_name(model) else weights.describe(model)
 
 
 def record(model: str | Path, score: BitsPerDim, **details) -> str:
-    """Writes a score on all test images into the JSON beside a model; returns its key there.
+    """Writes a score on all test images into the manifest, or into the JSON beside a model; returns its key there.
 
     ``test_bits_per_dim`` for M = 1, ``test_bits_per_dim_8_draws`` for M = 8, and so on.
 
     Args:
-        details: whatever else the JSON should say.
+        details: whatever else it should say.
     """
     key = "test_bits_per_dim" + (f"_{score.num_draws}_draws" if score.num_draws > 1 else "")
-    _write(_files(model)[1], json.dumps({**describe(model), key: asdict(score), **details}, indent=1).encode())
+    details = {key: asdict(score), **details}
+    if _is_name(model):
+        known = find_manifest()
+        known.entry(str(model)).update(details)
+        known.write(saved_models() / "manifest.json")
+    else:
+        weights.update_description(model, **details)
     return key
 
 
-def load_upstream(file: str | Path, shape: tuple[int, int, int] | None = None) -> Flow:
-    """A checkpoint of the authors' code, in eval mode: of the UvA tutorial, mAR-SCF, a Residual Flow or CAFLOW.
-
-    Args:
-        file: the authors' file.
-        shape: of an image. Default: what the file says; ``(3, 32, 32)`` for mAR-SCF and ``(3, 64, 64)`` for CAFLOW,
-            whose files do not say it.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not one of these systems, or not complete; see ``nbflows.upstream``.
-    """
-    if not Path(file).exists():
-        raise FileNotFoundError(f"no checkpoint {file}")
-    content = upstream.read_checkpoint(file)
-    state = content.get("state_dict", content)
-    if not isinstance(state, dict):
-        raise ValueError(f"{file}: its state_dict is a {type(state).__name__}, not a dict")
-    if any(key.startswith("flows.") for key in state):
-        return upstream.uva(state).eval()
-    if any(key.startswith("flow.layers.") for key in state):
-        return upstream.mar_scf(state, (3, 32, 32) if shape is None else shape).eval()
-    if any(key.startswith("transforms.") for key in state):
-        return upstream.residual_flow(content, shape).eval()
-    if any(key.startswith("model.rflow.") for key in state):
-        return upstream.caflow(state, (3, 64, 64) if shape is None else shape).eval()
-    raise ValueError(
-        f"{file} is no checkpoint of the UvA tutorial (keys 'flows.N...'), of mAR-SCF (keys 'flow.layers.N...'), of a "
-        f"Residual Flow (keys 'transforms.N...') or of CAFLOW (keys 'model.rflow...'); its keys begin with "
-        f"{', '.join(sorted(state)[:3])}"
-    )
+def saved_models() -> Path:
+    """The folder of published models: ``saved_models`` here if it has a manifest, or the one beside the package."""
+    here = Path("saved_models")
+    return here if (here / "manifest.json").exists() else Path(__file__).resolve().parents[1] / "saved_models"
 
 
-def _names(flow: Flow) -> list[list[str]]:
-    """The names of every parameter and buffer, in order; more than one where parts of the flow share it."""
-    names: dict[int, list[str]] = {}
-    for tensors in (flow.named_parameters, flow.named_buffers):
-        for name, tensor in tensors(remove_duplicate=False):
-            names.setdefault(id(tensor), []).append(name)
-    return list(names.values())
+def find_manifest() -> Manifest:
+    """That of ``saved_models()``; without such a folder the copy that is installed with the package."""
+    file = saved_models() / "manifest.json"
+    return Manifest.read(file if file.exists() else Path(__file__).with_name("manifest.json"))
 
 
-def _files(model: str | Path) -> tuple[Path, Path]:
-    path = Path(model)
-    if path.is_dir():
-        exported = path / "model.safetensors"
-        return (exported if exported.exists() else path / "best.ckpt"), path / "model.json"
-    if path.suffix != ".safetensors":
-        path = saved_models() / f"{model}.safetensors"
-    return path, path.with_suffix(".json")
+def cache_folder() -> Path:
+    """Where downloads are kept: ``NBFLOWS_CACHE``, or the user's cache folder as the system has it."""
+    import pooch
+
+    return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("nbflows"))
 
 
-def _existing_files(model: str | Path) -> tuple[Path, Path]:
-    for file in _files(model):
-        if not file.exists():
-            known = ", ".join(sorted(p.stem for p in saved_models().glob("*.safetensors"))) or "none"
-            raise FileNotFoundError(
-                f"{file} does not exist. A model is a name in {saved_models().resolve()} ({known}), "
-                "a .safetensors file with its .json, or the folder of a training run"
-            )
-    return _files(model)
+def _is_name(model: str | Path) -> bool:
+    return isinstance(model, str) and not model.endswith(".safetensors") and not Path(model).is_dir()
 
 
-def _find(model: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
-    weights, description = _existing_files(model)
-    if weights.suffix == ".ckpt":
-        state = torch.load(weights, map_location="cpu", weights_only=True)["state_dict"]
-        tensors = {name.removeprefix("flow."): tensor for name, tensor in state.items() if name.startswith("flow.")}
-    else:
-        from safetensors.torch import load_file
+def _find(name: str, known: Manifest, progress: bool) -> Path:
+    """The file of a published model; downloaded if need be."""
+    entry = known.models[name]
+    saved = saved_models() / f"{name}.safetensors"
+    if saved.exists():
+        return saved
+    # Versions of the package that publish other weights under this name share the cache.
+    cached = cache_folder() / f"{name}-{entry['sha256'][:12]}.safetensors"
+    if cached.exists() and sha256(cached.read_bytes()) == entry["sha256"]:
+        return cached
+    base = os.environ.get(URL_VARIABLE) or known.base_url
+    try:
+        if not base:
+            raise download.DownloadError(f"no address to download it from is known ({URL_VARIABLE} is not set)")
+        address = f"{base.rstrip('/')}/{name}.safetensors"
+        return download.fetch(address, cached, entry["sha256"], entry["bytes"], progress)
+    except download.DownloadError as error:
+        raise download.DownloadError(
+            f"{name} is neither in {saved_models()} nor in {cached.parent}, and could not be downloaded: {error}.\n"
+            f"Three ways out: bring {name}.safetensors from a clone of nbflows into {saved_models()}; set "
+            f"{URL_VARIABLE} to an address that has it, or {CACHE_VARIABLE} to a folder that can be written; or train "
+            f"it yourself: nbflows train {name}"
+        ) from error
 
-        tensors = load_file(weights)
-    return tensors, json.loads(description.read_text())
 
-
-def _write(file: Path, content: bytes) -> None:
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(content)
-    temporary.replace(file)
+def _score(entry: dict) -> str:
+    if "test_bits_per_dim" not in entry:
+        return ""
+    score = entry["test_bits_per_dim"]
+    return f"{score['mean']:.3f} ± {score['standard_error']:.3f} (M = {score['num_draws']})"

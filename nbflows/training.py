@@ -22,7 +22,7 @@ from torchmetrics import MeanMetric, SumMetric
 from tqdm import tqdm
 
 from nbflows import data as datasets
-from nbflows import hardware, metrics, pretrained, tasks
+from nbflows import hardware, metrics, tasks, weights
 from nbflows.data import Batches, Data
 from nbflows.flow import Flow
 from nbflows.joint import JointFlow
@@ -564,7 +564,7 @@ def train(
                 **({"test_accuracy": asdict(accuracy)} if joint else {}),
                 **({} if sources is None else {"task": data.task}),
             }
-            _save_model(flow, out, recipe, data, details)
+            _save_model(flow, out, details)
     return TrainingResult(flow.eval(), test, accuracy, history, out)
 
 
@@ -619,15 +619,14 @@ def _hardware(trainer) -> str:
     return f"{threads} CPU core{'s' if threads > 1 else ''}" if device.type == "cpu" else str(device)
 
 
-def _save_model(flow: Flow, out: Path, recipe: Recipe, data: Data, details: dict) -> None:
-    arguments = recipe.model_arguments(data)
+def _save_model(flow: Flow, out: Path, details: dict) -> None:
     if find_spec("safetensors"):
-        pretrained.save_flow(flow, out / "model", recipe.builder, arguments, **details)
+        weights.save_flow(flow, out / "model", **details)
     else:
         # load_flow then reads the weights from best.ckpt, beside this file.
-        (out / "model.json").write_text(
-            json.dumps({"builder": recipe.builder, "arguments": arguments, **details}, indent=1)
-        )
+        builder, arguments = flow.built_by
+        description = {"builder": builder, "arguments": arguments, **details}
+        weights.write(out / "model.json", json.dumps(description, indent=1).encode())
         print("safetensors is not installed: the model stays in best.ckpt, which load_flow reads as well")
 
 

@@ -20,6 +20,7 @@ from nbflows.layers import (
     Squeeze,
     VariationalDequantize,
 )
+from nbflows.models.builder import builder
 from nbflows.models.glow import flow_levels
 from nbflows.multiscale import Multiscale
 from nbflows.nets import ConvNet, PickLevels
@@ -28,6 +29,7 @@ from nbflows.translation import TranslationFlow
 RELATIONS = ("gaussian", "per-level", "shared", "unshared")
 
 
+@builder
 def caflow(
     shape: tuple[int, int, int] = (3, 64, 64),
     num_levels: int = 256,
@@ -190,6 +192,7 @@ def _gaussian(shapes, source_shapes, i: int, hidden_channels: int) -> Bijection:
     return WithContext(GaussianPrior(net), PickLevels(joined, [0]))
 
 
+@builder
 def digits_caflow(
     shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17, source_channels: int | None = None, **changes
 ) -> TranslationFlow:

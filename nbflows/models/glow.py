@@ -21,10 +21,13 @@ from nbflows.layers import (
     SigmoidScale,
     Squeeze,
 )
+from nbflows.models.builder import builder
+from nbflows.models.tutorial import variational_dequantize
 from nbflows.multiscale import Multiscale
 from nbflows.nets import ActNormConvNet, ZeroConv
 
 
+@builder
 def glow(
     shape: tuple[int, int, int] = (3, 32, 32),
     num_levels: int = 256,
@@ -34,6 +37,8 @@ def glow(
     mixing: str = "conv1x1",
     actnorm: bool = True,
     prior: str = "learned",
+    num_noise_couplings: int = 0,
+    noise_channels: int = 32,
 ) -> Flow:
     """Glow, or one of the weaker models that its paper compares it with. 44,152,176 parameters.
 
@@ -46,6 +51,7 @@ def glow(
         mixing: of the channels before each coupling: "conv1x1", a fixed "shuffle", or "flip".
         actnorm: whether a step begins with ActNorm.
         prior: of the latents that leave at a split: "learned" from what goes on, or "standard" normal.
+        num_noise_couplings, noise_channels: of variational dequantization, ours; 0 for uniform noise as in the paper.
     """
     if mixing not in ("conv1x1", "shuffle", "flip"):
         raise ValueError(f"mixing is 'conv1x1', 'shuffle' or 'flip', got {mixing!r}")
@@ -64,7 +70,11 @@ def glow(
 
     levels, channels = flow_levels(shape[0], num_scales, num_steps, step)
     priors = learned_priors(channels) if prior == "learned" else None
-    return Flow(Sequential(Dequantize(num_levels, alpha=None), Multiscale(levels, shape, priors)), shape)
+    if num_noise_couplings:
+        dequantize = variational_dequantize(shape, num_levels, num_noise_couplings, noise_channels, num_blocks=3)
+    else:
+        dequantize = Dequantize(num_levels, alpha=None)
+    return Flow(Sequential(dequantize, Multiscale(levels, shape, priors)), shape)
 
 
 def flow_levels(
@@ -100,6 +110,7 @@ def learned_priors(latent_channels: list[int]) -> list[Bijection]:
     return [*[GaussianPrior(ZeroConv(c, 2 * c)) for c in latent_channels[:-1]], Identity()]
 
 
+@builder
 def digits_glow(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17, **changes) -> Flow:
     """``glow`` for the 8x8 digits of scikit-learn; the sizes are ours.
 

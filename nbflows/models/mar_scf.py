@@ -20,12 +20,14 @@ from nbflows.layers import (
     ScaledTanh,
     SigmoidScale,
 )
+from nbflows.models.builder import builder
 from nbflows.models.glow import flow_levels, learned_priors
 from nbflows.models.tutorial import variational_dequantize
 from nbflows.multiscale import Multiscale
 from nbflows.nets import ActNormConvNet, ConvLSTM, GatedAttentionNet
 
 
+@builder
 def mar_scf(
     shape: tuple[int, int, int] = (3, 32, 32),
     num_levels: int = 256,
@@ -109,6 +111,7 @@ def _prior(index: int, context_channels: int | None, hidden_channels: int, num_l
     return ConvLSTMPrior(lstm, features)
 
 
+@builder
 def digits_mar_scf(
     shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17, coupling: str = "mixlogcdf", **changes
 ) -> Flow:

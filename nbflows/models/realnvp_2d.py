@@ -3,9 +3,11 @@
 from nbflows.bijection import Sequential
 from nbflows.flow import Flow
 from nbflows.layers import AffineCoupling, Flip
+from nbflows.models.builder import builder
 from nbflows.nets import MLP
 
 
+@builder
 def realnvp_2d(num_couplings: int = 8, hidden_features: int = 64) -> Flow:
     """Affine couplings with flips between them, on points ``(B, 2)``.
 

@@ -24,6 +24,7 @@ from nbflows.layers import (
     Squeeze,
     TruncatedSeries,
 )
+from nbflows.models.builder import builder
 from nbflows.multiscale import Multiscale
 from nbflows.nets import LipschitzConvNet, LipschitzMLP, PooledFeatures, update_norms
 
@@ -34,6 +35,7 @@ _TERMS = {
 }
 
 
+@builder
 def residual_flow(
     shape: tuple[int, int, int] = (3, 32, 32),
     num_levels: int = 256,
@@ -107,22 +109,26 @@ def residual_flow(
     return Flow(Sequential(*start, *body), shape)
 
 
+@builder
 def residual_flow_mnist(shape: tuple[int, int, int] = (1, 28, 28), num_levels: int = 256, **changes) -> Flow:
     """``residual_flow`` for MNIST, 28x28 without padding. 16,608,589 parameters (the authors' code: 16,608,693)."""
     return residual_flow(shape, num_levels, **{"alpha": 2e-6, **changes})
 
 
+@builder
 def residual_flow_imagenet32(shape: tuple[int, int, int] = (3, 32, 32), num_levels: int = 256, **changes) -> Flow:
     """``residual_flow`` for ImageNet 32x32. 47,099,089 parameters (the authors' code: 47,099,289)."""
     return residual_flow(shape, num_levels, **{"num_blocks": (32, 32, 32), **changes})
 
 
+@builder
 def residual_flow_imagenet64(shape: tuple[int, int, int] = (3, 64, 64), num_levels: int = 256, **changes) -> Flow:
     """``residual_flow`` for ImageNet 64x64. 53,294,275 parameters (the authors' code: 53,294,475)."""
     settings = {"num_blocks": (32, 32, 32), "squeeze_first": True, "factor_out": True}
     return residual_flow(shape, num_levels, **{**settings, **changes})
 
 
+@builder
 def residual_flow_celeba_hq(shape: tuple[int, int, int] = (3, 256, 256), num_levels: int = 32, **changes) -> Flow:
     """``residual_flow`` for CelebA-HQ 256x256 in 5 bits. 136,777,176 parameters (the authors' code: 136,777,368)."""
     settings = {
@@ -136,6 +142,7 @@ def residual_flow_celeba_hq(shape: tuple[int, int, int] = (3, 256, 256), num_lev
     return residual_flow(shape, num_levels, **{**settings, **changes})
 
 
+@builder
 def digits_residual_flow(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17, **changes) -> Flow:
     """``residual_flow`` for the 8x8 digits of scikit-learn; the sizes are ours.
 
@@ -146,6 +153,7 @@ def digits_residual_flow(shape: tuple[int, int, int] = (1, 8, 8), num_levels: in
     return residual_flow(shape, num_levels, **{**settings, **changes})
 
 
+@builder
 def joint_residual_flow(
     shape: tuple[int, int, int] = (1, 28, 28),
     num_levels: int = 256,
@@ -172,6 +180,7 @@ def joint_residual_flow(
     return JointFlow(layers, shape, heads, features_per_level * len(heads), num_classes)
 
 
+@builder
 def digits_joint_residual_flow(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17, **changes) -> JointFlow:
     """``joint_residual_flow`` for the 8x8 digits of scikit-learn; the sizes are ours.
 
@@ -182,6 +191,7 @@ def digits_joint_residual_flow(shape: tuple[int, int, int] = (1, 8, 8), num_leve
     return joint_residual_flow(shape, num_levels, **{**settings, **changes})
 
 
+@builder
 def residual_flow_2d(
     shape: tuple[int] = (2,),
     num_blocks: int = 100,

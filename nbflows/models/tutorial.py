@@ -7,10 +7,12 @@ on MNIST, importance-weighted with 8 draws: simple 1.078, variational 1.043, mul
 from nbflows.bijection import Bijection, Sequential
 from nbflows.flow import Flow
 from nbflows.layers import AffineCoupling, Dequantize, LearnedTanh, Squeeze, VariationalDequantize, checkerboard
+from nbflows.models.builder import builder
 from nbflows.multiscale import Multiscale
 from nbflows.nets import GatedConvNet
 
 
+@builder
 def simple(
     shape: tuple[int, int, int] = (1, 28, 28),
     num_levels: int = 256,
@@ -23,6 +25,7 @@ def simple(
     return Flow(Sequential(Dequantize(num_levels), *couplings), shape)
 
 
+@builder
 def variational(
     shape: tuple[int, int, int] = (1, 28, 28),
     num_levels: int = 256,
@@ -38,6 +41,7 @@ def variational(
     return Flow(Sequential(dequantize, *couplings), shape)
 
 
+@builder
 def multiscale(
     shape: tuple[int, int, int] = (1, 28, 28),
     num_levels: int = 256,
@@ -72,11 +76,13 @@ def multiscale(
     )
 
 
+@builder
 def digits_simple(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17) -> Flow:
     """``simple`` for the 8x8 digits of scikit-learn; the sizes are ours."""
     return simple(shape, num_levels, num_couplings=8, hidden_channels=24, num_blocks=1)
 
 
+@builder
 def digits_variational(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17) -> Flow:
     """``variational`` for the 8x8 digits of scikit-learn; the sizes are ours."""
     return variational(
@@ -90,6 +96,7 @@ def digits_variational(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int 
     )
 
 
+@builder
 def digits_multiscale(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17) -> Flow:
     """``multiscale`` for the 8x8 digits of scikit-learn; the sizes are ours."""
     return multiscale(

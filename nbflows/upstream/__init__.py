@@ -1,9 +1,21 @@
-"""Loads the original authors' published weights into our models: one file per system."""
+"""The original authors' weights in our models: one file per system, and by name what the authors publish."""
 
 from nbflows.upstream.caflow import caflow
+from nbflows.upstream.checkpoint import load_upstream
 from nbflows.upstream.mar_scf import mar_scf
+from nbflows.upstream.published import PUBLISHED, Published, load_published
 from nbflows.upstream.residual_flow import residual_flow
 from nbflows.upstream.unpickle import read_checkpoint
 from nbflows.upstream.uva import uva
 
-__all__ = ["caflow", "mar_scf", "read_checkpoint", "residual_flow", "uva"]
+__all__ = [
+    "PUBLISHED",
+    "Published",
+    "caflow",
+    "load_published",
+    "load_upstream",
+    "mar_scf",
+    "read_checkpoint",
+    "residual_flow",
+    "uva",
+]

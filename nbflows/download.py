@@ -1,0 +1,87 @@
+"""Gets a file from an address: whole and with the right bytes, or not at all."""
+
+import errno
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+# Seconds to wait for a connection, and for the next bytes.
+TIMEOUT = (10, 30)
+RETRIES = 2
+
+
+class DownloadError(OSError):
+    """A file could not be had; the message says what happened."""
+
+
+class _Bar(tqdm):
+    """A progress bar that stops a server which sends more than it should: a disk is not filled before the hash is."""
+
+    def __init__(self, title: str, most_bytes: int | None, shown: bool):
+        super().__init__(desc=title, unit="B", unit_scale=True, file=sys.stdout, disable=not shown)
+        self.most_bytes, self.received = most_bytes, 0
+
+    def update(self, n: int = 1) -> bool | None:
+        self.received += n
+        if self.most_bytes is not None and self.received > self.most_bytes + _CHUNK:
+            raise ValueError(f"the server sends more than the {self.most_bytes} bytes that the file has")
+        return super().update(n)
+
+    def reset(self, total: float | None = None) -> None:
+        self.received = 0
+        super().reset(total)
+
+
+_CHUNK = 2**16
+
+
+def fetch(
+    address: str, file: Path, sha256: str | None = None, num_bytes: int | None = None, progress: bool = True
+) -> Path:
+    """Downloads to ``file``; a file that is there and has the right hash is left as it is.
+
+    The bytes go to a temporary file beside it, which takes its name only once the hash is right. A connection that
+    fails is tried twice more; pooch, which does the work, cannot go on in the middle of a file.
+
+    Args:
+        address: http or https.
+        sha256: of the file, in hexadecimal; None if it is not known.
+        num_bytes: of the file; a server that sends more is stopped.
+        progress: show a bar.
+
+    Raises:
+        DownloadError: not there, not reachable, broken off, other bytes, or no room for it; nothing is left behind.
+    """
+    import pooch
+    import requests
+
+    pooch.get_logger().setLevel("WARNING")
+    if not address.startswith(("http://", "https://")):
+        raise DownloadError(f"{address} is no address of http or https")
+    keeper = pooch.create(
+        file.parent, base_url="", registry={file.name: sha256}, urls={file.name: address}, retry_if_failed=RETRIES
+    )
+
+    def download(address: str, output_file: str, keeper: pooch.Pooch) -> None:
+        with _Bar(file.name, num_bytes, progress) as bar:
+            pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT, chunk_size=_CHUNK)(address, output_file, keeper)
+
+    try:
+        return Path(keeper.fetch(file.name, downloader=download))
+    except requests.HTTPError as error:
+        raise DownloadError(
+            f"{address} answers {error.response.status_code} {error.response.reason}; asked {RETRIES + 1} times"
+        ) from error
+    except requests.exceptions.ChunkedEncodingError as error:
+        raise DownloadError(f"{address} broke off in the middle; tried {RETRIES + 1} times ({error})") from error
+    except requests.RequestException as error:
+        # In the middle of a file a timeout comes as a lost connection.
+        stalled = isinstance(error, requests.Timeout) or "timed out" in str(error)
+        what = f"sends nothing for {TIMEOUT[1]} s" if stalled else "cannot be reached"
+        raise DownloadError(f"{address} {what}; tried {RETRIES + 1} times ({error})") from error
+    except ValueError as error:
+        raise DownloadError(f"what {address} sends is not the file that was asked for: {error}") from error
+    except OSError as error:
+        why = "the disk is full" if error.errno == errno.ENOSPC else f"no writing there ({error.strerror or error})"
+        raise DownloadError(f"{file.name} cannot be kept in {file.parent}: {why}") from error

@@ -1,0 +1,109 @@
+"""Publishes a trained model: its weights and what is known of them go to ``saved_models/``."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from nbflows import __version__, data, metrics, pretrained, tasks, weights
+from nbflows.flow import Flow
+from nbflows.manifest import Manifest, sha256
+
+# Beyond 80 MB of them all, a clone takes too long in a class.
+MOST_BYTES = 8_000_000
+
+
+def publish(model: str | Path, name: str, purpose: str, half: bool = False, licence: str = "MIT") -> dict:
+    """Puts a model into ``saved_models/`` and its manifest; returns the entry.
+
+    Bits/dim on all test images are measured anew, with the weights as they are stored.
+
+    Args:
+        model: a .safetensors file or the folder of a training run, see ``load_flow``.
+        name: under which ``load_pretrained`` will find it.
+        purpose: what it is for, in a line.
+        half: store float16.
+        licence: of the weights.
+
+    Raises:
+        ValueError: the file would be too large, or the name is none.
+    """
+    folder = pretrained.saved_models()
+    known = pretrained.find_manifest() if (folder / "manifest.json").exists() else Manifest({})
+    description, flow = weights.describe(model), weights.load_flow(model)
+    content = weights.to_bytes(flow, half)
+    if len(content) >= MOST_BYTES:
+        raise ValueError(
+            f"{name} would have {len(content)} bytes, a model in {folder} has less than {MOST_BYTES}: store it in "
+            "float16 (--half), or publish a smaller one"
+        )
+    stored = weights.rebuild(weights.parse(content, name), description, name)
+    images = _test_data(description)
+    entry = {
+        "purpose": purpose,
+        "licence": licence,
+        "version": __version__,
+        "sha256": sha256(content),
+        "bytes": len(content),
+        "parameters": sum(parameter.numel() for parameter in stored.parameters()),
+        **({"weights": "float16"} if half else {}),
+        **description,
+        "test_bits_per_dim": asdict(_score(stored, images, step=1)),
+        **measure(stored, images, description.get("task")),
+    }
+    known.models[name] = entry
+    folder.mkdir(exist_ok=True)
+    weights.write(folder / f"{name}.safetensors", content)
+    known.write(folder / "manifest.json")
+    return entry
+
+
+def measure(flow: Flow, images: data.Data, task: dict | None = None) -> dict:
+    """What tests compare with later, to see whether the code still makes the same model of the same weights.
+
+    "subset": bits/dim on about 100 test images at equal distances; "check": on 16 images that every installation has.
+    """
+    step = max(1, len(images.test) // 100)
+    check = metrics.evaluate(flow, *fixed_images(flow, task))
+    return {"subset": {"every": step, **asdict(_score(flow, images, step))}, "check": asdict(check)}
+
+
+def fixed_images(flow: Flow, task: dict | None = None) -> tuple[Tensor, Tensor | None]:
+    """16 images that need no download, of the size that a flow takes, and their sources if it translates.
+
+    8x8 digits; for 28x28 the same, three times as large on a black margin; for 32x32 in colour, photo patches.
+
+    Raises:
+        ValueError: there are none of this size.
+    """
+    if flow.shape == (3, 32, 32):
+        images = data.load("photo-patches").test[::20][:16]
+    elif flow.shape in ((1, 8, 8), (1, 28, 28)):
+        images = data.load("digits").test[:16]
+        if flow.shape == (1, 28, 28):
+            images = F.pad(images.repeat_interleave(3, 2).repeat_interleave(3, 3), (2, 2, 2, 2)) * 15
+    else:
+        raise ValueError(f"no images without a download have the shape {flow.shape}")
+    if task is None:
+        return images, None
+    splits = {"train": images, "validation": images, "test": images}
+    levels = 17 if flow.shape == (1, 8, 8) else 256
+    pairs = tasks.apply(tasks.get(**task), data.ImageData("fixed", "fixed images", **splits, num_levels=levels))
+    return pairs.test, pairs.sources["test"]
+
+
+def subset(images: data.Data, step: int) -> tuple[Tensor, Tensor | None]:
+    """Every ``step``-th test image, and its source if there are any."""
+    sources = images.sources["test"][::step] if isinstance(images, data.PairData) else None
+    return images.test[::step], sources
+
+
+def _score(flow: Flow, images: data.Data, step: int) -> metrics.BitsPerDim:
+    return metrics.evaluate(flow, *subset(images, step))
+
+
+def _test_data(description: dict) -> data.Data:
+    images = data.load(description["recipe"]["data"])
+    task = description.get("task")
+    return tasks.apply(tasks.get(**task), images) if task else images

@@ -1,0 +1,212 @@
+"""The weights that the original authors publish, by name: fetched from their addresses, kept in our format."""
+
+import hashlib
+import json
+import zipfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from nbflows import download, weights
+from nbflows.flow import Flow
+from nbflows.manifest import sha256
+from nbflows.upstream.checkpoint import load_upstream
+
+# Files put here by hand are taken instead of a download.
+BY_HAND = Path("data/upstream")
+
+
+@dataclass(frozen=True)
+class Published:
+    """One of the authors' files.
+
+    Attributes:
+        address: where its authors keep it.
+        purpose: what it is.
+        licence: theirs.
+        data: on which they trained it.
+        sha256: of the file, where we had it in hand.
+        git_blob: git's name of its content, SHA-1 of a header and the bytes, where we had that alone.
+        member: of a zip archive at the address, this file.
+        num_levels: grey levels of its images.
+        published: bits/dim as its authors publish it, and how it was measured.
+    """
+
+    address: str
+    purpose: str
+    licence: str
+    data: str
+    sha256: str | None = None
+    git_blob: str | None = None
+    member: str | None = None
+    num_levels: int = 256
+    published: str = ""
+
+    @property
+    def file(self) -> str:
+        """The name of the authors' file."""
+        return self.address.rsplit("/", 1)[1]
+
+    def describe(self) -> dict:
+        """Those of its attributes that are set."""
+        return {key: value for key, value in asdict(self).items() if value}
+
+
+_TUTORIAL = "https://raw.githubusercontent.com/phlippe/saved_models/main/tutorial11/"
+_RESIDUAL_FLOWS = "https://github.com/rtqichen/residual-flows/releases/latest/download/"
+_MAR_SCF = "https://download.visinf.informatik.tu-darmstadt.de/data/2020-cvpr-mahajan-mar-scf/ckpts.zip"
+_TUTORIAL_LICENCE = "MIT (UvA Deep Learning Tutorials, P. Lippe)"
+_RESIDUAL_LICENCE = "MIT (R. T. Q. Chen, 2019)"
+
+PUBLISHED = {
+    "upstream/uva-mnist-simple": Published(
+        f"{_TUTORIAL}MNISTFlow_simple.ckpt",
+        "the UvA tutorial's first flow, its author's weights",
+        _TUTORIAL_LICENCE,
+        "mnist",
+        sha256="d5e596723a9c12240f3180615cc76aa29c82dcf3b52bcf03d71f584494ab5e94",
+        published="1.078 (M = 8)",
+    ),
+    "upstream/uva-mnist-variational": Published(
+        f"{_TUTORIAL}MNISTFlow_vardeq.ckpt",
+        "the same with learned noise, its author's weights",
+        _TUTORIAL_LICENCE,
+        "mnist",
+        sha256="f571031f2fd719b19e6e23fb32c896b581594b4a690e9377be941b0b51a41791",
+        published="1.043 (M = 8)",
+    ),
+    "upstream/uva-mnist-multiscale": Published(
+        f"{_TUTORIAL}MNISTFlow_multiscale.ckpt",
+        "the UvA tutorial's best flow, its author's weights",
+        _TUTORIAL_LICENCE,
+        "mnist",
+        git_blob="65e431cd0f37ba49d956ae5a2850635dc6a33ce8",
+        published="1.020 (M = 8)",
+    ),
+    "upstream/marscf-cifar10-mixlogcdf-256": Published(
+        _MAR_SCF,
+        "mAR-SCF with mixture couplings of 256 channels, its authors' weights after about 1,000 epochs",
+        "none is stated: ask the authors (github.com/visinf/mar-scf)",
+        "cifar10",
+        member="marscf_cifar10_mixlogcdf_4_256.pt",
+        published="3.22",
+    ),
+    "upstream/resflow-mnist": Published(
+        f"{_RESIDUAL_FLOWS}mnist_resflow_16-16-16.pth",
+        "a Residual Flow of 48 blocks, its authors' averaged weights",
+        _RESIDUAL_LICENCE,
+        "mnist",
+        published="0.97",
+    ),
+    "upstream/resflow-cifar10": Published(
+        f"{_RESIDUAL_FLOWS}cifar10_resflow_16-16-16.pth",
+        "the same on colour images",
+        _RESIDUAL_LICENCE,
+        "cifar10",
+        published="3.28",
+    ),
+    "upstream/resflow-celeba-hq": Published(
+        f"{_RESIDUAL_FLOWS}celebahq256_resflow_16-16-16-16-16-16.pth",
+        "a Residual Flow of 96 blocks on faces of 256x256 pixels, its authors' averaged weights",
+        _RESIDUAL_LICENCE,
+        "celeba-hq-256-5bit",
+        num_levels=32,
+    ),
+}
+
+
+def load_published(name: str, cache: Path, progress: bool = True) -> Flow:
+    """One of ``PUBLISHED``, in eval mode.
+
+    The first time the authors' file is fetched, compared with its hash where one is known, read without running
+    anything in it, converted, and its licence printed; from then on the converted file in the cache is taken.
+
+    Args:
+        cache: folder for the converted file.
+        progress: show a bar while downloading.
+
+    Raises:
+        DownloadError: the file cannot be had; says what happened and what one can do.
+        ValueError: it is not the file that its authors published, or none that we can read.
+    """
+    published = PUBLISHED[name]
+    converted = cache / f"{name.replace('/', '-')}.safetensors"
+    flow = _load_converted(converted)
+    if flow is not None:
+        return flow
+    original = BY_HAND / published.file
+    by_hand = original.exists()
+    if not by_hand:
+        original = cache / published.file
+        try:
+            download.fetch(published.address, original, published.sha256, progress=progress)
+        except download.DownloadError as error:
+            raise download.DownloadError(
+                f"{name} is not in {cache}, and could not be fetched from its authors: {error}.\n"
+                f"Three ways out: put {published.file} into {BY_HAND}/; try again where {published.address} can be "
+                "reached; or take a model of ours, see list_pretrained()"
+            ) from error
+    try:
+        _check(original, published)
+        checkpoint = _extract(original, published.member, cache) if published.member else original
+        try:
+            flow = load_upstream(checkpoint, num_levels=published.num_levels)
+        finally:
+            if checkpoint != original:
+                checkpoint.unlink()
+        _save_converted(flow, converted, published)
+    finally:
+        if not by_hand:
+            original.unlink(missing_ok=True)
+    print(f"{name}: {published.purpose}. Licence of the weights: {published.licence}")
+    return flow
+
+
+def _check(file: Path, published: Published) -> None:
+    """Raises ValueError unless the file is the one that was published, as far as we know it."""
+    if published.sha256:
+        found, wanted = sha256(file.read_bytes()), published.sha256
+    elif published.git_blob:
+        content = file.read_bytes()
+        found, wanted = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest(), published.git_blob
+    else:
+        return
+    if found != wanted:
+        raise ValueError(f"{file} is not what its authors published: its hash is {found}, it should be {wanted}")
+
+
+def _extract(archive: Path, member: str, folder: Path) -> Path:
+    """A file of a zip archive, in whatever folder of it, written to ``folder``."""
+    try:
+        with zipfile.ZipFile(archive) as content:
+            found = [record for record in content.infolist() if record.filename.rsplit("/", 1)[-1] == member]
+            if len(found) != 1:
+                raise ValueError(f"{archive} has no {member}; it has {', '.join(content.namelist())}")
+            # Weights do not compress: what unpacks to much more than the archive is no checkpoint.
+            if found[0].file_size > 2 * archive.stat().st_size:
+                raise ValueError(f"{archive}: {member} would unpack to {found[0].file_size} bytes")
+            file = folder / member
+            weights.write(file, content.read(found[0]))
+            return file
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{archive} is no zip archive, or a damaged one: {error}") from error
+
+
+def _save_converted(flow: Flow, converted: Path, published: Published) -> None:
+    weights.save_flow(flow, converted, **published.describe())
+    # Both files are written at once or not at all, but not together: the hash says whether they belong together.
+    weights.update_description(converted, converted_sha256=sha256(converted.read_bytes()))
+
+
+def _load_converted(converted: Path) -> Flow | None:
+    """None if it is not there, or not whole: it is then made anew."""
+    description = converted.with_suffix(".json")
+    if not converted.exists() or not description.exists():
+        return None
+    content = converted.read_bytes()
+    try:
+        known = json.loads(description.read_text())
+    except ValueError:
+        return None
+    if known.get("converted_sha256") != sha256(content):
+        return None
+    return weights.rebuild(weights.parse(content, converted), known, converted)
