@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -422,10 +423,11 @@ def _list(options) -> None:
     print("recipes, for nbflows train:\n")
     _print_table(rows, ["recipe", "data", "what it is"])
     print("\nmodels that are trained already, for nbflows evaluate, sample and translate, and for load_pretrained:\n")
-    print(pretrained.list_pretrained())
+    known = pretrained.list_pretrained()
+    _print_table(known.rows(), known.headers)
 
 
-def _print_table(rows: list[tuple], headers: list[str]) -> None:
+def _print_table(rows: list[tuple], headers: Sequence[str]) -> None:
     try:
         from tabulate import tabulate
     except ImportError:

@@ -55,6 +55,15 @@ def list_pretrained() -> "Listing":
 class Listing(dict):
     """What is known of each model, by name, as a table."""
 
+    headers = ("model", "what it is for", "ours, bits/dim", "published", "data")
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """A row for each model, in the order of ``headers``."""
+        return [
+            (name, entry["purpose"], _score(entry), entry.get("published", ""), entry.get("data", ""))
+            for name, entry in self.items()
+        ]
+
     def __repr__(self) -> str:
         return self._table("simple")
 
@@ -64,11 +73,7 @@ class Listing(dict):
     def _table(self, form: str) -> str:
         from tabulate import tabulate
 
-        rows = [
-            (name, entry["purpose"], _score(entry), entry.get("published", ""), entry.get("data", ""))
-            for name, entry in self.items()
-        ]
-        return tabulate(rows, ["model", "what it is for", "ours, bits/dim", "published", "data"], tablefmt=form)
+        return tabulate(self.rows(), self.headers, tablefmt=form)
 
 
 def load(model: str | Path, device: str | torch.device = "cpu") -> Flow:
@@ -78,6 +83,8 @@ def load(model: str | Path, device: str | torch.device = "cpu") -> Flow:
 
 def describe(model: str | Path) -> dict:
     """What is known of a model: of a published one what the manifest says, of another the JSON beside it."""
+    if model in upstream.PUBLISHED:
+        return upstream.PUBLISHED[model].describe()
     return find_manifest().entry(str(model)) if _is_name(model) else weights.describe(model)
 
 
@@ -91,6 +98,8 @@ def record(model: str | Path, score: BitsPerDim, **details) -> str:
     """
     key = "test_bits_per_dim" + (f"_{score.num_draws}_draws" if score.num_draws > 1 else "")
     details = {key: asdict(score), **details}
+    if model in upstream.PUBLISHED:
+        raise ValueError(f"{model} is its authors' model: a score of it is not kept")
     if _is_name(model):
         known = find_manifest()
         known.entry(str(model)).update(details)

@@ -8,18 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from nbflows import __version__, models, pretrained
+from nbflows import __version__, load_flow, models, pretrained, save_flow, upstream, weights
 from nbflows.__main__ import main
+from nbflows.manifest import Manifest, sha256
 from tests.reference_data import reference, uva_checkpoint
 
 
 @pytest.fixture
 def saved(tmp_path, monkeypatch):
-    """A folder with a saved model of digits, and the working directory."""
+    """The working directory, with a model of digits in its saved_models/."""
     monkeypatch.chdir(tmp_path)
     bits = {"mean": 3.0, "standard_error": 0.1, "num_draws": 1, "num_images": 180}
     details = {"recipe": {"data": "digits"}, "data": "digits, 8x8", "test_bits_per_dim": bits}
-    pretrained.save_flow(models.digits_simple(), "saved_models/tiny", "digits_simple", {"num_levels": 17}, **details)
+    file = save_flow(models.digits_simple(), "saved_models/tiny", **details)
+    known = {"sha256": sha256(file.read_bytes()), "bytes": file.stat().st_size, "purpose": "a test", "licence": "MIT"}
+    Manifest({"tiny": {**known, **weights.describe(file)}}).write(tmp_path / "saved_models" / "manifest.json")
     return tmp_path
 
 
@@ -46,18 +49,18 @@ def test_evaluate_records_a_score_beside_the_model(saved, capsys):
 
 def test_saved_models_are_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert pretrained.load_flow("digits-simple").shape == (1, 8, 8)
+    assert pretrained.load_pretrained("digits-simple").shape == (1, 8, 8)
 
 
 def test_list_shows_saved_models_with_error_bars_and_draws(saved, capsys):
     main(["list"])
-    assert "3.0000 ± 0.1000 bits/dim (M = 1, 180 images)" in capsys.readouterr().out
+    assert re.search(r"tiny +a test +3.000 ± 0.100 \(M = 1\) +digits, 8x8", capsys.readouterr().out)
 
 
 def test_a_table_is_printed_without_tabulate_too(saved, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "tabulate", None)
     main(["list"])
-    assert "tiny\t3.0000" in capsys.readouterr().out
+    assert "tiny\ta test\t3.000 ± 0.100 (M = 1)" in capsys.readouterr().out
 
 
 def test_a_model_is_evaluated_on_other_data_of_the_same_shape(saved, capsys):
@@ -75,7 +78,7 @@ def test_a_model_is_evaluated_on_other_data_of_the_same_shape(saved, capsys):
         (["train", "digits-simple", "--data", "nowhere"], "known: cifar10"),
         (["train", "digits-simple", "--resume", "--out", "x"], "nothing to resume"),
         (["train", "digits-simple", "--batch-size", "5000"], "batch_size 5000 does not fit 1437"),
-        (["evaluate", "nope"], "(tiny)"),
+        (["evaluate", "nope"], "available: tiny"),
         (["evaluate", "tiny", "--limit", "9", "--record"], "--record is for a model of ours on all test images"),
         (["evaluate", "tiny", "--data", "photo-patches"], "expected a batch of (1, 8, 8)"),
         (["sample", "tiny", "--temperature", "1", "2"], "has 1"),
@@ -148,13 +151,13 @@ def test_an_unknown_checkpoint_is_an_error_that_shows_its_keys(tmp_path):
     with pytest.raises(
         ValueError, match=r"no checkpoint of the UvA tutorial .* Residual Flow .* its keys begin with encoder.weight"
     ):
-        pretrained.load_upstream(tmp_path / "other.pt")
+        upstream.load_upstream(tmp_path / "other.pt")
 
 
 def test_a_saved_flow_loads_with_the_same_weights(saved):
-    flow = pretrained.load_flow("tiny")
+    flow = pretrained.load_pretrained("tiny")
     assert not flow.training
-    again = pretrained.load_flow(saved / "saved_models" / "tiny.safetensors")
+    again = load_flow(saved / "saved_models" / "tiny.safetensors")
     for a, b in zip(flow.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -163,16 +166,16 @@ def test_files_that_do_not_belong_together_are_an_error(saved):
     file = saved / "saved_models" / "tiny.json"
     file.write_text(file.read_text().replace("digits_simple", "digits_variational"))
     with pytest.raises(ValueError, match="not those of its builder"):
-        pretrained.load_flow("tiny")
+        load_flow(file)
     file.write_text(file.read_text().replace("digits_variational", "os.system"))
     with pytest.raises(ValueError, match=r"unknown builder 'os.system'"):
-        pretrained.load_flow("tiny")
+        load_flow(file)
 
 
 def test_a_checkpoint_without_tensors_is_an_error(tmp_path):
     torch.save({"state_dict": 3}, tmp_path / "bad.ckpt")
     with pytest.raises(ValueError, match="its state_dict is a int, not a dict"):
-        pretrained.load_upstream(tmp_path / "bad.ckpt")
+        upstream.load_upstream(tmp_path / "bad.ckpt")
 
 
 def test_a_pickle_that_runs_code_is_refused(tmp_path):
@@ -185,9 +188,9 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
     file = tmp_path / "bad.ckpt"
     file.write_bytes(pickle.dumps({"state_dict": Harm()}))
     with pytest.raises(ValueError, match=r"bad.ckpt cannot be read as a checkpoint of torch"):
-        pretrained.load_upstream(file)
+        upstream.load_upstream(file)
     # In a file of torch's own form, too.
     torch.save({"state_dict": Harm()}, file)
     with pytest.raises(ValueError, match=r"bad.ckpt cannot be read"):
-        pretrained.load_upstream(file)
+        upstream.load_upstream(file)
     assert not (tmp_path / "harm").exists()

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from nbflows import __main__ as cli
-from nbflows import data, pretrained, quality, recipes, tasks
+from nbflows import data, quality, recipes, tasks, weights
 from nbflows.__main__ import main
 from nbflows.data import PairData
 from tests.flows import random_caflow, random_images
@@ -39,7 +39,7 @@ def test_a_run_is_evaluated_with_a_table_of_pictures_beside_the_baseline(run, ca
 
 def test_what_is_measured_is_recorded_beside_the_model(run):
     assert main(["evaluate", str(run), "--record", *FEW]) == 0
-    recorded = pretrained.describe(run)
+    recorded = weights.describe(run)
     assert recorded["test_bits_per_dim"]["num_images"] == 180
     table = recorded["quality"]
     assert (table["num_samples"], table["temperature"]) == (3, 0.7)
@@ -77,7 +77,7 @@ def test_pairs_in_two_folders_are_trained_on_and_evaluated(tmp_path, capsys):
     folders = ["--data", str(tmp_path / "targets"), "--sources", str(tmp_path / "sources")]
     out = tmp_path / "run"
     assert main(["train", "mnist-dual-glow-inpainting", "--out", str(out), *folders, *SHORT]) == 0
-    assert pretrained.describe(out)["task"] == {"name": "side-by-side"}
+    assert weights.describe(out)["task"] == {"name": "side-by-side"}
     capsys.readouterr()
     assert main(["evaluate", str(out), *folders, *FEW]) == 0
     assert "pairs of folders sources and targets, 8x8, 33/3/4 images; test images: " in capsys.readouterr().out

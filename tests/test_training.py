@@ -12,7 +12,20 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nbflows import Flow, JointFlow, Sequential, data, hardware, metrics, models, pretrained, recipes, toys, training
+from nbflows import (
+    Flow,
+    JointFlow,
+    Sequential,
+    data,
+    hardware,
+    load_flow,
+    load_pretrained,
+    metrics,
+    models,
+    recipes,
+    toys,
+    training,
+)
 from nbflows.data import Data, ImageData
 from nbflows.layers import AffineCoupling, Dequantize, checkerboard
 from nbflows.nets import ConvNet
@@ -59,7 +72,7 @@ def test_training_lowers_bits_per_dim_and_leaves_all_its_files(digits, tmp_path)
     details = json.loads((tmp_path / "model.json").read_text())
     assert details["test_bits_per_dim"]["mean"] == result.test.mean
     assert details["steps"] == 9
-    loaded = pretrained.load_flow(tmp_path)
+    loaded = load_flow(tmp_path)
     assert metrics.evaluate(loaded, digits.test) == result.test
 
 
@@ -253,7 +266,7 @@ def test_training_works_without_the_packages_it_can_do_without(digits, tmp_path,
     printed = capsys.readouterr().out
     assert "matplotlib is not installed" in printed
     assert "safetensors is not installed" in printed
-    assert isinstance(pretrained.load_flow(tmp_path), Flow)
+    assert isinstance(load_flow(tmp_path), Flow)
 
 
 def test_training_needs_no_more_than_torch_torchvision_lightning_and_numpy(tmp_path):
@@ -314,7 +327,7 @@ def test_evaluating_leaves_mode_and_random_state_alone():
 
 
 def test_scores_with_networks_in_bfloat16_are_those_in_float32():
-    flow, images = pretrained.load_flow("digits-multiscale"), data.load("digits").test
+    flow, images = load_pretrained("digits-multiscale"), data.load("digits").test
     exact, rounded = (metrics.evaluate(flow, images, precision=p) for p in ("32-true", "bf16-mixed"))
     # A twentieth of the standard error over these images.
     assert 0 < abs(rounded.mean - exact.mean) < 0.001 < exact.standard_error

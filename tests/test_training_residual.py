@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.nn.utils import parametrize
 
-from nbflows import JointFlow, data, metrics, models, pretrained, recipes, training
+from nbflows import JointFlow, data, load_flow, metrics, models, recipes, training
 from nbflows.__main__ import main
 from nbflows.data import Data, ImageData
 from nbflows.nets import OperatorNorm, update_norms
@@ -93,7 +93,7 @@ def test_norms_are_those_of_the_weights_after_every_step_and_of_the_averages_at_
 
 def test_a_checkpoint_and_an_exported_model_hold_the_norms_of_their_weights(digits, tmp_path):
     result = _train(DIGITS, digits, tmp_path)
-    flow = pretrained.load_flow(tmp_path)
+    flow = load_flow(tmp_path)
     assert _is_converged(flow)
     for (ours, weight), (theirs, _) in zip(_norms(flow), _norms(result.flow), strict=True):
         # _is_converged took a step with the one, not yet with the other.

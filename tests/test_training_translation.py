@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nbflows import data, metrics, models, pretrained, recipes, tasks, training
+from nbflows import data, load_flow, metrics, models, recipes, save_flow, tasks, training, weights
 from nbflows.data import SPLITS, ImageData, PairData
 from nbflows.models.caflow import RELATIONS
 from nbflows.translation import TranslationFlow
@@ -203,7 +203,7 @@ def test_the_averaged_weights_are_validated_saved_and_loaded_again(run, pairs):
         name for name in named if not torch.equal(checkpoint["current_model_state"][f"flow.{name}"], named[name])
     ]
     assert len(trained) > 0.9 * len(named)
-    loaded = pretrained.load_flow(run.out)
+    loaded = load_flow(run.out)
     assert metrics.evaluate(loaded, pairs.test, pairs.sources["test"]) == run.test
 
 
@@ -289,7 +289,7 @@ def test_colour_is_made_of_grey_by_every_relation(relation, tmp_path):
     result = _train(colours, tmp_path / "run", recipe=recipe)
     assert result.flow.shape == (3, 8, 8) and result.flow.context_shape == (1, 8, 8)
     assert math.isfinite(result.test.mean) and list((tmp_path / "run" / "samples").glob("*.png"))
-    loaded = pretrained.load_flow(tmp_path / "run")
+    loaded = load_flow(tmp_path / "run")
     prepared = recipe.prepare(colours)
     assert metrics.evaluate(loaded, prepared.test, prepared.sources["test"]) == result.test
 
@@ -367,9 +367,8 @@ def test_a_saved_flow_is_the_same_flow_and_shared_weights_are_in_it_once(relatio
     from safetensors.torch import load_file
 
     flow = random_caflow((1, 16, 16), relation, num_scales=3, dtype=torch.float32)
-    arguments = {"shape": (1, 16, 16), "relation": relation, "num_scales": 3, **TINY}
-    file = pretrained.save_flow(flow, tmp_path / "model", "caflow", arguments, task={})
-    loaded = pretrained.load_flow(file)
+    file = save_flow(flow, tmp_path / "model", task={})
+    loaded = load_flow(file)
     images = random_images(4, (1, 16, 16))
     with torch.no_grad(), replayed_noise(0.3, 0.6):
         assert torch.equal(loaded.log_prob(images, images), flow.log_prob(images, images))
@@ -388,21 +387,21 @@ def test_a_saved_flow_is_the_same_flow_and_shared_weights_are_in_it_once(relatio
 
 def test_a_flow_saved_in_half_the_bytes_comes_back_in_single_precision_with_rounded_weights(tmp_path):
     flow = random_caflow((1, 16, 16), "shared", num_scales=3, dtype=torch.float32)
-    arguments = {"shape": (1, 16, 16), "relation": "shared", "num_scales": 3, **TINY}
-    whole, half = (pretrained.save_flow(flow, tmp_path / str(h), "caflow", arguments, half=h) for h in (False, True))
-    loaded = pretrained.load_flow(half)
+    whole, half = (save_flow(flow, tmp_path / str(h), half=h) for h in (False, True))
+    loaded = load_flow(half)
     for ours, theirs in zip(loaded.parameters(), flow.parameters(), strict=True):
         assert ours.dtype == torch.float32 and torch.equal(ours, theirs.detach().half().float())
     num_bytes = sum(p.numel() for p in flow.parameters()) * 2
     assert whole.stat().st_size - half.stat().st_size == pytest.approx(num_bytes, rel=0.02)
-    assert pretrained.describe(half)["weights"] == "float16" and "weights" not in pretrained.describe(whole)
+    assert weights.describe(half)["weights"] == "float16" and "weights" not in weights.describe(whole)
 
 
 def test_files_of_another_relation_are_refused(tmp_path):
     flow = random_caflow((1, 16, 16), "shared", num_scales=3, dtype=torch.float32)
-    arguments = {"shape": (1, 16, 16), "relation": "unshared", "num_scales": 3, **TINY}
+    file = save_flow(flow, tmp_path / "model")
+    weights.update_description(file, arguments={**weights.describe(file)["arguments"], "relation": "unshared"})
     with pytest.raises(ValueError, match="the weights are not those of its builder"):
-        pretrained.load_flow(pretrained.save_flow(flow, tmp_path / "model", "caflow", arguments))
+        load_flow(file)
 
 
 # Recipes -------------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nbflows import data, models, pretrained, tasks
+from nbflows import data, load_flow, models, save_flow, tasks
 from nbflows.__main__ import main
 from nbflows.tasks import Colorization, Inpainting, SideBySide, Sketch, SuperResolution
 from nbflows.translate import read_source, translate_files
@@ -367,15 +367,15 @@ def model(digits, tmp_path, monkeypatch):
     with torch.no_grad():
         for parameter in flow.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
-    pretrained.save_flow(flow, "saved_models/tiny", "digits_caflow", arguments, task=digits.task)
+    save_flow(flow, "tiny", task=digits.task)
     small = SuperResolution(2).shrink(digits.test[:3], 17)
     for i, image in enumerate(small):
         _save(tmp_path / "in" / f"{i}.png", (image[0] * (255 // 17)).numpy())
-    return "tiny"
+    return "tiny.safetensors"
 
 
 def _translate(*arguments):
-    return main(["translate", "--model", "tiny", *arguments])
+    return main(["translate", "--model", "tiny.safetensors", *arguments])
 
 
 def test_a_folder_is_translated_from_the_command_line(model, tmp_path, capsys):
@@ -405,7 +405,7 @@ def test_a_picture_alone_gets_the_samples_that_it_gets_in_a_folder(model, tmp_pa
 
 
 def test_a_pictures_samples_leave_the_global_random_state_alone(model):
-    flow = pretrained.load_flow(model)
+    flow = load_flow(model)
     state = torch.get_rng_state()
     translate_files(flow, SuperResolution(2), "in/0.png", "a.png", num_samples=1)
     assert torch.equal(torch.get_rng_state(), state)
@@ -414,12 +414,12 @@ def test_a_pictures_samples_leave_the_global_random_state_alone(model):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["in", "out", "--task", "colorization"], "tiny was trained for super-resolution, not for colorization"),
+        (["in", "out", "--task", "colorization"], "was trained for super-resolution, not for colorization"),
         (["in", "out", "--mask", "in/0.png"], "a mask is for inpainting, this model is for super-resolution"),
         (["in", "out", "--num-samples", "0"], "num_samples is at least 1, got 0"),
         (["in", "out", "--temperature", "1", "1", "1"], "temperature is a number >= 0 or one per level"),
         (["in/0.png", "out"], "in/0.png is a picture, out is none"),
-        (["in", "out", "--model", "nope"], "nope.safetensors does not exist"),
+        (["in", "out", "--model", "nope"], "no pretrained model named 'nope'"),
     ],
 )
 def test_what_goes_wrong_is_explained_without_a_stack_trace(model, capsys, arguments, message):
@@ -429,10 +429,10 @@ def test_what_goes_wrong_is_explained_without_a_stack_trace(model, capsys, argum
 
 
 def test_a_model_that_does_not_say_its_task_needs_it_named(model, tmp_path, capsys):
-    file = tmp_path / "saved_models" / "tiny.json"
+    file = tmp_path / "tiny.json"
     file.write_text(re.sub(r',\s*"task": \{.*?\}', "", file.read_text(), flags=re.S))
     assert _translate("in", "out") == 2
-    assert "tiny does not say what it was trained for: name it with --task" in capsys.readouterr().err
+    assert "tiny.safetensors does not say what it was trained for: name it with --task" in capsys.readouterr().err
     # A factor of 4 is super-resolution's own: two pixels are not the digits' four.
     assert _translate("in", "out", "--task", "super-resolution") == 2
     assert "0.png is 4x4, this model takes 2x2 or 8x8" in capsys.readouterr().err
@@ -440,9 +440,9 @@ def test_a_model_that_does_not_say_its_task_needs_it_named(model, tmp_path, caps
 
 def test_a_model_without_a_source_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    pretrained.save_flow(models.digits_simple(), "saved_models/tiny", "digits_simple", {"num_levels": 17})
+    save_flow(models.digits_simple(), "tiny")
     assert _translate("in", "out") == 2
-    assert "tiny makes pictures of nothing but noise: nbflows sample draws them" in capsys.readouterr().err
+    assert "tiny.safetensors makes pictures of nothing but noise: nbflows sample draws them" in capsys.readouterr().err
 
 
 def test_help_explains_the_command(capsys):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nbflows import models, pretrained, upstream
+from nbflows import models, upstream
 from nbflows.bijection import WithContext
 from nbflows.flow import log_standard_normal
 from nbflows.models.caflow import relation_block
@@ -409,7 +409,7 @@ def test_the_state_dict_stays_as_it_was_and_the_constants_of_the_squeeze_may_be_
 def test_a_checkpoint_of_the_authors_is_recognised_by_its_keys(name, tmp_path):
     recorded = _Reference(name, torch.float32)
     torch.save({"state_dict": _state(recorded.arrays)}, tmp_path / "last.ckpt")
-    flow = pretrained.load_upstream(tmp_path / "last.ckpt", recorded.shape)
+    flow = upstream.load_upstream(tmp_path / "last.ckpt", recorded.shape)
     assert not flow.training
     for ours, theirs in zip(flow.parameters(), recorded.flow.parameters(), strict=True):
         assert torch.equal(ours, theirs)

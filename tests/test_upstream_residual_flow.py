@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from nbflows import pretrained, upstream
+from nbflows import upstream
 from nbflows.__main__ import main
 from nbflows.flow import log_standard_normal
 from nbflows.layers import ExactLogDet, Logit, ResidualBlock
@@ -353,7 +353,7 @@ def _assert_same_weights(flow, expected):
 def test_a_published_file_is_loaded_and_evaluated_from_the_command_line(save, tmp_path, monkeypatch, capsys):
     state, averages = _with_averages()
     file = save(state, averages)
-    flow = pretrained.load_upstream(file)
+    flow = upstream.load_upstream(file)
     assert not flow.training and flow.shape == (1, 8, 8) and flow.bijection[0].num_levels == 256
     _assert_same_weights(flow, upstream.residual_flow(state | averages))
     monkeypatch.chdir(tmp_path)

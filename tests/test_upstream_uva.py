@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from nbflows import metrics, pretrained, upstream
+from nbflows import metrics, upstream
 from tests.reference_data import mnist, reference, replayed_noise, uva_checkpoint, uva_state_dict
 
 MODELS = ["simple", "vardeq", "multiscale_random"]
@@ -116,7 +116,7 @@ def test_mnist_images_come_back_from_their_latents(dtype):
 @pytest.mark.parametrize(("name", "published"), [("simple", 1.0936), ("vardeq", 1.0563)])
 def test_mnist_bits_per_dim_are_those_of_the_original_code(name, published):
     # The original code with the same weights: 1.0936 and 1.0563, each +- 0.0025, on all 10,000 test images with M = 1.
-    flow = pretrained.load_upstream(uva_checkpoint(f"MNISTFlow_{name}.ckpt"))
+    flow = upstream.load_upstream(uva_checkpoint(f"MNISTFlow_{name}.ckpt"))
     result = metrics.evaluate(flow, mnist().test)
     print(f"\nuva {name}: {result}; the original code: {published}")
     assert result.num_images == 10_000

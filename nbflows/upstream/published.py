@@ -47,8 +47,9 @@ class Published:
         return self.address.rsplit("/", 1)[1]
 
     def describe(self) -> dict:
-        """Those of its attributes that are set."""
-        return {key: value for key, value in asdict(self).items() if value}
+        """What a manifest says of a model, as far as it is known."""
+        known = {key: value for key, value in asdict(self).items() if value}
+        return {**known, "recipe": {"data": self.data}}
 
 
 _TUTORIAL = "https://raw.githubusercontent.com/phlippe/saved_models/main/tutorial11/"
