@@ -71,8 +71,8 @@ class Manifest:
             close = difflib.get_close_matches(name, self.models, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise ValueError(
-                f"no pretrained model named {name!r}; {hint}available: {', '.join(sorted(self.models))}. A model of your "
-                "own is loaded by its .safetensors file or the folder of its training"
+                f"no pretrained model named {name!r}; {hint}available: {', '.join(sorted(self.models))}. A model of "
+                "your own is loaded by its .safetensors file or the folder of its training"
             )
         return self.models[name]
 

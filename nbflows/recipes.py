@@ -274,7 +274,7 @@ _SMALL = {
             epochs=100,
         )
         for coupling, sizes in (
-            ("affine", {"num_steps": 8, "hidden_channels": 128}),
+            ("affine", {"num_steps": 8, "hidden_channels": 128, "lowest_scale": 0.5}),
             ("mixlogcdf", _SMALL_MIXTURES),
         )
     },

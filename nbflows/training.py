@@ -395,8 +395,10 @@ class DrawSamples(Callback):
     def on_validation_epoch_end(self, trainer, module) -> None:
         if trainer.is_global_zero:
             generator = torch.Generator(module.device).manual_seed(0)
-            samples = module.flow.sample(10_000 if len(module.flow.shape) == 1 else 64, generator=generator)
-            save_samples(samples, self.folder / f"step_{trainer.global_step:07d}.png", num_levels_of(module.flow))
+            count = 10_000 if len(module.flow.shape) == 1 else 64
+            with _or_say_why(trainer):
+                samples = module.flow.sample(count, generator=generator)
+                save_samples(samples, self.folder / f"step_{trainer.global_step:07d}.png", num_levels_of(module.flow))
 
 
 class DrawTranslations(Callback):
@@ -411,14 +413,22 @@ class DrawTranslations(Callback):
             sources = data.sources["validation"][:8].to(module.device)
             targets = data.validation[: len(sources)].to(module.device)
             # The noise of dequantization too; training's own stream of noise goes on untouched.
-            with torch.random.fork_rng(devices=[module.device] if module.device.type == "cuda" else []):
+            devices = [module.device] if module.device.type == "cuda" else []
+            with _or_say_why(trainer), torch.random.fork_rng(devices=devices):
                 torch.manual_seed(0)
                 samples = flow.translate(sources, num_samples=6, scored=False).images
-            given = tasks.with_channels(sources, targets.shape[1])
-            rows = torch.cat([given[:, None], targets[:, None], samples], dim=1)
-            save_samples(
-                rows.flatten(0, 1), self.folder / f"step_{trainer.global_step:07d}.png", num_levels_of(module.flow)
-            )
+                given = tasks.with_channels(sources, targets.shape[1])
+                rows = torch.cat([given[:, None], targets[:, None], samples], dim=1).flatten(0, 1)
+                save_samples(rows, self.folder / f"step_{trainer.global_step:07d}.png", num_levels_of(module.flow))
+
+
+@contextlib.contextmanager
+def _or_say_why(trainer):
+    """An inverse that overflows or does not converge costs a picture, not the training."""
+    try:
+        yield
+    except RuntimeError as error:
+        print(f"no samples at step {trainer.global_step}: {error}")
 
 
 def num_levels_of(flow: Flow) -> int | None:

@@ -143,6 +143,11 @@ CASES = {
         torch.randn(3, 4, 4, 2),
         None,
     ),
+    "affine coupling, scales of a half at least": lambda: (
+        _initialized(_coupling(ActNormConvNet(2, 6, 4), bound=SigmoidScale(lowest=0.5)), 4, 4, 4, 2),
+        torch.randn(3, 4, 4, 2),
+        None,
+    ),
     "affine coupling, one channel kept": lambda: (
         _coupling(ConvNet(1, 4, 4, context_channels=2), keep=1, bound=ArctanScale()),
         torch.randn(3, 3, 4, 2),

@@ -1,12 +1,14 @@
 """What every bijection must satisfy, over all of CASES; and what each layer does in particular."""
 
+import math
+
 import pytest
 import torch
 
 import nbflows
 from nbflows import Bijection, BijectionError, Identity, Inverse, Multiscale, Sequential, WithContext, check_bijection
 from nbflows.checks import jacobian
-from nbflows.layers import AffineCoupling, Flip, LearnedTanh, Logit, Permute, Squeeze, checkerboard
+from nbflows.layers import AffineCoupling, Flip, LearnedTanh, Logit, Permute, SigmoidScale, Squeeze, checkerboard
 from nbflows.nets import MLP, ConvNet, GatedConvNet
 from tests.cases import CASES, make
 
@@ -132,6 +134,17 @@ def test_learned_tanh_is_bounded_by_its_limit_and_has_slope_one_at_zero():
     assert s[0, 1].item() == pytest.approx(torch.tensor(0.7).exp().item())
     (slope,) = torch.autograd.grad(s[0, 0].sum(), raw)
     assert slope[0, 0].item() == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("lowest", [0.0, 0.5])
+def test_sigmoid_scales_lie_between_the_lowest_and_one_and_start_near_the_identity(lowest):
+    bound = SigmoidScale(lowest=lowest)
+    # float32's exp(-90) is still above 0.
+    scales = bound(torch.tensor([-90.0, 0.0, 90.0])).exp()
+    start = lowest + (1 - lowest) / (1 + math.exp(-2))
+    torch.testing.assert_close(scales, torch.tensor([lowest, start, 1.0]))
+    with pytest.raises(ValueError, match=r"lowest is at least 0 and below 1, got 1\.5"):
+        SigmoidScale(lowest=1.5)
 
 
 def test_with_context_computes_its_features_from_the_context():

@@ -59,6 +59,16 @@ def _weights(result):
     return torch.cat([parameter.flatten() for parameter in result.flow.parameters()])
 
 
+def test_samples_that_overflow_cost_a_picture_and_not_the_training(digits, tmp_path, capsys, monkeypatch):
+    def overflow(self, z, context=None):
+        raise RuntimeError("64 of 64 images have pixels that are not numbers")
+
+    monkeypatch.setattr(Dequantize, "inverse", overflow)
+    result = _train(digits, tmp_path, max_steps=3)
+    assert "no samples at step 3: 64 of 64 images have pixels that are not numbers" in capsys.readouterr().out
+    assert result.test.mean > 0 and not list((tmp_path / "samples").glob("*.png"))
+
+
 def test_training_lowers_bits_per_dim_and_leaves_all_its_files(digits, tmp_path):
     result = training.train(
         RECIPE, digits, out=tmp_path, max_steps=9, precision="32-true", device="cpu", progress=False

@@ -115,20 +115,27 @@ class LearnedTanh(nn.Module):
 
 
 class SigmoidScale(nn.Module):
-    """s = log sigmoid(raw + offset): every scale exp(s) is between 0 and 1.
+    """s = log(lowest + (1 - lowest) sigmoid(raw + offset)): every scale exp(s) is between lowest and 1.
 
     Args:
-        offset: 2 starts at scales of 0.88, near the identity.
+        offset: 2 starts at scales near the identity, of 0.88 if lowest is 0.
+        lowest: 0 as in Glow. The inverse divides by the scales: with scales near 0 it overflows where latents are not
+            like those of data, and with 0.5 no layer more than doubles.
 
-    Source: Kingma and Dhariwal, "Glow", 2018, the authors' code (arXiv:1807.03039).
+    Source: Kingma and Dhariwal, "Glow", 2018, the authors' code (arXiv:1807.03039); lowest: Behrmann et al.,
+    "Understanding and mitigating exploding inverses in invertible neural networks", 2021 (arXiv:2006.09347).
     """
 
-    def __init__(self, offset: float = 2.0):
+    def __init__(self, offset: float = 2.0, lowest: float = 0.0):
         super().__init__()
-        self.offset = offset
+        if not 0 <= lowest < 1:
+            raise ValueError(f"lowest is at least 0 and below 1, got {lowest}")
+        self.offset, self.lowest = offset, lowest
 
     def forward(self, raw: Tensor) -> Tensor:
-        return F.logsigmoid(raw + self.offset)
+        if self.lowest == 0:
+            return F.logsigmoid(raw + self.offset)
+        return torch.log(self.lowest + (1 - self.lowest) * torch.sigmoid(raw + self.offset))
 
 
 class ScaledTanh(nn.Module):

@@ -99,6 +99,14 @@ class _Dequantization(Bijection):
         return sum_dimensions(log_slope - math.log(self.num_levels))
 
     def inverse(self, z, context=None):
+        # Turned into integers, they would be black.
+        bad = (~z.flatten(1).isfinite()).any(1).sum().item()
+        if bad:
+            raise RuntimeError(
+                f"{bad} of {len(z)} images have pixels that are not numbers: an inverse overflowed. Latents farther "
+                "from those of data than the flow can follow: lower the temperature, train longer, or bound the scales "
+                "of its couplings, SigmoidScale(lowest=0.5)"
+            )
         if self.alpha is None:
             return (z / self.spacing).floor().clamp(0, self.num_levels - 1).to(torch.uint8)
         from_black = _unsqueeze(torch.sigmoid(z), self.alpha) * self.num_levels

@@ -44,6 +44,7 @@ def mar_scf(
     num_noise_couplings: int = 0,
     noise_channels: int = 16,
     spacing: float | None = None,
+    lowest_scale: float = 0.0,
 ) -> Flow:
     """Squeeze, steps of ActNorm, 1x1 convolution and coupling, split; at every split and at the end a ConvLSTM prior.
 
@@ -64,6 +65,7 @@ def mar_scf(
         prior_channels, prior_layers: of the ConvLSTM.
         num_noise_couplings, noise_channels: of variational dequantization, ours; 0 for uniform noise as in the paper.
         spacing: of the grey levels, see ``Dequantize``; 1/255 in the authors' code.
+        lowest_scale: of affine couplings, see ``SigmoidScale``.
     """
     if coupling not in ("affine", "mixlogcdf"):
         raise ValueError(f"coupling is 'affine' or 'mixlogcdf', got {coupling!r}")
@@ -76,7 +78,7 @@ def mar_scf(
         half, layers = channels // 2, [ActNorm(channels), Conv1x1(channels)]
         if coupling == "affine":
             net = ActNormConvNet(half, hidden_channels, channels)
-            return [*layers, AffineCoupling(net, bound=SigmoidScale())]
+            return [*layers, AffineCoupling(net, bound=SigmoidScale(lowest=lowest_scale))]
         outputs = (2 + 3 * num_components) * half
         net = GatedAttentionNet(half, hidden_channels, outputs, num_blocks=num_blocks, dropout=dropout)
         # The first half moves, then the halves change places.
