@@ -1,0 +1,6 @@
+"""Real compression: images to bytes with a flow's own probabilities, and back, bit for bit."""
+
+from nbflows.coding.ans import Bits, DiscreteGaussian
+from nbflows.coding.bits_back import Message, decode, encode
+
+__all__ = ["Bits", "DiscreteGaussian", "Message", "decode", "encode"]

@@ -1,0 +1,519 @@
+"""Coding: exact partitions, exact round trips from bytes alone, and lengths that are the flow's own probabilities."""
+
+import math
+import random
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch.distributions import Normal
+
+from nbflows import Bijection, Flow, Identity, Sequential, checks, data, models, pretrained
+from nbflows.bijection import sum_dimensions
+from nbflows.coding import Bits, DiscreteGaussian, Message, ans, bits_back, decode, encode
+from nbflows.coding.ans import PRECISION
+from nbflows.layers import Dequantize, Logit, VariationalDequantize
+from tests.flows import random_caflow
+
+# Of a state of 100 bits and more, bit_length is log2 rounded up: a difference of two is off by less than 1.
+LENGTH_ERROR = 1
+
+
+class Linear(Bijection):
+    """z = A x + b on (1, 2, 2)."""
+
+    def __init__(self, matrix, shift=0.0):
+        super().__init__()
+        self.register_buffer("matrix", matrix)
+        self.shift = shift
+
+    def forward(self, x, context=None):
+        z = x.flatten(1) @ self.matrix.T + self.shift
+        return z.view_as(x), torch.linalg.slogdet(self.matrix).logabsdet.expand(len(x))
+
+    def inverse(self, z, context=None):
+        return torch.linalg.solve(self.matrix, (z.flatten(1) - self.shift).T).T.reshape(z.shape)
+
+
+class Bend(Bijection):
+    """z = sinh(3 x): as far from straight as it is from 0."""
+
+    def forward(self, x, context=None):
+        return torch.sinh(3 * x), sum_dimensions((3 * torch.cosh(3 * x)).log())
+
+    def inverse(self, z, context=None):
+        return torch.asinh(z) / 3
+
+
+def _linear(num_levels=17):
+    matrix = torch.eye(4) * 4 + torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+    return Flow(Sequential(Dequantize(num_levels, alpha=None), Linear(matrix, -2.0)), (1, 2, 2)).double()
+
+
+def _bent(num_levels=17):
+    return Flow(Sequential(Dequantize(num_levels, alpha=None), Linear(torch.eye(4), -0.5), Bend()), (1, 2, 2)).double()
+
+
+def _images(count, num_levels=17, shape=(1, 2, 2)):
+    return torch.randint(num_levels, (count, *shape), generator=torch.Generator().manual_seed(1)).byte()
+
+
+@dataclass
+class Coded:
+    """A message; the v and z of its images; what each added to log2 of the state; its -log2 p(x, u)."""
+
+    message: Message
+    v: torch.Tensor
+    z: torch.Tensor
+    net: torch.Tensor
+    bound: torch.Tensor
+
+
+def _record(flow, images, std_bits=22, grid_bits=4):
+    values, latents, lengths, step = [], [], [], 2.0 ** -(std_bits + grid_bits)
+    borrow = bits_back._LocalBitsBack.borrow
+
+    def recorded(self, bits, x):
+        lengths.append(math.log2(bits.state))
+        v, z = borrow(self, bits, x)
+        values.append((torch.tensor(v).double() + 0.5) * step)
+        latents.append(torch.tensor(z).double() * step)
+        return v, z
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bits_back._LocalBitsBack, "borrow", recorded)
+        message = encode(flow, images, std_bits=std_bits, grid_bits=grid_bits)
+    # The first time was the trial.
+    v, z = torch.stack(values[1:]).view(images.shape), torch.stack(latents[1:])
+    net = torch.tensor([*lengths[1:], math.log2(message.state)], dtype=torch.float64).diff()
+    assert abs(net.sum() - message.net_bits) < LENGTH_ERROR
+    with pytest.MonkeyPatch.context() as patch:
+        u = v - images
+        patch.setattr(flow.bijection[0], "noise", lambda x: (u, 1 - u, u.new_zeros(len(u))))
+        with torch.no_grad():
+            bound = -flow.log_prob(images) / math.log(2)
+    return Coded(message, v, z, net, bound)
+
+
+def _overheads(flow, images, **options):
+    coded = _record(flow, images, **options)
+    return coded.net - coded.bound
+
+
+def _least_frequencies(num_levels, num_values, step):
+    """Bits lost to giving each step of a dequantized value 2 of the 2^48 frequencies."""
+    return num_values * 2 * num_levels / step * 2.0**-PRECISION * math.log2(math.e)
+
+
+def _within_four_errors(values, expected=0.0):
+    return abs(values.mean().item() - expected) < 4 * values.std().item() / math.sqrt(len(values))
+
+
+# --- symbols ----------------------------------------------------------------------------------------------------------
+
+
+def test_symbols_come_back_last_in_first_out_and_leave_the_bits_as_they_were():
+    rng, bits = random.Random(0), Bits.random(100, 0)
+    before, pushed = bits.state, []
+    for _ in range(500):
+        precision = rng.randint(1, 60)
+        start = rng.randrange(1 << precision)
+        pushed.append((start, rng.randint(1, (1 << precision) - start), precision))
+        bits.push(*pushed[-1])
+    for start, frequency, precision in reversed(pushed):
+        assert start <= bits.peek(precision) < start + frequency
+        bits.pop(start, frequency, precision)
+    assert bits.state == before
+
+
+@pytest.mark.parametrize("state", [0, 1, 12345, (1 << 200) + 17])
+def test_what_is_popped_is_pushed_back_exactly_even_when_the_bits_run_out(state):
+    bits, gaussian = Bits(state), DiscreteGaussian(0.3, 5.0, -40, 80)
+    popped = [(bits.pop_uniform(13), bits.pop_gaussian(gaussian)) for _ in range(20)]
+    for uniform, normal in reversed(popped):
+        bits.push_gaussian(normal, gaussian)
+        bits.push_uniform(uniform, 13)
+    assert bits.state == state
+
+
+def test_the_coded_length_is_the_information_of_the_symbols_and_so_near_their_entropy():
+    frequencies = [1, 3, 60, 192]
+    starts = [0, 1, 4, 64]
+    symbols = random.Random(0).choices(range(4), frequencies, k=4000)
+    bits = Bits.random(200, 0)
+    for symbol in symbols:
+        bits.push(starts[symbol], frequencies[symbol], 8)
+    information = torch.tensor([8 - math.log2(f) for f in frequencies]).double()
+    each = information[torch.tensor(symbols)]
+    assert abs(len(bits) - 200 - each.sum().item()) < LENGTH_ERROR
+    entropy = sum(f / 256 * (8 - math.log2(f)) for f in frequencies)
+    assert _within_four_errors(each, entropy)
+
+
+def test_random_bits_are_of_the_length_asked_for_and_repeat_with_their_seed():
+    for length in (1, 8, 97, 1000):
+        assert len(Bits.random(length, 3)) == length
+    assert Bits.random(500, 3).state == Bits.random(500, 3).state != Bits.random(500, 4).state
+    # For ever: messages are read with them.
+    assert Bits.random(32, 0).state == 0xDDA92B75
+
+
+# --- Gaussians --------------------------------------------------------------------------------------------------------
+
+GAUSSIANS = {
+    "narrow": DiscreteGaussian(0.3, 2.0, -9, 20),
+    "within one integer": DiscreteGaussian(100.2, 0.01, 95, 10),
+    "on the edge between two": DiscreteGaussian(0.5, 1e-9, 0, 2),
+    "below its support": DiscreteGaussian(-1e12, 1.0, 0, 64),
+    "above its support": DiscreteGaussian(1e12, 1.0, 0, 64),
+    "on one integer": DiscreteGaussian(7.0, 3.0, 7, 1),
+    "in cells": DiscreteGaussian(777.7, 5000.0, -2000, 6001),
+    "with empty tails": DiscreteGaussian(0.0, 4.0, -2000, 4000),
+}
+
+
+@pytest.mark.parametrize("gaussian", GAUSSIANS.values(), ids=GAUSSIANS)
+def test_the_frequencies_are_a_partition_in_which_every_integer_has_a_code(gaussian):
+    intervals = [gaussian.interval(cell) for cell in range(gaussian.num_cells)]
+    assert intervals[0][0] == 0 and sum(intervals[-1]) == 1 << PRECISION
+    assert all(frequency >= 1 for _, frequency in intervals)
+    assert all(sum(intervals[i]) == intervals[i + 1][0] for i in range(len(intervals) - 1))
+    for cell, (start, frequency) in enumerate(intervals):
+        assert gaussian.cell_at(start) == gaussian.cell_at(start + frequency - 1) == cell
+    for value in range(gaussian.low, gaussian.low + gaussian.size):
+        bits = Bits.random(100, value + 5000)
+        before = bits.state
+        bits.push_gaussian(value, gaussian)
+        assert bits.pop_gaussian(gaussian) == value and bits.state == before
+
+
+def test_erfc_may_be_off_by_rounding_errors_without_taking_an_integers_code(monkeypatch):
+    exact, signs = math.erfc, random.Random(0)
+    # Five ulp of the largest value, 2, either way: worse than libraries promise.
+    monkeypatch.setattr(ans.math, "erfc", lambda t: exact(t) + signs.choice([-5, 5]) * 2.0**-52)
+    gaussian = GAUSSIANS["with empty tails"]
+    starts = [gaussian.cumulative(cell) for cell in range(1, gaussian.num_cells)]
+    assert min(after - before for before, after in zip([0, *starts], [*starts, 1 << PRECISION], strict=True)) >= 1
+
+
+@pytest.mark.parametrize("name", ["narrow", "in cells", "with empty tails"])
+def test_the_frequencies_are_those_of_the_gaussian(name):
+    gaussian = GAUSSIANS[name]
+    cells = range(1, gaussian.num_cells - 1)
+    edges = torch.tensor([gaussian.low + (cell << gaussian.cell_bits) - 0.5 for cell in [*cells, cells[-1] + 1]])
+    mean = torch.tensor(gaussian.mean).double().fill_(gaussian.mean)
+    expected = Normal(mean, gaussian.std).cdf(edges.double()).diff() * 2.0**PRECISION
+    # 2 for the cell, of which 2N in all are taken from the Gaussian; 1 for the floor; rounding of both sides' cdf.
+    allowed = 3 + 2 * gaussian.num_cells * expected / 2.0**PRECISION + 4 * 2.0 ** (PRECISION - 52)
+    frequencies = torch.tensor([gaussian.interval(cell)[1] for cell in cells]).double()
+    assert ((frequencies - expected).abs() <= allowed).all()
+
+
+@pytest.mark.parametrize("std", [3.0, 3e5])
+def test_random_bits_pop_the_gaussian_itself(std):
+    gaussian = DiscreteGaussian(0.25 * std, std, math.floor(-16 * std), math.ceil(32 * std))
+    bits = Bits.random(200_000, 0)
+    values = torch.tensor([bits.pop_gaussian(gaussian) for _ in range(3000)]).double() / std
+    # An integer adds the variance of its bin.
+    variance = 1 + 1 / (12 * std**2)
+    assert _within_four_errors(values, 0.25)
+    assert _within_four_errors((values - 0.25).square(), variance)
+    # What has gone is the information of what came: 3000 draws of the entropy of a Gaussian.
+    entropy = 0.5 * math.log2(2 * math.pi * math.e * std**2)
+    error = math.log2(math.e) * math.sqrt(0.5 * 3000)
+    assert abs(200_000 - len(bits) - 3000 * entropy) < 4 * error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((math.nan, 1.0, 0, 4), "no code for N.nan"),
+        ((math.inf, 1.0, 0, 4), "no code for N.inf"),
+        ((0.0, 0.0, 0, 4), "no code"),
+        ((0.0, math.inf, 0, 4), "no code"),
+        ((0.0, 1.0, 0, 0), "on 0 integers"),
+        ((0.0, 1.0, 0, 2**47), "no code"),
+    ],
+)
+def test_gaussians_that_cannot_be_coded_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        DiscreteGaussian(*arguments)
+
+
+@pytest.mark.parametrize("value", [-10, 11])
+def test_a_value_without_a_code_is_refused(value):
+    with pytest.raises(ValueError, match=rf"{value} is not among the 20 integers from -9 on"):
+        Bits(1).push_gaussian(value, GAUSSIANS["narrow"])
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def digits_flow():
+    return pretrained.load_pretrained("digits-simple").double()
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits").test[:12]
+
+
+@pytest.fixture(scope="module")
+def coded(digits_flow, digits):
+    return _record(digits_flow, digits, grid_bits=8)
+
+
+def test_digits_come_back_bit_for_bit_from_bytes_alone(coded, digits_flow, digits):
+    content = coded.message.to_bytes()
+    assert isinstance(content, bytes) and len(content) == 20 + math.ceil(coded.message.total_bits / 8)
+    assert Message.from_bytes(content) == coded.message
+    decoded = decode(digits_flow, Message.from_bytes(content))
+    assert decoded.dtype == torch.uint8 and torch.equal(decoded, digits)
+
+
+def test_the_net_length_is_that_of_the_four_densities(coded, digits_flow):
+    count, s = 4, 2.0**-22
+    dequantize, *layers = digits_flow.bijection.layers
+    f = Sequential(Logit(dequantize.alpha), *layers)
+    v, z = coded.v[:count], coded.z[:count]
+    jacobians = checks.jacobian(f, v / 17) / 17
+    with torch.no_grad():
+        means, back = f(v / 17)[0].flatten(1), f.inverse(z.view(v.shape)) * 17
+    e = torch.linalg.solve(jacobians, z - means) / s
+    near = Normal(0, 1).log_prob(e).sum() - torch.linalg.slogdet(jacobians).logabsdet.sum() - e.numel() * math.log(s)
+    log_density = Normal(0, 1).log_prob(z).sum() + Normal(back, s).log_prob(v).sum() - near
+    # The noise has density 1, on the steps of v. Mass and density x step of a bin h standard deviations wide, t from
+    # the mean, differ by h^2 / 24 |t^2 - 1|, of mean below 1: h is 2^-8 in v, and 2^-8 over the width of z.
+    widths = torch.linalg.qr(jacobians.mT).R.diagonal(dim1=1, dim2=2)
+    rounding = 2.0**-16 * (e.numel() + widths.square().reciprocal().sum().item()) / 24 * math.log2(math.e)
+    rounding += _least_frequencies(17, e.numel(), 2.0**-30)
+    assert rounding < 1
+    assert abs(coded.net[:count].sum().item() + log_density.item() / math.log(2)) < rounding
+
+
+def test_the_net_length_is_the_log_probability_that_the_flow_gives_with_this_noise(coded):
+    # A rounded z is off by step^2 / 12 in each dimension, in v by that over the squares of J's singular values (here
+    # above 2^-6), and costs half of that over s^2: 1/24 (2^-8 2^6)^2 nats a dimension.
+    rounding = 64 / 24 * 2.0**-4 * math.log2(math.e) + _least_frequencies(17, 64, 2.0**-30)
+    overheads = coded.net - coded.bound
+    assert abs(overheads.mean().item()) < 4 * overheads.std().item() / math.sqrt(len(overheads)) + rounding
+
+
+def test_the_net_length_agrees_with_bits_per_dim(coded, digits_flow, digits):
+    with torch.no_grad():
+        draws = torch.stack([digits_flow.bits_per_dim(digits) for _ in range(16)])
+    # The message has one draw for each image, the mean here 16.
+    error = (draws.var(0).sum() * (1 + 1 / 16)).sqrt().item() / len(digits)
+    assert abs(coded.message.net_bits_per_dim - draws.mean().item()) < 4 * error
+
+
+def test_a_linear_flow_is_coded_at_its_log_probability():
+    flow, images = _linear(), _images(200)
+    coded = _record(flow, images, grid_bits=8)
+    layer, z = flow.bijection[1], coded.z
+    z0 = layer(coded.v / 17)[0].flatten(1)
+    # All that differs is that z, not f(v), is coded under the prior.
+    expected = (z.square() - z0.square()).sum().item() / 2 * math.log2(math.e)
+    singular_values = torch.linalg.svdvals(layer.matrix / 17)
+    rounding = 200 * 2.0**-16 / 24 * (4 + singular_values.square().reciprocal().sum().item()) * math.log2(math.e)
+    rounding += _least_frequencies(17, 200 * 4, 2.0**-30)
+    assert rounding < 1
+    assert abs((coded.net - coded.bound).sum().item() - expected) < rounding
+    # And that is of the order of s.
+    assert abs(expected) < 4 * 2.0**-22 * (z0 @ layer.matrix / 17).norm().item() * math.log2(math.e)
+    assert torch.equal(decode(flow, coded.message), images)
+
+
+def test_overhead_goes_as_the_square_of_the_local_width():
+    # Steps of the same size, relative to s.
+    coarse, medium, fine = (_overheads(_bent(4), _images(600, 4), std_bits=bits, grid_bits=8) for bits in (1, 2, 12))
+    assert medium.mean() > 4 * medium.std() / math.sqrt(600)
+    assert _within_four_errors(medium - coarse / 4)
+    # A quarter for every bit.
+    assert abs(fine.mean()) < medium.mean() * 4.0**-10 + 4 * fine.std() / math.sqrt(600) + 2.0**-16
+
+
+def test_overhead_shrinks_with_the_grid():
+    flow = _linear()
+    coarse, fine = (_overheads(flow, _images(300), grid_bits=bits) for bits in (0, 6))
+    assert coarse.mean() - fine.mean() > 4 * math.hypot(coarse.std(), fine.std()) / math.sqrt(300)
+    # Of a linear flow all overhead is that of the grid, with its square.
+    assert abs(fine.mean()) < coarse.mean() * 4.0**-6 + 4 * fine.std() / math.sqrt(300)
+
+
+@pytest.mark.parametrize("alpha", [None, 0.0, 1e-5])
+@pytest.mark.parametrize("num_levels", [2, 256])
+def test_black_and_white_come_back_with_every_dequantization(alpha, num_levels):
+    flow = Flow(Sequential(Dequantize(num_levels, alpha), Linear(torch.eye(4) * 2)), (1, 2, 2)).double()
+    images = torch.tensor([[0, 0, 0, 0], [num_levels - 1] * 4, [0, num_levels - 1, 0, 1]]).byte().view(3, 1, 2, 2)
+    for seed in range(10):
+        assert torch.equal(decode(flow, encode(flow, images, seed)), images)
+
+
+@pytest.mark.parametrize("options", [{"std_bits": 0, "grid_bits": 1}, {"std_bits": 28, "grid_bits": 4}])
+def test_the_widest_and_the_finest_grid_are_exact_too(options):
+    for flow in (_linear(), _bent()):
+        message = encode(flow, _images(30), **options)
+        assert torch.equal(decode(flow, Message.from_bytes(message.to_bytes())), _images(30))
+
+
+def test_a_multiscale_flow_and_colours_are_coded_too():
+    torch.manual_seed(0)
+    flow = Flow(Sequential(Dequantize(256), *models.multiscale((3, 4, 4)).bijection.layers[1:]), (3, 4, 4)).double()
+    images = _images(2, 256, (3, 4, 4))
+    assert torch.equal(decode(flow, encode(flow, images)), images)
+
+
+def test_the_jacobian_is_whole_where_it_is_computed_in_parts():
+    flow = models.simple((1, 9, 9), 17, num_couplings=2, hidden_channels=2, num_blocks=1).double()
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    coder = bits_back._LocalBitsBack(flow, 22, 4)
+    v = [(k << 26) // 5 for k in range(81)]
+    mean, jacobian = coder._linearize(v)
+    values = ((torch.tensor(v).double() + 0.5) / 2.0**26).view(1, 1, 9, 9)
+    torch.testing.assert_close(jacobian, checks.jacobian(coder.layers, values / 17)[0] / 17)
+    torch.testing.assert_close(mean / 2.0**26, coder.layers(values / 17)[0].detach().flatten())
+
+
+def test_the_bits_to_begin_with_are_enough_and_no_more_for_more_images(monkeypatch):
+    flow, images = _linear(), _images(20)
+    left, borrow = [], bits_back._LocalBitsBack.borrow
+
+    def recorded(self, bits, x):
+        borrowed = borrow(self, bits, x)
+        left.append(len(bits))
+        return borrowed
+
+    monkeypatch.setattr(bits_back._LocalBitsBack, "borrow", recorded)
+    message = encode(flow, images, seed=9)
+    assert (message.seed, message.num_images, message.num_dims) == (9, 20, 4)
+    # Enough for the next Gaussian to look at; and the slack is 96.
+    assert min(left[1:]) > PRECISION and left[1] < 2 * 96
+    assert encode(flow, images[:1], seed=9).initial_bits == message.initial_bits
+
+
+def test_messages_repeat_with_their_seed_and_leave_no_trace(monkeypatch):
+    flow, images = _linear().train(), _images(5)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        state = torch.get_rng_state()
+        message = encode(flow, images, seed=1)
+        assert torch.get_num_threads() == 2 and flow.training and torch.equal(torch.get_rng_state(), state)
+        assert encode(flow, images, seed=1) == message != encode(flow, images, seed=2)
+        torch.set_num_threads(1)
+        for mode in (torch.no_grad, torch.inference_mode):
+            with mode():
+                assert torch.equal(decode(flow, message), images)
+    finally:
+        torch.set_num_threads(threads)
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+def test_a_flipped_bit_in_the_bytes_is_always_seen():
+    content = encode(_linear(), _images(3)).to_bytes()
+    for position in range(8 * len(content)):
+        flipped = bytearray(content)
+        flipped[position // 8] ^= 1 << position % 8
+        with pytest.raises(ValueError, match="the check sum does not fit"):
+            Message.from_bytes(bytes(flipped))
+
+
+@pytest.mark.parametrize("content", [b"", b"short", bytes(19), bytes(100), b"\xff" * 100])
+def test_other_bytes_are_no_message(content):
+    with pytest.raises(ValueError, match=f"these {len(content)} bytes are no message"):
+        Message.from_bytes(content)
+
+
+def test_a_flipped_bit_in_the_state_is_seen_when_the_first_bits_do_not_come_back():
+    message = encode(_linear(), _images(3))
+    for position in range(0, message.total_bits, 7):
+        with pytest.raises(ValueError, match="this is no message of this flow"):
+            decode(_linear(), replace(message, state=message.state ^ 1 << position))
+
+
+@pytest.mark.parametrize(
+    "change", [{"num_images": 2}, {"num_images": 5}, {"seed": 1}, {"initial_bits": 7}, {"std_bits": 20}]
+)
+def test_a_message_with_another_header_is_seen(change):
+    with pytest.raises(ValueError, match="this is no message of this flow"):
+        decode(_linear(), replace(encode(_linear(), _images(3)), **change))
+
+
+def test_a_message_of_another_flow_is_seen():
+    message = encode(_linear(), _images(3))
+    with pytest.raises(ValueError, match="this is no message of this flow"):
+        decode(_bent(), message)
+    with pytest.raises(ValueError, match="of images of 4 numbers, the flow's have 64"):
+        decode(models.digits_simple().double(), message)
+
+
+def _flow(*layers, shape=(1, 2, 2)):
+    return Flow(Sequential(*layers), shape).double()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: models.realnvp_2d(2, 8).double(), "uniform Dequantize as the first layer"),
+        (lambda: _flow(VariationalDequantize(Identity(), 17)), "first layer .* got VariationalDequantize"),
+        (lambda: Flow(Dequantize(17), (1, 2, 2)).double(), "first layer of a Sequential, got Dequantize"),
+        (lambda: Flow(Sequential(), (1, 2, 2)).double(), "first layer of a Sequential, got Sequential"),
+        (lambda: _flow(Dequantize(17, None, spacing=1 / 16)), r"bins of 1/17 at a spacing of 0.0625"),
+        (
+            lambda: _flow(Dequantize(17), shape=(1, 33, 32)),
+            r"\(1, 33, 32\) have 1056 dimensions; coding takes at most 1024",
+        ),
+        (lambda: random_caflow(), r"one has a context of \(1, 8, 8\)"),
+        (
+            lambda: _linear().float(),
+            r"float64 on the CPU, this flow is torch.float32 on cpu: use flow.cpu\(\).double\(\)",
+        ),
+        (lambda: _linear().to("meta"), "this flow is torch.float64 on meta"),
+    ],
+)
+def test_flows_that_cannot_be_coded_with_are_refused(make, message):
+    flow = make()
+    with pytest.raises(ValueError, match=message):
+        encode(flow, _images(1, shape=flow.shape) if len(flow.shape) == 3 else torch.zeros(1, 2).byte())
+    with pytest.raises(ValueError, match=message):
+        decode(flow, Message(1, 1, 4, 1, 0, 22, 4))
+
+
+@pytest.mark.parametrize(
+    ("images", "options", "message"),
+    [
+        (_images(2).float(), {}, r"expected uint8 images \(N, 1, 2, 2\), N at least 1, got torch.float32"),
+        (_images(2, shape=(1, 2, 3)), {}, r"got torch.uint8 \(2, 1, 2, 3\)"),
+        (_images(2)[0], {}, r"got torch.uint8 \(1, 2, 2\)"),
+        (_images(2)[:0], {}, r"N at least 1, got torch.uint8 \(0, 1, 2, 2\)"),
+        (_images(9, 256), {}, r"17 grey levels, 0..16; got up to 2\d\d"),
+        (_images(2), {"seed": -1}, "seed is between 0 and 2.32 - 1, got -1"),
+        (_images(2), {"seed": 2**32}, "seed is between"),
+        (_images(2), {"std_bits": 30}, r"std_bits \+ grid_bits is between 1 and 32, got 30 \+ 4"),
+        (_images(2), {"std_bits": 0, "grid_bits": 0}, r"got 0 \+ 0"),
+        (_images(2), {"grid_bits": -1}, r"got 22 \+ -1"),
+    ],
+)
+def test_images_and_options_that_do_not_fit_are_refused(images, options, message):
+    with pytest.raises(ValueError, match=message):
+        encode(_linear(), images, **options)
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (Linear(torch.eye(4) * 1e6, 1e5), "latent 0 of an image is .*e.05, its width .* takes latents below 65536"),
+        (Linear(torch.zeros(4, 4), 1.0), "latent 0 of an image is 1, its width 0"),
+        (Linear(torch.eye(4) * math.nan), "latent 0 of an image is nan"),
+    ],
+)
+def test_latents_that_cannot_be_coded_are_refused_with_numbers(layer, message):
+    flow = _flow(Dequantize(17, None), layer)
+    with pytest.raises(ValueError, match=message):
+        encode(flow, _images(1))
