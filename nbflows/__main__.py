@@ -403,19 +403,32 @@ def _translate(options) -> None:
 
 
 def _add_publish(commands) -> None:
-    parser = _command(commands, "publish", _publish, "put a trained model into saved_models/ and its manifest")
-    parser.add_argument("model", help="a .safetensors file, or the folder of a run")
-    parser.add_argument("name", help="under which load_pretrained finds it: lower case, digits and hyphens")
-    parser.add_argument("--purpose", required=True, metavar="TEXT", help="what it is for, in a line")
+    parser = _command(
+        commands, "publish", _publish, "put a trained model into saved_models/, its manifest and README.md"
+    )
+    parser.add_argument("model", nargs="?", help="a .safetensors file, or the folder of a run")
+    parser.add_argument("name", nargs="?", help="for load_pretrained: lower case, digits and hyphens")
+    parser.add_argument("--purpose", metavar="TEXT", help="what it is for, in a line")
     parser.add_argument("--half", action="store_true", help="store the weights in float16")
-    parser.add_argument("--licence", default="MIT", help="of the weights (default: MIT)")
+    parser.add_argument("--licence", metavar="TEXT", default="MIT", help="of the weights (default: MIT)")
+    parser.add_argument(
+        "--cards",
+        action="store_true",
+        help="publish nothing: write README.md from the manifest, and the pictures that are missing or out of date",
+    )
 
 
 def _publish(options) -> None:
-    from nbflows import publish
+    from nbflows import cards, publish
 
-    entry = publish.publish(options.model, options.name, options.purpose, options.half, options.licence)
-    print(f"{options.name}: {metrics.BitsPerDim(**entry['test_bits_per_dim'])}, {entry['bytes']} bytes")
+    if options.cards and (options.model or options.purpose or options.half):
+        options.parser.error("--cards stands alone: it writes the cards of the models that are published already")
+    if not options.cards:
+        if not (options.model and options.name and options.purpose):
+            options.parser.error('give MODEL, NAME and --purpose "what it is for"; or --cards alone')
+        entry = publish.publish(options.model, options.name, options.purpose, options.half, options.licence)
+        print(f"{options.name}: {metrics.BitsPerDim(**entry['test_bits_per_dim'])}, {entry['bytes']} bytes")
+    print(f"written: {', '.join(map(str, cards.write_cards(pretrained.saved_models())))}")
 
 
 def _list(options) -> None:

@@ -44,9 +44,7 @@ class Manifest:
                 f"{file} has format {content.get('format')}, this version of nbflows reads format {FORMAT}: update it"
             )
         for name, entry in content["models"].items():
-            # A name becomes the name of a file: it must not lead out of the folder.
-            if not _NAME.fullmatch(name):
-                raise ValueError(f"{file}: {name!r} is no name of a model: lower case, digits and single hyphens")
+            check_name(name)
             for key, kind in REQUIRED.items():
                 if not isinstance(entry, dict) or not isinstance(entry.get(key), kind):
                     raise ValueError(f"{file}: the entry of {name} has no {key!r} that is a {kind.__name__}")
@@ -75,6 +73,12 @@ class Manifest:
                 "your own is loaded by its .safetensors file or the folder of its training"
             )
         return self.models[name]
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError unless a name can be that of a file: one that leads out of a folder cannot."""
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name of a model: lower case, digits and single hyphens between them")
 
 
 def sha256(content: bytes) -> str:

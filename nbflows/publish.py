@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from nbflows import __version__, data, metrics, pretrained, tasks, weights
 from nbflows.flow import Flow
-from nbflows.manifest import Manifest, sha256
+from nbflows.manifest import Manifest, check_name, sha256
 
 # Beyond 80 MB of them all, a clone takes too long in a class.
 MOST_BYTES = 8_000_000
@@ -27,8 +27,9 @@ def publish(model: str | Path, name: str, purpose: str, half: bool = False, lice
         licence: of the weights.
 
     Raises:
-        ValueError: the file would be too large, or the name is none.
+        ValueError: the file would be too large, the name is none, or the model was trained on images of one's own.
     """
+    check_name(name)
     folder = pretrained.saved_models()
     known = pretrained.find_manifest() if (folder / "manifest.json").exists() else Manifest({})
     description, flow = weights.describe(model), weights.load_flow(model)
@@ -40,18 +41,18 @@ def publish(model: str | Path, name: str, purpose: str, half: bool = False, lice
         )
     stored = weights.rebuild(weights.parse(content, name), description, name)
     images = _test_data(description)
-    entry = {
+    ours = {
         "purpose": purpose,
         "licence": licence,
         "version": __version__,
         "sha256": sha256(content),
         "bytes": len(content),
         "parameters": sum(parameter.numel() for parameter in stored.parameters()),
-        **({"weights": "float16"} if half else {}),
-        **description,
+        "weights": "float16" if half else "float32",
         "test_bits_per_dim": asdict(_score(stored, images, step=1)),
         **measure(stored, images, description.get("task")),
     }
+    entry = {**ours, **{key: value for key, value in description.items() if key not in ours}}
     known.models[name] = entry
     folder.mkdir(exist_ok=True)
     weights.write(folder / f"{name}.safetensors", content)
@@ -104,6 +105,9 @@ def _score(flow: Flow, images: data.Data, step: int) -> metrics.BitsPerDim:
 
 
 def _test_data(description: dict) -> data.Data:
-    images = data.load(description["recipe"]["data"])
+    name = description.get("recipe", {}).get("data")
+    if name not in data.names():
+        raise ValueError(f"the model does not say on which data set it was trained, but {name!r}: its score needs one")
+    images = data.load(name)
     task = description.get("task")
     return tasks.apply(tasks.get(**task), images) if task else images
