@@ -22,7 +22,9 @@ EXAMPLES = """examples:
   nbflows evaluate runs/digits-multiscale --num-draws 8
   nbflows sample runs/digits-multiscale samples.png --temperature 0.8
   nbflows translate --model runs/MODEL IN.png OUT.png --num-samples 10 --temperature 0.8 --best
+  nbflows evaluate upstream/uva-mnist-simple                 the original authors' weights, by name
   nbflows evaluate --upstream marscf_cifar10_mixlogcdf_4_96.pt --data cifar10
+  nbflows publish runs/MODEL my-model --purpose "what it is for"
 """
 
 
@@ -209,7 +211,8 @@ def _add_evaluate(commands) -> None:
 
 
 def _evaluate(options) -> None:
-    if options.record and (options.upstream or options.data or options.sources or options.limit):
+    theirs = options.upstream or options.model in upstream.PUBLISHED
+    if options.record and (theirs or options.data or options.sources or options.limit):
         raise ValueError("--record is for a model of ours on all test images: without --upstream, --data and --limit")
     flow, images = _model_and_images(options)
     if options.png and isinstance(flow, TranslationFlow):
