@@ -15,27 +15,6 @@ class DownloadError(OSError):
     """A file could not be had; the message says what happened."""
 
 
-class _Bar(tqdm):
-    """A progress bar that stops a server which sends more than it should: a disk is not filled before the hash is."""
-
-    def __init__(self, title: str, most_bytes: int | None, shown: bool):
-        super().__init__(desc=title, unit="B", unit_scale=True, file=sys.stdout, disable=not shown)
-        self.most_bytes, self.received = most_bytes, 0
-
-    def update(self, n: int = 1) -> bool | None:
-        self.received += n
-        if self.most_bytes is not None and self.received > self.most_bytes + _CHUNK:
-            raise ValueError(f"the server sends more than the {self.most_bytes} bytes that the file has")
-        return super().update(n)
-
-    def reset(self, total: float | None = None) -> None:
-        self.received = 0
-        super().reset(total)
-
-
-_CHUNK = 2**16
-
-
 def fetch(
     address: str, file: Path, sha256: str | None = None, num_bytes: int | None = None, progress: bool = True
 ) -> Path:
@@ -64,8 +43,19 @@ def fetch(
     )
 
     def download(address: str, output_file: str, keeper: pooch.Pooch) -> None:
-        with _Bar(file.name, num_bytes, progress) as bar:
-            pooch.HTTPDownloader(progressbar=bar, timeout=TIMEOUT, chunk_size=_CHUNK)(address, output_file, keeper)
+        bar = tqdm(total=num_bytes, desc=file.name, unit="B", unit_scale=True, file=sys.stdout, disable=not progress)
+        with requests.get(address, stream=True, timeout=TIMEOUT) as response, open(output_file, "wb") as stream, bar:
+            response.raise_for_status()
+            received = 0
+            for chunk in response.iter_content(2**16):
+                received += len(chunk)
+                # A disk is not filled before the hash is compared.
+                if num_bytes is not None and received > num_bytes:
+                    raise ValueError(f"the server sends more than the {num_bytes} bytes that the file has")
+                stream.write(chunk)
+                bar.update(len(chunk))
+        # Temporary files are for one user alone; a cache may be a whole class's.
+        Path(output_file).chmod(0o644)
 
     try:
         return Path(keeper.fetch(file.name, downloader=download))

@@ -43,6 +43,8 @@ class Manifest:
             raise ValueError(
                 f"{file} has format {content.get('format')}, this version of nbflows reads format {FORMAT}: update it"
             )
+        if not isinstance(content.get("base_url"), str | None):
+            raise ValueError(f"{file}: its base_url is no address: {content['base_url']!r}")
         for name, entry in content["models"].items():
             check_name(name)
             for key, kind in REQUIRED.items():

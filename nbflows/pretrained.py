@@ -125,7 +125,7 @@ def cache_folder() -> Path:
     """Where downloads are kept: ``NBFLOWS_CACHE``, or the user's cache folder as the system has it."""
     import pooch
 
-    return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("nbflows"))
+    return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("nbflows")).expanduser()
 
 
 def _is_name(model: str | Path) -> bool:

@@ -82,7 +82,8 @@ def parse(content: bytes, where: str | Path) -> dict[str, Tensor]:
 
     try:
         return load(content)
-    except SafetensorError as error:
+    # KeyError: a number format of safetensors that torch has not.
+    except (SafetensorError, KeyError) as error:
         raise ValueError(f"{where} is no safetensors file, or a damaged one: {error}") from error
 
 

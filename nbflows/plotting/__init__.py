@@ -13,6 +13,7 @@ from nbflows.plotting.choosing import (
     code_lengths,
     model_overview,
     patch_orders,
+    points_over_time,
     two_rankings,
 )
 from nbflows.plotting.comparisons import gains_with_errors, paired_gains
@@ -113,6 +114,7 @@ __all__ = [
     "paired_gains",
     "partial_sums",
     "patch_orders",
+    "points_over_time",
     "position_codes",
     "predicted_latents",
     "pushed_densities",

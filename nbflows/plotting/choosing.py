@@ -243,3 +243,20 @@ def patch_orders(side: int, position: int, title: str | None = None) -> Figure:
     if title:
         figure.suptitle(title, size=13)
     return figure
+
+
+def points_over_time(stages: dict[str, Tensor], title: str | None = None) -> Figure:
+    """Points in the plane on their way from noise to data.
+
+    Args:
+        stages: name -> points ``(N, 2)``, in order of time.
+        title: the finding.
+    """
+    figure, panels = plt.subplots(1, len(stages), figsize=(8, 2.2), sharex=True, sharey=True, layout="constrained")
+    for axes, (name, points) in zip(panels, stages.items(), strict=True):
+        axes.plot(*as_array(points.T), "o", color="C0", markersize=2, alpha=0.5, markeredgewidth=0)
+        axes.set(aspect="equal", xticks=[-3, 0, 3], yticks=[-3, 0, 3], xlim=(-4, 4), ylim=(-4, 4))
+        axes.set_title(name, size=11)
+    if title:
+        figure.suptitle(title, size=13)
+    return figure

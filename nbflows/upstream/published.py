@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import shutil
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -134,32 +136,35 @@ def load_published(name: str, cache: Path, progress: bool = True) -> Flow:
     flow = _load_converted(converted)
     if flow is not None:
         return flow
-    original = BY_HAND / published.file
-    by_hand = original.exists()
-    if not by_hand:
-        original = cache / published.file
-        try:
-            download.fetch(published.address, original, published.sha256, progress=progress)
-        except download.DownloadError as error:
-            raise download.DownloadError(
-                f"{name} is not in {cache}, and could not be fetched from its authors: {error}.\n"
-                f"Three ways out: put {published.file} into {BY_HAND}/; try again where {published.address} can be "
-                "reached; or take a model of ours, see list_pretrained()"
-            ) from error
+    # Of this process alone: another one may be loading the same.
+    folder = cache / f"{converted.stem}.{os.getpid()}"
     try:
+        original = BY_HAND / published.file
+        if not original.exists():
+            original = _fetch(name, folder, progress)
         _check(original, published)
-        checkpoint = _extract(original, published.member, cache) if published.member else original
-        try:
-            flow = load_upstream(checkpoint, num_levels=published.num_levels)
-        finally:
-            if checkpoint != original:
-                checkpoint.unlink()
-        _save_converted(flow, converted, published)
+        checkpoint = _extract(original, published.member, folder) if published.member else original
+        flow = load_upstream(checkpoint, num_levels=published.num_levels)
     finally:
-        if not by_hand:
-            original.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        _save_converted(flow, converted, published)
+    except OSError as error:
+        print(f"{name} could not be kept in {cache}: {error}")
     print(f"{name}: {published.purpose}. Licence of the weights: {published.licence}")
     return flow
+
+
+def _fetch(name: str, folder: Path, progress: bool) -> Path:
+    published = PUBLISHED[name]
+    try:
+        return download.fetch(published.address, folder / published.file, published.sha256, progress=progress)
+    except download.DownloadError as error:
+        raise download.DownloadError(
+            f"{name} is not in {folder.parent}, and could not be fetched from its authors: {error}.\n"
+            f"Three ways out: put {published.file} into {BY_HAND}/; try again where {published.address} can be "
+            "reached; or take a model of ours, see list_pretrained()"
+        ) from error
 
 
 def _check(file: Path, published: Published) -> None:
@@ -185,11 +190,16 @@ def _extract(archive: Path, member: str, folder: Path) -> Path:
             # Weights do not compress: what unpacks to much more than the archive is no checkpoint.
             if found[0].file_size > 2 * archive.stat().st_size:
                 raise ValueError(f"{archive}: {member} would unpack to {found[0].file_size} bytes")
-            file = folder / member
-            weights.write(file, content.read(found[0]))
-            return file
-    except zipfile.BadZipFile as error:
+            unpacked = content.read(found[0])
+    # A damaged archive can raise almost anything.
+    except Exception as error:
+        if isinstance(error, ValueError) and str(archive) in str(error):
+            raise
         raise ValueError(f"{archive} is no zip archive, or a damaged one: {error}") from error
+    file = folder / member
+    folder.mkdir(parents=True, exist_ok=True)
+    weights.write(file, unpacked)
+    return file
 
 
 def _save_converted(flow: Flow, converted: Path, published: Published) -> None:
@@ -208,6 +218,6 @@ def _load_converted(converted: Path) -> Flow | None:
         known = json.loads(description.read_text())
     except ValueError:
         return None
-    if known.get("converted_sha256") != sha256(content):
+    if not isinstance(known, dict) or known.get("converted_sha256") != sha256(content):
         return None
     return weights.rebuild(weights.parse(content, converted), known, converted)
