@@ -45,6 +45,20 @@ class Bend(Bijection):
         return torch.asinh(z) / 3
 
 
+class Unsteady(Bijection):
+    """z = x + a number that depends on the threads and the mode, as the last bit of a sum may, or dropout."""
+
+    @property
+    def shift(self):
+        return torch.get_num_threads() + self.training / 2
+
+    def forward(self, x, context=None):
+        return x + self.shift, x.new_zeros(len(x))
+
+    def inverse(self, z, context=None):
+        return z - self.shift
+
+
 def _linear(num_levels=17):
     matrix = torch.eye(4) * 4 + torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
     return Flow(Sequential(Dequantize(num_levels, alpha=None), Linear(matrix, -2.0)), (1, 2, 2)).double()
@@ -325,6 +339,20 @@ def test_a_linear_flow_is_coded_at_its_log_probability():
     assert torch.equal(decode(flow, coded.message), images)
 
 
+@pytest.mark.parametrize(("std_bits", "grid_bits"), [(22, 4), (10, 2)])
+def test_values_and_latents_are_taken_from_gaussians_of_the_width_asked_for_tails_and_all(std_bits, grid_bits):
+    flow, s, step = _linear(), 2.0**-std_bits, 2.0 ** -(std_bits + grid_bits)
+    coder, near = bits_back._LocalBitsBack(flow, std_bits, grid_bits), []
+    z = coder._latents_near([1000, 2000, 3000, 4000], lambda i, gaussian: near.append(gaussian) or round(gaussian.mean))
+    assert [gaussian.std * step for gaussian in coder._values_given(z)] == [s] * 4
+    # One after the other they have the volume of N(f(v), s^2 J J^T). Of a float64 J 1e-10 is far more than rounding.
+    expected = torch.linalg.slogdet(flow.bijection[1].matrix / 17).logabsdet.item() + 4 * math.log(s)
+    assert sum(math.log(gaussian.std * step) for gaussian in near) == pytest.approx(expected, abs=1e-10)
+    # Of what lies beyond the first and the last cell not one of the 2^48 frequencies is left: they have the least, 2.
+    for gaussian in near:
+        assert gaussian.interval(0)[1] == gaussian.interval(gaussian.num_cells - 1)[1] == 2
+
+
 def test_overhead_goes_as_the_square_of_the_local_width():
     # Steps of the same size, relative to s.
     coarse, medium, fine = (_overheads(_bent(4), _images(600, 4), std_bits=bits, grid_bits=8) for bits in (1, 2, 12))
@@ -412,6 +440,36 @@ def test_messages_repeat_with_their_seed_and_leave_no_trace(monkeypatch):
         torch.set_num_threads(threads)
 
 
+def test_neither_the_threads_nor_the_mode_are_seen_by_the_flow_and_both_return():
+    flow, images, threads = _flow(Dequantize(17, None), Unsteady()), _images(3), torch.get_num_threads()
+    settings = [(number, training) for number in (1, 2) for training in (False, True)]
+    try:
+        messages = []
+        for number, training in settings:
+            torch.set_num_threads(number)
+            messages.append(encode(flow.train(training), images))
+            assert torch.get_num_threads() == number and flow.training == training
+        assert messages == messages[:1] * 4
+        for number, training in settings:
+            torch.set_num_threads(number)
+            assert torch.equal(decode(flow.train(training), messages[0]), images)
+        # After an error too.
+        with pytest.raises(ValueError, match="no message of this flow"):
+            decode(flow, replace(messages[0], seed=1))
+        broken = _flow(Dequantize(17, None), Linear(torch.zeros(4, 4))).train()
+        with pytest.raises(ValueError, match="its width 0"):
+            encode(broken, images)
+        assert torch.get_num_threads() == 2 and flow.training and broken.training
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_the_bytes_of_a_message_stay_what_they_are():
+    message = Message(0x0708, num_images=1, num_dims=2, initial_bits=3, seed=4, std_bits=5, grid_bits=6)
+    header = "00000001 0002 00000003 00000004 05 06"
+    assert message.to_bytes() == bytes.fromhex(f"0078a99e {header} 0708")
+
+
 # --- what goes wrong --------------------------------------------------------------------------------------------------
 
 
@@ -451,6 +509,9 @@ def test_a_message_of_another_flow_is_seen():
         decode(_bent(), message)
     with pytest.raises(ValueError, match="of images of 4 numbers, the flow's have 64"):
         decode(models.digits_simple().double(), message)
+    # The largest there are.
+    with pytest.raises(ValueError, match="of images of 4 numbers, the flow's have 1024"):
+        decode(_flow(Dequantize(17), shape=(1, 32, 32)), message)
 
 
 def _flow(*layers, shape=(1, 2, 2)):
@@ -511,6 +572,7 @@ def test_images_and_options_that_do_not_fit_are_refused(images, options, message
         (Linear(torch.eye(4) * 1e6, 1e5), "latent 0 of an image is .*e.05, its width .* takes latents below 65536"),
         (Linear(torch.zeros(4, 4), 1.0), "latent 0 of an image is 1, its width 0"),
         (Linear(torch.eye(4) * math.nan), "latent 0 of an image is nan"),
+        (Linear(torch.eye(4), math.nan), "latent 0 of an image is nan, its width 0.0588;"),
     ],
 )
 def test_latents_that_cannot_be_coded_are_refused_with_numbers(layer, message):

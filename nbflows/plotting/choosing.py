@@ -62,7 +62,7 @@ def model_overview(groups: dict[str, dict[str, dict]], title: str | None = None)
                 for key, marker, colour in marks:
                     value = 1000 * about.get(key[:-2] + "seconds", math.nan) if key[-2:] == "ms" else about.get(key)
                     if value is not None and math.isfinite(value):
-                        panel.plot(value, at, marker, color=colour, markersize=5, alpha=0.85)
+                        panel.plot(value, at, marker, color=colour, markersize=5)
             panel.set_yticks(y, [])
             panel.tick_params(labelbottom=row == len(groups) - 1)
             panels.append(panel)
@@ -254,7 +254,7 @@ def points_over_time(stages: dict[str, Tensor], title: str | None = None) -> Fig
     """
     figure, panels = plt.subplots(1, len(stages), figsize=(8, 2.2), sharex=True, sharey=True, layout="constrained")
     for axes, (name, points) in zip(panels, stages.items(), strict=True):
-        axes.plot(*as_array(points.T), "o", color="C0", markersize=2, alpha=0.5, markeredgewidth=0)
+        axes.plot(*as_array(points.T), "o", color="C0", markersize=2, markeredgewidth=0)
         axes.set(aspect="equal", xticks=[-3, 0, 3], yticks=[-3, 0, 3], xlim=(-4, 4), ylim=(-4, 4))
         axes.set_title(name, size=11)
     if title:
