@@ -353,6 +353,16 @@ def test_values_and_latents_are_taken_from_gaussians_of_the_width_asked_for_tail
         assert gaussian.interval(0)[1] == gaussian.interval(gaussian.num_cells - 1)[1] == 2
 
 
+def test_widths_keep_their_digits_where_the_jacobian_is_ill_conditioned():
+    left, right = torch.linalg.qr(torch.randn(2, 4, 4).double()).Q
+    matrix = left @ torch.tensor([1e4, 1.0, 1.0, 1e-4]).double().diag() @ right
+    coder, near = bits_back._LocalBitsBack(_flow(Dequantize(17, None), Linear(matrix)), 22, 4), []
+    coder._latents_near([1000, 2000, 3000, 4000], lambda i, gaussian: near.append(gaussian) or round(gaussian.mean))
+    # A float64 rounds J by 1e-16 of its largest singular value, 1e-8 of its least; J J^T by 1, all of its least.
+    expected = 4 * math.log(2.0**4 / 17)
+    assert sum(math.log(gaussian.std) for gaussian in near) == pytest.approx(expected, abs=1e-6)
+
+
 def test_overhead_goes_as_the_square_of_the_local_width():
     # Steps of the same size, relative to s.
     coarse, medium, fine = (_overheads(_bent(4), _images(600, 4), std_bits=bits, grid_bits=8) for bits in (1, 2, 12))
@@ -512,6 +522,8 @@ def test_a_message_of_another_flow_is_seen():
     # The largest there are.
     with pytest.raises(ValueError, match="of images of 4 numbers, the flow's have 1024"):
         decode(_flow(Dequantize(17), shape=(1, 32, 32)), message)
+    with pytest.raises(ValueError, match="the message is of no images"):
+        decode(_linear(), replace(message, num_images=0))
 
 
 def _flow(*layers, shape=(1, 2, 2)):
@@ -572,7 +584,7 @@ def test_images_and_options_that_do_not_fit_are_refused(images, options, message
         (Linear(torch.eye(4) * 1e6, 1e5), "latent 0 of an image is .*e.05, its width .* takes latents below 65536"),
         (Linear(torch.zeros(4, 4), 1.0), "latent 0 of an image is 1, its width 0"),
         (Linear(torch.eye(4) * math.nan), "latent 0 of an image is nan"),
-        (Linear(torch.eye(4), math.nan), "latent 0 of an image is nan, its width 0.0588;"),
+        (Linear(torch.eye(4), math.nan), "latent 0 of an image is nan, its width 1.4e-08;"),
     ],
 )
 def test_latents_that_cannot_be_coded_are_refused_with_numbers(layer, message):

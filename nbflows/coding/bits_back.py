@@ -128,6 +128,8 @@ def decode(flow: Flow, message: Message) -> Tensor:
     coder = _LocalBitsBack(flow, message.std_bits, message.grid_bits)
     if message.num_dims != coder.num_dims:
         raise ValueError(f"the message is of images of {message.num_dims} numbers, the flow's have {coder.num_dims}")
+    if not message.num_images:
+        raise ValueError("the message is of no images")
     bits = Bits(message.state)
     with _reproducible(flow):
         try:
