@@ -211,7 +211,7 @@ def _add_evaluate(commands) -> None:
 
 
 def _evaluate(options) -> None:
-    theirs = options.upstream or options.model in upstream.PUBLISHED
+    theirs = options.upstream or options.model.startswith("upstream/")
     if options.record and (theirs or options.data or options.sources or options.limit):
         raise ValueError("--record is for a model of ours on all test images: without --upstream, --data and --limit")
     flow, images = _model_and_images(options)

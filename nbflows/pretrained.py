@@ -31,7 +31,7 @@ def load_pretrained(name: str, device: str | torch.device = "cpu", progress: boo
         ValueError: no such model, or a file that is not the published one.
         DownloadError: the file is not here and cannot be had; says what happened and what one can do.
     """
-    if name in upstream.PUBLISHED:
+    if _is_theirs(name):
         return upstream.load_published(name, cache_folder(), progress).to(device)
     known = find_manifest()
     entry = known.entry(name)
@@ -83,8 +83,8 @@ def load(model: str | Path, device: str | torch.device = "cpu") -> Flow:
 
 def describe(model: str | Path) -> dict:
     """What is known of a model: of a published one what the manifest says, of another the JSON beside it."""
-    if model in upstream.PUBLISHED:
-        return upstream.PUBLISHED[model].describe()
+    if _is_theirs(model):
+        return upstream.find_published(str(model)).describe()
     return find_manifest().entry(str(model)) if _is_name(model) else weights.describe(model)
 
 
@@ -98,7 +98,7 @@ def record(model: str | Path, score: BitsPerDim, **details) -> str:
     """
     key = "test_bits_per_dim" + (f"_{score.num_draws}_draws" if score.num_draws > 1 else "")
     details = {key: asdict(score), **details}
-    if model in upstream.PUBLISHED:
+    if _is_theirs(model):
         raise ValueError(f"{model} is its authors' model: a score of it is not kept")
     if _is_name(model):
         known = find_manifest()
@@ -126,6 +126,10 @@ def cache_folder() -> Path:
     import pooch
 
     return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("nbflows")).expanduser()
+
+
+def _is_theirs(model: str | Path) -> bool:
+    return _is_name(model) and str(model).startswith("upstream/")
 
 
 def _is_name(model: str | Path) -> bool:

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from nbflows import list_pretrained, load_pretrained, pretrained, upstream
+from nbflows.__main__ import main
 from nbflows.download import DownloadError
 from nbflows.manifest import Manifest, sha256
 from nbflows.upstream import published as module
@@ -562,3 +563,11 @@ def test_a_score_of_theirs_is_not_recorded():
 
     with pytest.raises(ValueError, match="a score of it is not kept"):
         pretrained.record(UVA, BitsPerDim(1.0, 0.1, 1, 10))
+
+
+def test_an_unknown_name_lists_the_authors_weights(capsys):
+    for call in (load_pretrained, pretrained.describe):
+        with pytest.raises(ValueError, match=r"no published weights named 'upstream/nope'; .*mnist-simple"):
+            call("upstream/nope")
+    assert main(["evaluate", "upstream/uva-mnist-simple", "--record"]) == 2
+    assert "--record is for a model of ours" in capsys.readouterr().err

@@ -117,6 +117,13 @@ PUBLISHED = {
 }
 
 
+def find_published(name: str) -> Published:
+    """One of ``PUBLISHED``. Raises ValueError that names them all."""
+    if name not in PUBLISHED:
+        raise ValueError(f"no published weights named {name!r}; available: {', '.join(PUBLISHED)}")
+    return PUBLISHED[name]
+
+
 def load_published(name: str, cache: Path, progress: bool = True) -> Flow:
     """One of ``PUBLISHED``, in eval mode.
 
@@ -129,9 +136,9 @@ def load_published(name: str, cache: Path, progress: bool = True) -> Flow:
 
     Raises:
         DownloadError: the file cannot be had; says what happened and what one can do.
-        ValueError: it is not the file that its authors published, or none that we can read.
+        ValueError: no such name; it is not the file that its authors published, or none that we can read.
     """
-    published = PUBLISHED[name]
+    published = find_published(name)
     converted = cache / f"{name.replace('/', '-')}.safetensors"
     flow = _load_converted(converted)
     if flow is not None:
