@@ -44,6 +44,7 @@ bench: $(INSTALLED)
 	$(BIN)/python benchmarks/mar_scf.py
 	$(BIN)/python benchmarks/residual.py
 	$(BIN)/python benchmarks/caflow.py
+	$(BIN)/python benchmarks/pretrained.py
 
 clean:
 	rm -rf build .coverage .pytest_cache .ruff_cache
