@@ -115,6 +115,13 @@ def test_rounding_that_changes_bits_per_dim_is_refused(place, monkeypatch):
     assert files(place) == before
 
 
+def test_a_model_of_images_of_ones_own_has_no_test_set_to_be_scored_on(place):
+    save_flow(small_flow(), place / "run" / "model", recipe={"data": None})
+    with pytest.raises(ValueError, match="does not say on which data set it was trained, but None"):
+        publish.publish("run", "tiny", "a test")
+    assert known() == {}
+
+
 def test_another_model_under_the_name_replaces_it_and_leaves_the_others(place):
     publish.publish("run", "tiny", "a test")
     publish.publish("run", "other", "another test")
