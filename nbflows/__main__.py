@@ -415,6 +415,9 @@ def _add_publish(commands) -> None:
     parser.add_argument("--half", action="store_true", help="store the weights in float16")
     parser.add_argument("--licence", metavar="TEXT", default="MIT", help="of the weights (default: MIT)")
     parser.add_argument(
+        "--published", metavar="TEXT", default="", help='bits/dim that a paper reports of it, as in "1.020 (M = 8)"'
+    )
+    parser.add_argument(
         "--cards",
         action="store_true",
         help="publish nothing: write README.md from the manifest, and the pictures that are missing or out of date",
@@ -424,12 +427,14 @@ def _add_publish(commands) -> None:
 def _publish(options) -> None:
     from nbflows import cards, publish
 
-    if options.cards and (options.model or options.purpose or options.half):
+    if options.cards and (options.model or options.purpose or options.half or options.published):
         options.parser.error("--cards stands alone: it writes the cards of the models that are published already")
     if not options.cards:
         if not (options.model and options.name and options.purpose):
             options.parser.error('give MODEL, NAME and --purpose "what it is for"; or --cards alone')
-        entry = publish.publish(options.model, options.name, options.purpose, options.half, options.licence)
+        entry = publish.publish(
+            options.model, options.name, options.purpose, options.half, options.licence, options.published
+        )
         print(f"{options.name}: {metrics.BitsPerDim(**entry['test_bits_per_dim'])}, {entry['bytes']} bytes")
     print(f"written: {', '.join(map(str, cards.write_cards(pretrained.saved_models())))}")
 

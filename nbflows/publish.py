@@ -16,7 +16,9 @@ MOST_BYTES = 8_000_000
 MOST_CHANGE = 0.0005
 
 
-def publish(model: str | Path, name: str, purpose: str, half: bool = False, licence: str = "MIT") -> dict:
+def publish(
+    model: str | Path, name: str, purpose: str, half: bool = False, licence: str = "MIT", published: str = ""
+) -> dict:
     """Puts a model into ``saved_models/`` and its manifest; returns the entry.
 
     Bits/dim on all test images are measured anew, with the weights as they are stored.
@@ -27,6 +29,7 @@ def publish(model: str | Path, name: str, purpose: str, half: bool = False, lice
         purpose: what it is for, in a line.
         half: store float16.
         licence: of the weights.
+        published: bits/dim that a paper reports of this model on these data, with its M: "1.020 (M = 8)".
 
     Raises:
         ValueError: the file would be too large, float16 changes bits/dim by 0.0005 or more, the name is none, or the
@@ -55,6 +58,7 @@ def publish(model: str | Path, name: str, purpose: str, half: bool = False, lice
         "bytes": len(content),
         "parameters": sum(parameter.numel() for parameter in stored.parameters()),
         "weights": "float16" if half else "float32",
+        **({"published": published} if published else {}),
         "test_bits_per_dim": asdict(_score(stored, images, step=1)),
         **measure(stored, images, description.get("task")),
     }

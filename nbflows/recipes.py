@@ -142,7 +142,7 @@ _MAR_SCF = {
     for coupling in ("affine", "mixlogcdf")
 }
 
-# The paper's CIFAR-10 model: 3 levels, 32 steps, 512 hidden channels.
+# Glow's model of CIFAR-10. The sizes of mnist-glow, below, are ours: its paper has no MNIST.
 _GLOW = {
     "cifar10-glow": Recipe(
         "Glow at its paper's size, 32x32 colour",

@@ -1,10 +1,12 @@
-"""Every test starts from the same random state and without figures, whichever ran before; one thread a worker."""
+"""What tests share: the same random state and no figures, whichever ran before; one thread a worker; a server."""
 
 import os
 import sys
 
 import pytest
 import torch
+
+from tests.http_server import serve
 
 # Two workers with a thread for every core each would wait for each other most of the time.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -25,6 +27,12 @@ def _close_figures():
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    with serve(monkeypatch) as server:
+        yield server
 
 
 def pytest_collection_modifyitems(items):

@@ -14,19 +14,13 @@ import pytest
 from nbflows import download
 from nbflows.download import DownloadError
 from tests import http_server
-from tests.http_server import give_up_after, serve
+from tests.http_server import give_up_after
 
 CONTENT = random.Random(0).randbytes(300_000)
 OTHER = random.Random(1).randbytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 # More than these must not be taken of a file of 300,000 bytes: a few chunks, and what the system keeps in its buffers.
 SOON = 20_000_000
-
-
-@pytest.fixture
-def server(monkeypatch):
-    with serve(monkeypatch) as server:
-        yield server
 
 
 @pytest.fixture

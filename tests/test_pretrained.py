@@ -20,7 +20,7 @@ from nbflows import Flow, load_flow, load_pretrained, models, pretrained, save_f
 from nbflows.download import DownloadError
 from nbflows.manifest import Manifest, sha256
 from tests import http_server
-from tests.http_server import give_up_after, serve
+from tests.http_server import give_up_after
 
 IMAGES = torch.randint(17, (4, 1, 8, 8), generator=torch.Generator().manual_seed(1)).byte()
 
@@ -40,12 +40,6 @@ def log_prob(flow, images=IMAGES, context=None):
     torch.manual_seed(5)
     with torch.no_grad():
         return flow.log_prob(images, context)
-
-
-@pytest.fixture
-def server(monkeypatch):
-    with serve(monkeypatch) as server:
-        yield server
 
 
 @pytest.fixture

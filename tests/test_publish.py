@@ -207,8 +207,10 @@ def test_images_of_another_size_have_no_check():
 
 
 def test_publish_list_and_evaluate_work_together(place, capsys):
-    assert main(["publish", "run", "tiny", "--purpose", "lesson 99: a test", "--licence", "CC0"]) == 0
+    words = ["--purpose", "lesson 99: a test", "--licence", "CC0", "--published", "1.020 (M = 8)"]
+    assert main(["publish", "run", "tiny", *words]) == 0
     entry = known()["tiny"]
+    assert entry["published"] == "1.020 (M = 8)"
     mean, error, size = entry["test_bits_per_dim"]["mean"], entry["test_bits_per_dim"]["standard_error"], entry["bytes"]
     shown = capsys.readouterr().out
     assert f"tiny: {mean:.4f} ± {error:.4f} bits/dim (M = 1, 180 images), {size} bytes" in shown

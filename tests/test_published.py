@@ -21,7 +21,7 @@ from nbflows.download import DownloadError
 from nbflows.manifest import Manifest, sha256
 from nbflows.upstream import published as module
 from tests import http_server
-from tests.http_server import give_up_after, serve
+from tests.http_server import give_up_after
 from tests.reference_data import CHECKPOINTS, reference, uva_checkpoint, uva_state_dict
 
 UVA, MAR_SCF, RESFLOW = (
@@ -73,12 +73,6 @@ def files(folder):
 
 def converted(name):
     return [f"{name.replace('/', '-')}.{suffix}" for suffix in ("json", "safetensors")]
-
-
-@pytest.fixture
-def server(monkeypatch):
-    with serve(monkeypatch) as server:
-        yield server
 
 
 @pytest.fixture
