@@ -30,6 +30,19 @@ def test_each_group_of_models_has_an_axis_of_bits_of_its_own_and_costs_on_a_comm
     inside(figure)
 
 
+def test_what_later_groups_cost_is_not_cut_off_at_what_the_first_one_needs():
+    about = {"bits_per_dim": 1.0, "standard_error": 0.1, "parameters": 10, "evaluate_seconds": 0.1, "sample_seconds": 1}
+    groups = {
+        f"group {i}": {"model": {**about, "evaluate_mib": mib, "sample_mib": 9}} for i, mib in enumerate((20, 90, 30))
+    }
+    figure = plotting.model_overview(groups)
+    for axes in figure.axes:
+        left, right = axes.get_xlim()
+        for line in axes.lines:
+            assert left <= min(line.get_xdata()) and max(line.get_xdata()) <= right
+    assert figure.axes[3].get_xlim()[0] == 0
+
+
 def test_two_rankings_stand_in_the_same_order():
     rows = {"a": ((1.0, 0.1), (0.7, 0.05)), "b": ((2.0, 0.1), (0.6, 0.05))}
     figure = plotting.two_rankings(rows, ("bits/dim", "told apart"), "orders", ideal=0.5)

@@ -66,10 +66,11 @@ def model_overview(groups: dict[str, dict[str, dict]], title: str | None = None)
             panel.set_yticks(y, [])
             panel.tick_params(labelbottom=row == len(groups) - 1)
             panels.append(panel)
-            if "MiB" in name:
-                panel.set_xlim(left=0)
             if row == len(groups) - 1:
                 panel.set_xlabel(name, size=11)
+                if "MiB" in name:
+                    # Not before all are drawn: it fixes the other end, too, for every group.
+                    panel.set_xlim(left=0)
         for panel in panels:
             panel.set_ylim(-0.6, len(models) - 0.4)
             panel.tick_params(axis="x", labelsize=10, pad=1)
