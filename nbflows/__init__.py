@@ -1,7 +1,7 @@
 """nbflows: normalizing flows for images, to read, to teach and to train."""
 
 from nbflows import layers, models, nets, upstream
-from nbflows.bijection import Bijection, Identity, Inverse, Sequential, WithContext
+from nbflows.bijection import Bijection, Identity, Inverse, Sequential, WithContext, set_memory
 from nbflows.checks import BijectionError, check_bijection
 from nbflows.flow import Flow
 from nbflows.joint import JointFlow
@@ -32,5 +32,6 @@ __all__ = [
     "models",
     "nets",
     "save_flow",
+    "set_memory",
     "upstream",
 ]

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from nbflows import recompute
+
 
 class Bijection(nn.Module):
     """An invertible map between data x and noise z, of known volume change.
@@ -11,7 +13,14 @@ class Bijection(nn.Module):
     and returns x alone. ``log_det`` is log|det dz/dx|, summed over all dimensions, in nats, shape ``(B,)``.
     Images are ``(B, C, H, W)``, vectors ``(B, D)``; a ``shape`` argument leaves B out. ``context`` is None or a
     tensor with the same B: a layer uses it or passes it on. A call stores nothing on the module.
+
+    Attributes:
+        recomputed_from: what backward takes to compute the layer anew where memory is short, see ``Sequential``:
+            "output" if the inverse is as cheap as forward; "input"; None for a bijection of other bijections, which
+            see to it themselves, or one that has next to nothing to keep.
     """
+
+    recomputed_from: str | None = "input"
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Maps data to noise: ``(z, log_det)``."""
@@ -20,6 +29,16 @@ class Bijection(nn.Module):
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Maps noise back to data."""
         raise NotImplementedError
+
+    def recompute(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Finds x again and repeats ``forward`` from there: ``(x, leaf, z, log_det)``.
+
+        z and log_det are differentiable; their gradient with respect to ``leaf`` is that with respect to x.
+        """
+        with torch.no_grad():
+            x = self.inverse(z, context)
+        leaf = x.detach().requires_grad_()
+        return x, leaf, *self(leaf, context)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of z for an x of this shape. Raises ValueError for a shape that the layer cannot take."""
@@ -49,6 +68,8 @@ def sum_dimensions(x: Tensor) -> Tensor:
 class Identity(Bijection):
     """z = x,   log_det = 0. As a prior it is the standard normal."""
 
+    recomputed_from = "output"
+
     def forward(self, x, context=None):
         return x, zero_log_det(x)
 
@@ -61,20 +82,30 @@ class Sequential(Bijection):
 
     Args:
         layers: the bijections, data side first. All of them get the same context.
+        memory: what training keeps for backward. "plain": all that autograd keeps, in proportion to the number of
+            layers. "checkpoint": the input of each layer, which is computed anew from it. "invertible": z alone, from
+            which backward goes back through the inverses; the memory does not grow with the number of layers that have
+            a cheap inverse, and the others are computed anew from their inputs. The gradients are the same, to
+            rounding. A change of ``memory`` later on changes nothing else; of a whole model: ``set_memory``.
+
+    Source: "invertible": Gomez et al., "The reversible residual network", 2017, section 3.2 (arXiv:1707.04585).
     """
 
-    def __init__(self, *layers: Bijection):
+    recomputed_from = None
+
+    def __init__(self, *layers: Bijection, memory: str = "plain"):
         super().__init__()
         for i, layer in enumerate(layers):
             if not isinstance(layer, Bijection):
                 raise ValueError(f"Sequential takes bijections, but layer {i} is a {type(layer).__name__}")
         self.layers = nn.ModuleList(layers)
+        self.memory = recompute.check_memory(memory)
 
     def forward(self, x, context=None):
         z, log_det = x, zero_log_det(x)
-        for layer in self.layers:
-            z, layer_log_det = layer(z, context)
-            log_det = log_det + layer_log_det
+        for part in recompute.parts(self.layers, self.memory):
+            z, part_log_det = part(z, context)
+            log_det = log_det + part_log_det
         return z, log_det
 
     def inverse(self, z, context=None):
@@ -96,8 +127,22 @@ class Sequential(Bijection):
     def __len__(self) -> int:
         return len(self.layers)
 
-    def __getitem__(self, index: int) -> Bijection:
-        return self.layers[index]
+    def __getitem__(self, index: int | slice) -> Bijection:
+        """One layer; of a slice, a ``Sequential`` of these layers."""
+        return Sequential(*self.layers[index], memory=self.memory) if isinstance(index, slice) else self.layers[index]
+
+
+def set_memory(module: nn.Module, memory: str) -> None:
+    """Sets what training keeps for backward in every ``Sequential`` and ``Multiscale`` of a model.
+
+    Args:
+        module: for example a ``Flow``.
+        memory: "plain", "checkpoint" or "invertible", see ``Sequential``.
+    """
+    recompute.check_memory(memory)
+    for part in module.modules():
+        if hasattr(part, "memory"):
+            part.memory = memory
 
 
 class Inverse(Bijection):
@@ -133,6 +178,8 @@ class WithContext(Bijection):
         bijection: f.
         network: any module from the outer context to the context that f looks at.
     """
+
+    recomputed_from = None
 
     def __init__(self, bijection: Bijection, network: nn.Module):
         super().__init__()

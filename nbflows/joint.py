@@ -43,12 +43,14 @@ class JointFlow(Flow):
     def log_prob_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x) in nats ``(B,)``, as ``log_prob``, and the class scores ``(B, num_classes)``, in one pass."""
         self._check(x, self.shape, None)
-        z, log_det, features = x, zero_log_det(x), []
-        for i, layer in enumerate(self.bijection.layers):
-            z, layer_log_det = layer(z)
-            log_det = log_det + layer_log_det
-            if str(i) in self.heads:
-                features.append(self.heads[str(i)](z))
+        z, log_det, features, start = x, zero_log_det(x), [], 0
+        for i, head in self.heads.items():
+            z, part_log_det = self.bijection[start : int(i) + 1](z)
+            log_det = log_det + part_log_det
+            features.append(head(z))
+            start = int(i) + 1
+        z, part_log_det = self.bijection[start:](z)
+        log_det = log_det + part_log_det
         # Probabilities are not computed in half precision.
         with torch.autocast(z.device.type, enabled=False):
             logits = self.classifier(torch.cat(features, dim=1).to(self.classifier.weight.dtype))

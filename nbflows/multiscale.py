@@ -3,7 +3,9 @@
 from math import prod
 
 import torch
+from torch import Tensor
 
+from nbflows import recompute
 from nbflows.bijection import Bijection, Identity
 from nbflows.layers.reshape import halves, join_halves
 
@@ -20,10 +22,13 @@ class Multiscale(Bijection):
         shape: ``(C, H, W)`` of the input, checked against every level here.
         priors: one bijection per level that keeps its shape, latent to standard normal noise. Default: ``Identity``.
         keep: which half of the channels goes on to the next level, "first" or "second".
+        memory: whether backward recomputes what the priors do, see ``Sequential``; each level has a setting of its own.
 
     Shapes: x ``(B, C, H, W)``, z ``(B, D)`` with D the number of elements of x.
     Source: Dinh et al., "Density estimation using Real NVP", 2017, section 3.6 (arXiv:1605.08803).
     """
+
+    recomputed_from = None
 
     def __init__(
         self,
@@ -31,6 +36,7 @@ class Multiscale(Bijection):
         shape: tuple[int, int, int],
         priors: list[Bijection] | None = None,
         keep: str = "first",
+        memory: str = "plain",
     ):
         super().__init__()
         priors = [Identity() for _ in levels] if priors is None else priors
@@ -42,6 +48,7 @@ class Multiscale(Bijection):
         self.priors = torch.nn.ModuleList(priors)
         self.shape = tuple(shape)
         self.keep = keep
+        self.memory = recompute.check_memory(memory)
         self.latent_shapes = self._latent_shapes()
 
     def _latent_shapes(self) -> list[tuple[int, ...]]:
@@ -65,12 +72,16 @@ class Multiscale(Bijection):
             x, level_log_det = level(x, context)
             x, leaving = halves(x, self.keep)
             # The half that goes on predicts the half that leaves.
-            noise, prior_log_det = prior(leaving, context=x)
+            noise, prior_log_det = self._noise(prior, leaving, x)
             noises.append(noise)
             log_det = log_det + level_log_det + prior_log_det
         x, level_log_det = self.levels[-1](x, context)
-        noise, prior_log_det = self.priors[-1](x, context)
+        noise, prior_log_det = self._noise(self.priors[-1], x, context)
         return self.pack([*noises, noise]), log_det + level_log_det + prior_log_det
+
+    def _noise(self, prior: Bijection, latent: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        (part,) = recompute.parts([prior], self.memory)
+        return part(latent, context)
 
     def inverse(self, z, context=None):
         *noises, noise = self.unpack(z)

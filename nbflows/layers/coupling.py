@@ -28,6 +28,8 @@ class AffineCoupling(Bijection):
     Source: Dinh et al., "Density estimation using Real NVP", 2017, section 3.2 (arXiv:1605.08803).
     """
 
+    recomputed_from = "output"
+
     def __init__(
         self,
         net: nn.Module,
@@ -73,15 +75,31 @@ class AffineCoupling(Bijection):
         self.output_shape(tuple(x.shape[1:]))
         kept, moved = self._split(x)
         t, s = self._shift_and_log_scale(kept, context)
-        moved = (moved + t) * s.exp() if self.shift_first else moved * s.exp() + t
-        return self._join(kept, moved), sum_dimensions(s)
+        return self._join(kept, self._move(moved, t, s)), sum_dimensions(s)
+
+    def _move(self, moved: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        return (moved + t) * s.exp() if self.shift_first else moved * s.exp() + t
+
+    def _move_back(self, moved: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        return moved * (-s).exp() - t if self.shift_first else (moved - t) * (-s).exp()
 
     def inverse(self, z, context=None):
         require_data(self.net)
         kept, moved = self._split(z)
         t, s = self._shift_and_log_scale(kept, context)
-        moved = moved * (-s).exp() - t if self.shift_first else (moved - t) * (-s).exp()
-        return self._join(kept, moved)
+        return self._join(kept, self._move_back(moved, t, s))
+
+    def recompute(self, z, context=None):
+        # What is kept, z has too: the network is evaluated once, for the inverse and for the way forward.
+        leaf = z.detach().requires_grad_()
+        kept, moved_on = self._split(leaf)
+        t, s = self._shift_and_log_scale(kept, context)
+        with torch.no_grad():
+            moved = self._move_back(moved_on, t, s)
+            x = self._join(kept, moved)
+        # The value of what moved, with the gradient of the leaf.
+        moved = moved + (moved_on - moved_on.detach())
+        return x, leaf, self._join(kept, self._move(moved, t, s)), sum_dimensions(s)
 
     def output_shape(self, shape):
         if self.keep == "masked":

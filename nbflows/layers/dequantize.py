@@ -38,6 +38,8 @@ class _Dequantization(Bijection):
     Not a bijection in the strict sense: ``inverse(forward(x)) == x`` exactly, not the converse.
     """
 
+    recomputed_from = None
+
     def __init__(self, num_levels: int, alpha: float | None):
         super().__init__()
         if not 2 <= num_levels <= 256:
@@ -55,7 +57,7 @@ class _Dequantization(Bijection):
     def forward(self, x, context=None):
         if x.is_floating_point():
             raise ValueError(f"dequantization takes integers 0..{self.num_levels - 1} (uint8), got {x.dtype}")
-        low, high = (bound.item() for bound in x.aminmax())
+        low, high = (bound.item() for bound in x.aminmax()) if len(x) else (0, 0)
         if low < 0 or high >= self.num_levels:
             raise ValueError(
                 f"this flow was built for {self.num_levels} grey levels, 0..{self.num_levels - 1}, "

@@ -20,6 +20,8 @@ class AffineInjector(Bijection):
     Source: Lugmayr et al., "SRFlow", 2020 (arXiv:2006.14200).
     """
 
+    recomputed_from = "output"
+
     def __init__(self, net: nn.Module, bound: nn.Module | None = None):
         super().__init__()
         self.net = net
@@ -43,3 +45,10 @@ class AffineInjector(Bijection):
         require_data(self.net)
         t, s = self._shift_and_log_scale(z, context)
         return (z - t) * (-s).exp()
+
+    def recompute(self, z, context=None):
+        # The network sees the context alone: it is evaluated once, for the inverse and for the way forward.
+        t, s = self._shift_and_log_scale(z, context)
+        x = ((z - t) * (-s).exp()).detach()
+        leaf = x.requires_grad_()
+        return x, leaf, leaf * s.exp() + t, sum_dimensions(s)

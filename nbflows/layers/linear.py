@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nbflows import ranks
 from nbflows.bijection import Bijection
 
 
@@ -22,6 +23,8 @@ class ActNorm(Bijection):
         ValueError: a channel of the first batch has no variance.
     Source: Kingma and Dhariwal, "Glow", 2018, section 3.1 (arXiv:1807.03039).
     """
+
+    recomputed_from = "output"
 
     def __init__(self, num_channels: int):
         super().__init__()
@@ -57,11 +60,12 @@ class ActNorm(Bijection):
 
     @torch.no_grad()
     def _initialize(self, x: Tensor) -> None:
+        # Of all ranks: each alone would initialise differently, and stay so, as they share nothing but gradients later.
         # Apple's GPUs have no float64.
         values = x.transpose(0, 1).flatten(1).to(torch.float32 if x.device.type == "mps" else torch.float64)
-        count = _sum_over_ranks(values.new_tensor(values.shape[1]))
-        mean = _sum_over_ranks(values.sum(1)) / count
-        std = (_sum_over_ranks((values - mean[:, None]).square().sum(1)) / count).sqrt()
+        count = ranks.sum_over_ranks(values.new_tensor(values.shape[1]))
+        mean = ranks.sum_over_ranks(values.sum(1)) / count
+        std = (ranks.sum_over_ranks((values - mean[:, None]).square().sum(1)) / count).sqrt()
         # What rounding leaves of a channel that is constant.
         constant = std <= 4 * torch.finfo(x.dtype).eps * mean.abs()
         if constant.any():
@@ -82,13 +86,6 @@ def require_data(net: nn.Module) -> None:
             module._require_data()
 
 
-def _sum_over_ranks(value: Tensor) -> Tensor:
-    # Each rank alone would initialise differently, and stay so: parameters are shared at construction only.
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(value)
-    return value
-
-
 class Conv1x1(Bijection):
     """Mixes the channels at every position by one invertible matrix: z = W x,   log_det = H W log|det W|.
 
@@ -103,6 +100,8 @@ class Conv1x1(Bijection):
     Shapes: ``(B, C, H, W)``; kept.
     Source: Kingma and Dhariwal, "Glow", 2018, section 3.2 (arXiv:1807.03039).
     """
+
+    recomputed_from = "output"
 
     def __init__(self, num_channels: int, form: str = "lu"):
         super().__init__()

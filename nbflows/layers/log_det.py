@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from nbflows import ranks
 from nbflows.bijection import sum_dimensions, zero_log_det
 
 
@@ -85,12 +86,16 @@ class RussianRoulette:
         self.num_exact_terms, self.num_draws = num_exact_terms, num_draws
 
     def draw(self) -> list[float]:
-        """Draws N from torch's CPU generator; the weights of the terms, c_1 to c_n."""
+        """Draws N on the CPU; the weights of the terms, c_1 to c_n. In training the same on all ranks.
+
+        They wait for each other after every step: one that drew many terms would hold up the others.
+        """
+        generator = ranks.common_generator()
         if self.distribution == "poisson":
-            draws = torch.poisson(torch.full((self.num_draws,), self.parameter))
+            draws = torch.poisson(torch.full((self.num_draws,), self.parameter, device="cpu"), generator=generator)
         else:
-            draws = torch.empty(self.num_draws).geometric_(self.parameter)
-        return self.weights(_from_first_rank(draws))
+            draws = torch.empty(self.num_draws, device="cpu").geometric_(self.parameter, generator=generator)
+        return self.weights(draws)
 
     def weights(self, draws: Tensor) -> list[float]:
         """The weights of the terms for given draws of N ``(num_draws,)``."""
@@ -104,15 +109,6 @@ class RussianRoulette:
             return (1 - self.parameter) ** (terms - 1)
         # Not 1 - P(N < j), of which rounding leaves nothing for large j.
         return torch.special.gammainc(terms, torch.full_like(terms, self.parameter))
-
-
-def _from_first_rank(draws: Tensor) -> Tensor:
-    # Ranks wait for each other after every step: one that drew many terms would hold up the others.
-    if torch.is_grad_enabled() and torch.distributed.is_available() and torch.distributed.is_initialized():
-        device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-        draws = draws.to(device)
-        torch.distributed.broadcast(draws, src=0)
-    return draws.cpu()
 
 
 # Far terms of a series would fall below 1e-38, where processors are up to ten times slower: v^T J^k is carried along

@@ -30,6 +30,8 @@ class Squeeze(Bijection):
     is that of ``pixel_unshuffle``: the first half of a squeezed channel holds even rows, the second half odd rows.
     """
 
+    recomputed_from = "output"
+
     def forward(self, x, context=None):
         self.output_shape(tuple(x.shape[1:]))
         return F.pixel_unshuffle(x, 2), zero_log_det(x)
@@ -55,6 +57,8 @@ class Flatten(Bijection):
     Shapes: ``(B, C, H, W)`` to ``(B, C H W)``.
     """
 
+    recomputed_from = "output"
+
     def __init__(self, shape: tuple[int, int, int]):
         super().__init__()
         self.shape = tuple(shape)
@@ -79,6 +83,8 @@ class Permute(Bijection):
         order: every channel once.
     """
 
+    recomputed_from = "output"
+
     def __init__(self, order):
         super().__init__()
         order = torch.as_tensor(order)
@@ -101,6 +107,8 @@ class Permute(Bijection):
 
 class Flip(Bijection):
     """Reverses the order of the channels: the next coupling moves what the last one kept. log_det = 0."""
+
+    recomputed_from = "output"
 
     def forward(self, x, context=None):
         return x.flip(1), zero_log_det(x)

@@ -1,0 +1,187 @@
+"""Training in constant memory: backward computes anew what forward did not keep."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import get_device_states, set_device_states
+
+from nbflows.ranks import common_generator
+
+if TYPE_CHECKING:
+    from nbflows.bijection import Bijection
+
+# (x, context) -> (z, log_det).
+Part = Callable[[Tensor, "Tensor | None"], "tuple[Tensor, Tensor]"]
+
+MEMORY = ("plain", "checkpoint", "invertible")
+
+
+def check_memory(memory: str) -> str:
+    """Returns it. Raises ValueError for an unknown one."""
+    if memory not in MEMORY:
+        raise ValueError(f"memory is one of {', '.join(MEMORY)}, got {memory!r}")
+    return memory
+
+
+def parts(layers: Iterable[Bijection], memory: str) -> Iterator[Part]:
+    """What to call in turn in order to apply layers: single ones, or several together that backward recomputes."""
+    if memory == "plain" or not torch.is_grad_enabled():
+        yield from layers
+        return
+    for recomputed, neighbours in groupby(layers, lambda layer: layer.recomputed_from is not None):
+        together = list(neighbours)
+        yield from [partial(_run, together, memory)] if recomputed else together
+
+
+def _run(layers: list[Bijection], memory: str, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Applies layers in order and keeps for backward little more than z and the inputs of a few.
+
+    Kept are z, the context, the input of every layer that is recomputed from its input, and 64 values of each input
+    that the inverse has to find again.
+
+    Raises, in backward:
+        RuntimeError: an input that was found again by the inverse is not what it was; the gradients would be wrong.
+    """
+    parameters = [p for layer in layers for p in layer.parameters() if p.requires_grad]
+    # A parameter that several layers share gets one gradient, the sum.
+    parameters = list({id(p): p for p in parameters}.values())
+    return _Recomputed.apply(layers, memory, parameters, x, context, *parameters)
+
+
+class _Recomputed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, layers, memory, parameters, x, context, *_):
+        ctx.layers, ctx.parameters = layers, parameters
+        ctx.autocast = _AutocastState(x.device.type)
+        log_det, saved, ctx.random_states, found_again = 0.0, [], [], False
+        for layer in layers:
+            if memory == "invertible" and layer.recomputed_from == "output":
+                # Of a series of such layers the first input is the last to be found, with the errors of all.
+                saved.append(None if found_again else _witness(x))
+                found_again = True
+            else:
+                saved.append(x)
+                found_again = False
+            before = _RandomState(x)
+            x, layer_log_det = layer(x, context)
+            ctx.random_states.append(before if before.has_moved() else None)
+            log_det = log_det + layer_log_det
+        ctx.from_output = [memory == "invertible" and layer.recomputed_from == "output" for layer in layers]
+        ctx.save_for_backward(x, context, *saved)
+        return x, log_det
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad, grad_log_det):
+        z, context, *saved = ctx.saved_tensors
+        wants_context = ctx.needs_input_grad[4]
+        gradients = {id(parameter): None for parameter in ctx.parameters}
+        grad_context = None
+        with ctx.autocast.restored():
+            for layer, kept, from_output, random_state in zip(
+                reversed(ctx.layers),
+                reversed(saved),
+                reversed(ctx.from_output),
+                reversed(ctx.random_states),
+                strict=True,
+            ):
+                own = [p for p in layer.parameters() if p.requires_grad]
+                given = context.detach().requires_grad_() if wants_context else context
+                with torch.enable_grad(), _replayed(random_state):
+                    if from_output:
+                        x, leaf, z, log_det = layer.recompute(z, given)
+                    else:
+                        x = leaf = kept.detach().requires_grad_()
+                        z, log_det = layer(leaf, given)
+                wanted = [leaf, *own, *([given] if wants_context else [])]
+                grad, *further = _gradients((z, log_det), (grad, grad_log_det), wanted)
+                if wants_context:
+                    grad_context = _add(grad_context, further.pop())
+                for parameter, gradient in zip(own, further, strict=True):
+                    gradients[id(parameter)] = _add(gradients[id(parameter)], gradient)
+                z = x.detach()
+                if from_output and kept is not None:
+                    _check_witness(kept, z, layer)
+        return None, None, None, grad, grad_context, *gradients.values()
+
+
+def _gradients(outputs: tuple, weights: tuple, wanted: list[Tensor]) -> tuple[Tensor, ...]:
+    """Of the outputs, weighted; zeros for what they do not depend on."""
+    pairs = [(output, weight) for output, weight in zip(outputs, weights, strict=True) if output.requires_grad]
+    return torch.autograd.grad(
+        [output for output, _ in pairs], wanted, [weight for _, weight in pairs], materialize_grads=True
+    )
+
+
+def _add(total: Tensor | None, gradient: Tensor) -> Tensor:
+    return gradient if total is None else total + gradient
+
+
+def _witness(x: Tensor) -> Tensor:
+    """64 values of each example, spread over it."""
+    values = x.flatten(1)
+    return values[:, :: max(1, values.shape[1] // 64)].clone()
+
+
+def _check_witness(witness: Tensor, x: Tensor, layer: Bijection) -> None:
+    error = (_witness(x) - witness).abs().max().item()
+    # Half of the digits: the gradients have about as many.
+    tolerance = torch.finfo(x.dtype).eps ** 0.5 * max(1.0, witness.abs().max().item())
+    if not error <= tolerance:
+        raise RuntimeError(
+            f"backward could not find the input of a {type(layer).__name__} again: going back through the inverses it "
+            f"is off by {error:.1e}, allowed is {tolerance:.1e}. Somewhere after it a scale is so small that rounding "
+            "is magnified: train with memory 'checkpoint', or bound the scales, for example by SigmoidScale(lowest=0.5)"
+        )
+
+
+class _RandomState:
+    """Of the generators that a layer may draw from: on the CPU, common to all ranks, and where x is."""
+
+    def __init__(self, x: Tensor):
+        self.x = x.new_empty(0)
+        self.on_cpu = {generator: generator.get_state() for generator in {torch.default_generator, common_generator()}}
+        self.devices, self.states = get_device_states(x)
+
+    def has_moved(self) -> bool:
+        now = _RandomState(self.x)
+        return not all(map(torch.equal, [*self.on_cpu.values(), *self.states], [*now.on_cpu.values(), *now.states]))
+
+    def restore(self) -> None:
+        for generator, state in self.on_cpu.items():
+            generator.set_state(state)
+        set_device_states(self.devices, self.states, device_type=self.x.device.type)
+
+
+@contextlib.contextmanager
+def _replayed(state: _RandomState | None):
+    """Draws the same numbers as in forward, dropout masks for example; the generators go on afterwards untouched."""
+    if state is None:
+        yield
+        return
+    now = _RandomState(state.x)
+    state.restore()
+    try:
+        yield
+    finally:
+        now.restore()
+
+
+class _AutocastState:
+    """Backward runs outside of autocast; what it recomputes must be what forward computed."""
+
+    def __init__(self, device_type: str):
+        self.device_type = device_type
+        self.enabled = torch.is_autocast_enabled(device_type)
+        self.dtype = torch.get_autocast_dtype(device_type)
+
+    def restored(self):
+        return torch.autocast(self.device_type, self.dtype, self.enabled)
