@@ -105,7 +105,7 @@ class GatedAttention(nn.Module):
         heads = self.key_value_query(positions + code).unflatten(2, (3, self.num_heads, -1))
         key, value, query = heads.permute(2, 0, 3, 1, 4)  # each (B, heads, H W, C / heads)
         dropout = self.dropout if self.training else 0.0
-        if dropout and x.is_cpu:
+        if dropout and x.is_cpu and not torch.compiler.is_compiling():
             # The fast kernel of a CPU has no dropout, and its replacement is slow and keeps every attention weight.
             looked = _DroppedAttention.apply(query * query.shape[-1] ** -0.5, key, value, dropout)
         else:
@@ -115,37 +115,61 @@ class GatedAttention(nn.Module):
 
 
 class _DroppedAttention(torch.autograd.Function):
-    """dropout(softmax(query key^T)) value, which keeps its inputs and the dropped places alone, and computes anew."""
+    """dropout(softmax(query key^T)) value.
+
+    Images are worked through a few at a time, so that their weights stay in the processor's cache.
+    """
 
     @staticmethod
     def forward(ctx, query, key, value, dropout):
-        weights = (query @ key.transpose(-1, -2)).softmax(-1)
-        kept, scale = random_mask(weights, dropout)
-        ctx.save_for_backward(query, key, value, kept)
-        ctx.scale = scale
-        return weights.mul_(kept) @ (value * scale)
+        with torch.autocast(query.device.type, enabled=False):
+            marked = query.new_empty(*query.shape[:-1], key.shape[-2])
+            looked = torch.empty_like(value, memory_format=torch.contiguous_format)
+            for part in _parts(marked):
+                weights = (query[part] @ key[part].mT).softmax(-1)
+                marked[part], ctx.scale = mark_dropped(weights, dropout)
+                torch.mul(marked[part].relu() @ value[part], ctx.scale, out=looked[part])
+        ctx.save_for_backward(query, key, value, marked, looked)
+        return looked
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        query, key, value, kept = ctx.saved_tensors
-        grad, kept = grad * ctx.scale, kept.to(grad.dtype)
-        weights = (query @ key.transpose(-1, -2)).softmax(-1)
-        grad_value = (weights * kept).transpose(-1, -2) @ grad
-        grad_weights = (grad @ value.transpose(-1, -2)).mul_(kept)
-        grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
-        return grad_scores @ key, grad_scores.transpose(-1, -2) @ query, grad_value, None
+        query, key, value, marked, looked = ctx.saved_tensors
+        # Of each query's weights w, softmax's gradient is w (d - sum(w d)), d the gradient of w: the sum is this one.
+        dtype = torch.promote_types(grad.dtype, torch.float32)
+        along = (grad.to(dtype) * looked).sum(-1, keepdim=True).to(grad.dtype)
+        grad = grad * ctx.scale
+        grads = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (query, key, value)]
+        grad_query, grad_key, grad_value = grads
+        for part in _parts(marked):
+            kept = marked[part].relu()
+            grad_value[part] = kept.mT @ grad[part]
+            grad_scores = (grad[part] @ value[part].mT).mul_(kept)
+            grad_scores.addcmul_(marked[part].abs(), along[part], value=-1)
+            grad_query[part] = grad_scores @ key[part]
+            grad_key[part] = grad_scores.mT @ query[part]
+        return *grads, None
 
 
-def random_mask(like: Tensor, share: float) -> tuple[Tensor, float]:
-    """False at random for a share of the elements, and what to scale the others by.
+def _parts(weights: Tensor) -> list[slice]:
+    """Of the batch: so many images that their attention weights are about 2^18."""
+    step = max(1, 2**18 // max(1, weights[0].numel()))
+    return [slice(start, start + step) for start in range(0, len(weights), step)]
 
-    The share is rounded to a multiple of 1/256, above 0.
-    One random byte decides on each element, and eight come from each draw: drawing is most of the work of dropout.
+
+def mark_dropped(weights: Tensor, share: float) -> tuple[Tensor, float]:
+    """Turns a share of positive weights negative, at random: those to drop. And the scale that makes up for them.
+
+    The share is rounded to a multiple of 1/256, above 0. A random byte decides on each weight, and eight bytes come
+    from each draw, as drawing is most of the work of dropout; signs because comparisons and masks are slow on a CPU.
     """
-    threshold, count = min(max(round(256 * share), 1), 255), like.numel()
-    draws = torch.empty(-(-count // 8), dtype=torch.int64, device=like.device).random_(-(2**63), None)
-    return draws.view(torch.uint8)[:count].view(like.shape) >= threshold, 256 / (256 - threshold)
+    threshold, count = min(max(round(256 * share), 1), 255), weights.numel()
+    draws = torch.empty(-(-count // 8), dtype=torch.int64, device=weights.device).random_(-(2**63), None)
+    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[weights.element_size()]
+    # Below 0 for bytes below the threshold; a number of the weights' own type is negative if its first bit is set.
+    signs = (draws.view(torch.uint8)[:count].view(weights.shape).to(integer) - threshold).view(weights.dtype)
+    return weights.copysign(signs), 256 / (256 - threshold)
 
 
 def position_code(height: int, width: int, channels: int, device: torch.device | None = None) -> Tensor:
