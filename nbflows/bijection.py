@@ -141,7 +141,7 @@ def set_memory(module: nn.Module, memory: str) -> None:
     """
     recompute.check_memory(memory)
     for part in module.modules():
-        if hasattr(part, "memory"):
+        if isinstance(part, Bijection) and hasattr(part, "memory"):
             part.memory = memory
 
 

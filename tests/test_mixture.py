@@ -1,6 +1,5 @@
 """The mixture coupling: exact in saturation, and an inverse that converges for every element or says so."""
 
-import itertools
 import math
 
 import pytest
@@ -128,39 +127,47 @@ def test_dropout_acts_in_training_mode_only():
 def test_dropped_weights_are_a_share_of_all_and_marked_by_their_sign(dtype):
     torch.manual_seed(0)
     weights = torch.rand(11, 9091, dtype=dtype) + 0.1
-    marked, scale = attention.mark_dropped(weights, 0.25)
-    assert scale == 4 / 3
+    dropout, marked, again = attention.Dropout(0.25), torch.empty_like(weights), torch.empty_like(weights)
+    dropout.mark(weights, out=marked)
+    assert dropout.scale == 4 / 3
     assert torch.equal(marked.abs(), weights)
     kept = marked > 0
     # 4 standard errors, of all and of each of the 8 weights that one draw decides on.
     for part in (kept.flatten(), *(kept.flatten()[i::8] for i in range(8))):
         assert abs(part.double().mean() - 0.75) < 4 * (0.75 * 0.25 / len(part)) ** 0.5
-    assert not torch.equal(kept, attention.mark_dropped(weights, 0.25)[0] > 0)
+    dropout.mark(weights, out=again)
+    assert not torch.equal(kept, again > 0)
 
 
-@pytest.mark.parametrize("num_images", [1, 5])
-def test_attention_with_dropout_is_its_formula_and_has_its_gradients(monkeypatch, num_images):
+def test_attention_with_dropout_is_its_formula_and_has_its_gradients(monkeypatch):
     torch.manual_seed(0)
-    query, key, value = torch.randn(3, num_images, 2, 5, 4, dtype=torch.float64).requires_grad_().unbind()
-    kept = torch.rand(num_images, 2, 5, 5) > 0.3
+    # 2^18 weights, and so the cache, are full with 4 of these 5 images of 256 positions and 1 head.
+    query, key, value = torch.randn(3, 5, 1, 256, 2, dtype=torch.float64).requires_grad_().unbind()
+    kept = torch.rand(5, 1, 256, 256) > 0.3
     expected = ((query @ key.mT).softmax(-1) * kept / 0.7) @ value
-    # Two images at a time, and a last one alone.
-    monkeypatch.setattr(attention, "_parts", lambda weights: [slice(i, i + 2) for i in range(0, len(weights), 2)])
 
-    def mark(weights, share):
-        part = next(parts)
-        return torch.where(kept[part], weights, -weights), 1 / (1 - share)
+    class Given(attention.Dropout):
+        def __init__(self, share):
+            self.scale, self.masks = 1 / (1 - share), iter(kept.split(4))
 
-    monkeypatch.setattr(attention, "mark_dropped", mark)
-    parts = iter(itertools.cycle(attention._parts(kept)))
-    torch.testing.assert_close(attention._DroppedAttention.apply(query, key, value, 0.3), expected)
-    assert torch.autograd.gradcheck(lambda *qkv: attention._DroppedAttention.apply(*qkv, 0.3), (query, key, value))
+        def mark(self, weights, out):
+            torch.where(next(self.masks), weights, -weights, out=out)
+
+    monkeypatch.setattr(attention, "Dropout", Given)
+    looked = attention._DroppedAttention.apply(query, key, value, 0.3)
+    torch.testing.assert_close(looked, expected)
+    weights = torch.randn(looked.shape, dtype=torch.float64)
+    gradients = torch.autograd.grad((looked * weights).sum(), (query, key, value))
+    torch.testing.assert_close(gradients, torch.autograd.grad((expected * weights).sum(), (query, key, value)))
 
 
-def test_attention_is_computed_in_parts_that_fit_the_cache():
-    assert attention._parts(torch.empty(16, 4, 256, 256, device="meta")) == [slice(i, i + 1) for i in range(16)]
-    assert attention._parts(torch.empty(5, 4, 181, 181, device="meta")) == [slice(0, 2), slice(2, 4), slice(4, 6)]
-    assert attention._parts(torch.empty(3, 4, 8, 8, device="meta")) == [slice(0, 1024)]
+@pytest.mark.parametrize(("shape", "sizes"), [((16, 4, 256, 256), [1] * 16), ((5, 4, 181, 181), [2, 2, 1])])
+def test_attention_is_computed_in_parts_that_fit_the_cache(shape, sizes):
+    parts = [*attention._parts(torch.empty(shape, device="meta"), num_buffers=2)]
+    assert [part for part, *_ in parts] == [slice(sum(sizes[:i]), sum(sizes[: i + 1])) for i in range(len(sizes))]
+    assert all(
+        buffer.shape == (size, *shape[1:]) for size, (_, *two) in zip(sizes, parts, strict=True) for buffer in two
+    )
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The conditioner of Flow++: gated convolutions and attention over all positions."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -117,18 +118,22 @@ class GatedAttention(nn.Module):
 class _DroppedAttention(torch.autograd.Function):
     """dropout(softmax(query key^T)) value.
 
-    Images are worked through a few at a time, so that their weights stay in the processor's cache.
+    A few images at a time, in the same few buffers, so that attention weights stay in the processor's cache.
     """
 
     @staticmethod
     def forward(ctx, query, key, value, dropout):
+        marked = query.new_empty(*query.shape[:-1], key.shape[-2])
+        looked = torch.empty_like(value, memory_format=torch.contiguous_format)
+        ctx.dropout = Dropout(dropout)
         with torch.autocast(query.device.type, enabled=False):
-            marked = query.new_empty(*query.shape[:-1], key.shape[-2])
-            looked = torch.empty_like(value, memory_format=torch.contiguous_format)
-            for part in _parts(marked):
-                weights = (query[part] @ key[part].mT).softmax(-1)
-                marked[part], ctx.scale = mark_dropped(weights, dropout)
-                torch.mul(marked[part].relu() @ value[part], ctx.scale, out=looked[part])
+            for part, weights in _parts(marked):
+                torch.matmul(query[part], key[part].mT, out=weights)
+                torch.softmax(weights, -1, out=weights)
+                ctx.dropout.mark(weights, out=marked[part])
+                torch.clamp(marked[part], min=0, out=weights)
+                torch.matmul(weights, value[part], out=looked[part])
+            looked.mul_(ctx.dropout.scale)
         ctx.save_for_backward(query, key, value, marked, looked)
         return looked
 
@@ -139,37 +144,54 @@ class _DroppedAttention(torch.autograd.Function):
         # Of each query's weights w, softmax's gradient is w (d - sum(w d)), d the gradient of w: the sum is this one.
         dtype = torch.promote_types(grad.dtype, torch.float32)
         along = (grad.to(dtype) * looked).sum(-1, keepdim=True).to(grad.dtype)
-        grad = grad * ctx.scale
+        grad = grad * ctx.dropout.scale
         grads = [torch.empty_like(tensor, memory_format=torch.contiguous_format) for tensor in (query, key, value)]
         grad_query, grad_key, grad_value = grads
-        for part in _parts(marked):
-            kept = marked[part].relu()
-            grad_value[part] = kept.mT @ grad[part]
-            grad_scores = (grad[part] @ value[part].mT).mul_(kept)
-            grad_scores.addcmul_(marked[part].abs(), along[part], value=-1)
-            grad_query[part] = grad_scores @ key[part]
-            grad_key[part] = grad_scores.mT @ query[part]
+        for part, weights, grad_scores in _parts(marked, num_buffers=2):
+            torch.clamp(marked[part], min=0, out=weights)
+            torch.matmul(weights.mT, grad[part], out=grad_value[part])
+            torch.matmul(grad[part], value[part].mT, out=grad_scores)
+            grad_scores.mul_(weights)
+            torch.abs(marked[part], out=weights)
+            grad_scores.addcmul_(weights, along[part], value=-1)
+            torch.matmul(grad_scores, key[part], out=grad_query[part])
+            torch.matmul(grad_scores.mT, query[part], out=grad_key[part])
         return *grads, None
 
 
-def _parts(weights: Tensor) -> list[slice]:
-    """Of the batch: so many images that their attention weights are about 2^18."""
+def _parts(weights: Tensor, num_buffers: int = 1) -> Iterator[tuple]:
+    """Slices of the batch, so many images that their attention weights are about 2^18, with buffers of their shape."""
     step = max(1, 2**18 // max(1, weights[0].numel()))
-    return [slice(start, start + step) for start in range(0, len(weights), step)]
+    buffers = weights.new_empty(num_buffers, *weights[:step].shape)
+    for start in range(0, len(weights), step):
+        part = slice(start, min(start + step, len(weights)))
+        yield part, *buffers[:, : part.stop - start]
 
 
-def mark_dropped(weights: Tensor, share: float) -> tuple[Tensor, float]:
-    """Turns a share of positive weights negative, at random: those to drop. And the scale that makes up for them.
+class Dropout:
+    """Marks positive weights that are dropped by turning them negative, at random.
 
-    The share is rounded to a multiple of 1/256, above 0. A random byte decides on each weight, and eight bytes come
-    from each draw, as drawing is most of the work of dropout; signs because comparisons and masks are slow on a CPU.
+    A random byte decides on each weight, and eight bytes come from each draw, as drawing is most of the work. Signs, as
+    comparisons and masks are slow on a CPU.
+
+    Args:
+        share: of the weights that are dropped; rounded to a multiple of 1/256, above 0.
+
+    Attributes:
+        scale: of those that are kept; makes up for the others.
     """
-    threshold, count = min(max(round(256 * share), 1), 255), weights.numel()
-    draws = torch.empty(-(-count // 8), dtype=torch.int64, device=weights.device).random_(-(2**63), None)
-    integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[weights.element_size()]
-    # Below 0 for bytes below the threshold; a number of the weights' own type is negative if its first bit is set.
-    signs = (draws.view(torch.uint8)[:count].view(weights.shape).to(integer) - threshold).view(weights.dtype)
-    return weights.copysign(signs), 256 / (256 - threshold)
+
+    def __init__(self, share: float):
+        self.threshold = min(max(round(256 * share), 1), 255)
+        self.scale = 256 / (256 - self.threshold)
+
+    def mark(self, weights: Tensor, out: Tensor) -> None:
+        """Copies the weights to ``out``, with the sign that says what becomes of them."""
+        draws = torch.empty(-(-weights.numel() // 8), dtype=torch.int64, device=weights.device).random_(-(2**63), None)
+        integer = {2: torch.int16, 4: torch.int32, 8: torch.int64}[weights.element_size()]
+        # Below 0 where the byte is below the threshold; and a number of the weights' type is so if its first bit is 1.
+        signs = draws.view(torch.uint8)[: weights.numel()].to(integer).sub_(self.threshold)
+        torch.copysign(weights, signs.view(weights.dtype).view_as(weights), out=out)
 
 
 def position_code(height: int, width: int, channels: int, device: torch.device | None = None) -> Tensor:
