@@ -10,7 +10,7 @@ NBVAL := -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeo
 	-p no:cacheprovider -p tests.lesson_seconds --no-cov -W default
 NBCONVERT := $(BIN)/jupyter nbconvert --log-level WARN
 
-.PHONY: demo test lab notebooks lint bench clean
+.PHONY: demo test lab notebooks lint bench bench-peers clean
 
 # Runs the quickstart and shows it as one HTML page and as pictures.
 demo: $(INSTALLED)
@@ -39,12 +39,14 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# What every model costs, as a table, build/bench.csv and build/bench.png.
 bench: $(INSTALLED)
-	$(BIN)/python benchmarks/tutorial.py
-	$(BIN)/python benchmarks/mar_scf.py
-	$(BIN)/python benchmarks/residual.py
-	$(BIN)/python benchmarks/caflow.py
-	$(BIN)/python benchmarks/pretrained.py
+	$(BIN)/python -m benchmarks
+
+# The same with other packages that have the same layers, which it installs.
+bench-peers: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --editable ".[bench]"
+	$(BIN)/python -m benchmarks
 
 clean:
 	rm -rf build .coverage .pytest_cache .ruff_cache

@@ -1,147 +1,112 @@
-"""Times tasks, each in a fresh process, and prints them beside the figures of the original code."""
+"""Measures tasks, each in a fresh process: seconds of every repetition, and the peak memory."""
 
-import argparse
-import csv
 import json
-import resource
+import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import asdict, dataclass, field, replace
+from importlib import import_module
+from pathlib import Path
 
-PRECISIONS = ("32-true", "bf16-mixed")
+from benchmarks.configuration import Configuration
+from benchmarks.revisions import ROOT
+
+FLOAT32, BFLOAT16 = Configuration(), Configuration(precision="bf16-mixed")
+CONFIGURATIONS = FLOAT32, BFLOAT16
+TRAINING_CONFIGURATIONS = (*CONFIGURATIONS, replace(FLOAT32, memory="invertible"))
 
 
-class Task(NamedTuple):
-    """One row of the table.
+@dataclass(frozen=True)
+class Task:
+    """What is measured, and what the original code took for the same.
 
     Attributes:
-        prepare: builds what is needed, in the fresh process, and returns the function that is timed.
-        seconds: of the original code.
-        gib: its peak memory, if it is known; shown with training.
-        precisions: of the networks, as ``nbflows train --precision`` names them.
+        prepare: in the fresh process, builds what is needed: a ``Workload``.
+        seconds, gib: of the original code, and its peak memory with imports; None where it was not measured.
+        configurations: those in which the table has it.
+        peers: the same as ``prepare`` for other packages with the same layer, by name.
     """
 
-    prepare: Callable[[], Callable[[], object]]
-    seconds: float
+    prepare: Callable
+    seconds: float | None = None
     gib: float | None = None
-    precisions: tuple[str, ...] = PRECISIONS
+    configurations: tuple[Configuration, ...] = CONFIGURATIONS
+    peers: dict[str, Callable] = field(default_factory=dict)
 
 
-def training_step(flow, loss: Callable[[], object]) -> Callable[[], None]:
-    """One step of Adam with clipping, and of the norms if there are any; ``loss`` computes what is minimised."""
-    import torch
+@dataclass(frozen=True)
+class Workload:
+    """What a task has built.
 
-    from nbflows.nets import update_norms
+    Attributes:
+        run: what is timed.
+        flow: in it, for memory modes and compilation; None if there is none.
+    """
 
-    optimizer = torch.optim.Adam(flow.parameters(), lr=1e-4, fused=True)
-
-    def step():
-        optimizer.zero_grad()
-        loss().backward()
-        torch.nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
-        optimizer.step()
-        update_norms(flow)
-
-    return step
+    run: Callable[[], object]
+    flow: object = None
 
 
-def main(
-    description: str,
-    tasks: dict[str, Task],
-    further: dict[str, Task] | None = None,
-    report: Callable[[Callable[[str, str], dict]], None] | None = None,
-) -> None:
-    """The command line of a benchmark.
+@dataclass(frozen=True)
+class Measurement:
+    """What the fresh process measured.
+
+    Attributes:
+        first: seconds of the first call, in which what is compiled is compiled.
+        seconds: of every repetition after those to warm up.
+        peak_mib: of the process, imports included.
+        imports_mib: the peak before anything was built, when all was imported.
+    """
+
+    first: float
+    seconds: list[float]
+    peak_mib: float
+    imports_mib: float
+
+    @property
+    def median(self) -> float:
+        """Of the seconds."""
+        return statistics.median(self.seconds)
+
+    @property
+    def own_mib(self) -> float:
+        """The peak beyond the imports."""
+        return self.peak_mib - self.imports_mib
+
+
+class TaskError(RuntimeError):
+    """A task that did not run; the message says which, how and why."""
+
+
+def measure(module: str, name: str, configuration: Configuration, repeats: int, source: Path = ROOT) -> Measurement:
+    """Runs a task in a fresh process.
 
     Args:
-        description: of the script.
-        tasks: by name, "model, task".
-        further: tasks outside of the table, for ``report``.
-        report: prints what the table has no place for. Gets a function from a task's name and a precision to what was
-            measured of it: "seconds" of each repetition, "gib" of peak memory, of them "imports".
+        module: that has the task in its ``TASKS`` or ``FURTHER``.
+        name: of the task.
+        configuration: how it runs; of its revision, see ``source``.
+        repeats: how often it is timed.
+        source: folder of the ``nbflows`` that runs.
+
+    Raises:
+        TaskError: it did not run.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", default="", help="only tasks whose name contains this")
-    parser.add_argument("--csv", help="write the rows there too")
-    parser.add_argument("--measure", nargs=2, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.measure:
-        name, precision = options.measure
-        print(json.dumps(_measure((tasks | (further or {}))[name], precision, options.repeats, options.threads)))
-        return
-
-    from tabulate import tabulate
-
-    def measure(name: str, precision: str) -> dict:
-        command = [sys.executable, sys.argv[0], "--measure", name, precision]
-        command += ["--repeats", str(options.repeats), "--threads", str(options.threads)]
-        output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
-        return json.loads(output.splitlines()[-1])
-
-    rows = []
-    for name, task in tasks.items():
-        for precision in task.precisions if options.only in name else ():
-            result = measure(name, precision)
-            median = statistics.median(result["seconds"])
-            rows.append(
-                {
-                    "task": name,
-                    "precision": precision,
-                    "seconds": round(median, 3),
-                    "fastest..slowest": f"{min(result['seconds']):.3f}..{max(result['seconds']):.3f}",
-                    "original s": task.seconds,
-                    "speedup": round(task.seconds / median, 1),
-                    "peak GiB": round(result["gib"], 2),
-                    "of it imports": round(result["imports"], 2),
-                    "original GiB": task.gib or "",
-                }
-            )
-            print(f"{name}, {precision}: {median:.3f} s", file=sys.stderr)
-    if not rows:
-        raise SystemExit(f"no task's name contains {options.only!r}: {', '.join(tasks)}")
-    print(f"\n{options.threads} threads, {options.repeats} repetitions, networks in the precision named; ", end="")
-    print(f"nbflows train would choose {result['faster']}\n")
-    print(tabulate(rows, headers="keys"))
-    if options.csv:
-        with open(options.csv, "w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
-    if report and not options.only:
-        report(measure)
+    request = {"module": module, "name": name, "configuration": asdict(configuration), "repeats": repeats}
+    # Python looks for nbflows in the folder it starts in first. Threads: what torch allocates for each is memory too.
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(configuration.threads)}
+    command = [sys.executable, "-m", "benchmarks.worker", json.dumps(request)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=source, env=environment)
+    if result.returncode:
+        why = result.stderr.strip().splitlines() or [f"it ended with code {result.returncode}"]
+        raise TaskError(f"{name!r} does not run with {configuration}: {why[-1]}")
+    sys.stderr.write(result.stderr)
+    return Measurement(**json.loads(result.stdout.splitlines()[-1]))
 
 
-def _measure(task: Task, precision: str, repeats: int, threads: int) -> dict[str, object]:
-    """In this process: seconds of each repetition after two to warm up, and the peak memory."""
-    import torch
-
-    from nbflows import hardware
-
-    torch.set_num_threads(threads)
-    hardware.keep_freed_memory()
-    torch.manual_seed(0)
-    # What torch and nbflows take before any model exists: `import nbflows` loads all of it.
-    imports = _peak_gib()
-    run = task.prepare()
-    seconds = []
-    # What Lightning does for the same precision.
-    bfloat16 = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed")
-    with bfloat16, hardware.denormals_as_zero():
-        for _ in range(repeats + 2):
-            start = time.perf_counter()
-            run()
-            seconds.append(time.perf_counter() - start)
-    gib = _peak_gib()
-    faster = hardware.faster_precision("cpu")
-    return {"seconds": seconds[2:], "gib": gib, "imports": imports, "faster": faster}
-
-
-def _peak_gib() -> float:
-    # Kilobytes on Linux, bytes on a Mac.
-    unit = 2**30 if sys.platform == "darwin" else 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+def tasks_of(module: str) -> dict[str, Task]:
+    """All tasks of a benchmark by name, those outside of the table too."""
+    system = import_module(module)
+    return {**system.TASKS, **getattr(system, "FURTHER", {})}

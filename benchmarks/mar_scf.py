@@ -1,55 +1,59 @@
-"""Times mAR-SCF at shapes at which its authors' code was timed, and prints a table.
+"""mAR-SCF on 32x32 colour images, batches of 16: three levels, affine and mixture couplings; the mixture's inverse.
 
-    python benchmarks/mar_scf.py [--repeats 5] [--threads 2] [--csv FILE]
-
-32x32 colour images, batches of 16, three levels. The original's figures are of its published code on 2 CPU cores
-(torch 2.15, float32). Memory is the process's peak, imports included, as theirs is. The inverse of the mixture is
+The original's figures are of its published code on 2 CPU cores (torch 2.15, float32). The inverse of the mixture is
 always in float32; the original's is a bisection.
 """
 
 from functools import partial
 
-import harness
+from benchmarks.actions import density_training, initialized, likelihood, noise_images, sampling
+from benchmarks.harness import FLOAT32, TRAINING_CONFIGURATIONS, Task, Workload
 
-MODELS = {
-    "affine, K=4 C=96": {"coupling": "affine", "num_steps": 4, "hidden_channels": 96},
-    "mixlogcdf, K=1 C=32": {"coupling": "mixlogcdf", "num_steps": 1, "hidden_channels": 32},
-}
+AFFINE = {"coupling": "affine", "num_steps": 4, "hidden_channels": 96}
+MIXTURE = {"coupling": "mixlogcdf", "num_steps": 1, "hidden_channels": 32}
 
 
-def prepare(model: str, task: str):
-    import torch
-
+def build(sizes: dict):
+    """A flow that has seen data, and 16 images."""
     from nbflows import models
 
-    flow = models.mar_scf(**MODELS[model])
-    images = torch.randint(256, (16, 3, 32, 32)).byte()
-    # The first batch sets every ActNorm.
-    flow.log_prob(images)
-    if task == "train":
-        return harness.training_step(flow, lambda: flow.bits_per_dim(images).mean())
-    flow.eval()
-    return torch.no_grad()(lambda: flow.log_prob(images)) if task == "likelihood" else lambda: flow.sample(16)
+    images = noise_images(16, 3, 32, 32)
+    return initialized(models.mar_scf(**sizes), images), images
+
+
+def prepare_training(sizes: dict):
+    """One step."""
+    return density_training(*build(sizes))
+
+
+def prepare_likelihood(sizes: dict):
+    """One batch."""
+    return likelihood(*build(sizes))
+
+
+def prepare_sampling(sizes: dict):
+    """One batch."""
+    flow, _ = build(sizes)
+    return sampling(flow, lambda: flow.sample(16))
 
 
 def prepare_inverse():
+    """64 x 6 x 16 x 16 mixtures of 32 logistics each."""
     import torch
 
     from nbflows.layers import invert_mixture
 
     shape = 64, 6, 16, 16
     mixture, target = torch.randn(3, 32, *shape), torch.randn(shape)
-    return lambda: invert_mixture(target, *mixture)
+    return Workload(lambda: invert_mixture(target, *mixture))
 
 
-if __name__ == "__main__":
-    affine, mixture = MODELS
-    tasks = {
-        f"{affine}, train": harness.Task(partial(prepare, affine, "train"), 0.99, 1.03),
-        f"{affine}, sample": harness.Task(partial(prepare, affine, "sample"), 0.34),
-        f"{mixture}, train": harness.Task(partial(prepare, mixture, "train"), 1.87, 1.9),
-        f"{mixture}, likelihood": harness.Task(partial(prepare, mixture, "likelihood"), 0.40),
-        f"{mixture}, sample": harness.Task(partial(prepare, mixture, "sample"), 0.74),
-        "inverse of 98,304 mixtures of 32": harness.Task(prepare_inverse, 1.33, precisions=("32-true",)),
-    }
-    harness.main(__doc__, tasks)
+TASKS = {
+    "mAR-SCF affine, train": Task(partial(prepare_training, AFFINE), 0.99, 1.03, TRAINING_CONFIGURATIONS),
+    "mAR-SCF affine, likelihood": Task(partial(prepare_likelihood, AFFINE)),
+    "mAR-SCF affine, sample": Task(partial(prepare_sampling, AFFINE), 0.34),
+    "mAR-SCF mixture, train": Task(partial(prepare_training, MIXTURE), 1.87, 1.9, TRAINING_CONFIGURATIONS),
+    "mAR-SCF mixture, likelihood": Task(partial(prepare_likelihood, MIXTURE), 0.40),
+    "mAR-SCF mixture, sample": Task(partial(prepare_sampling, MIXTURE), 0.74),
+    "mixture inverse, 98,304 mixtures of 32": Task(prepare_inverse, 1.33, configurations=(FLOAT32,)),
+}

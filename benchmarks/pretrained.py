@@ -1,6 +1,6 @@
 """Measures what a pretrained model costs: seconds an image and memory, to evaluate and to sample, on one thread.
 
-    python benchmarks/pretrained.py [NAME ...] [--repeats 5] [--record]
+    python -m benchmarks.pretrained [NAME ...] [--repeats 5] [--record]
 
 Each figure comes from a process of its own: batches of 16 images (translations: one sample for each of 16 sources), the
 median of the repetitions after one to warm up, in float32. Seconds are the processor's: on one thread the same as by
@@ -11,12 +11,14 @@ takes, the model's weights included. With --record the figures go into the manif
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+
+from benchmarks.revisions import ROOT
+from benchmarks.worker import peak_mib
 
 BATCH = 16
 TASKS = ("evaluate", "sample")
@@ -49,25 +51,26 @@ def measure(name: str, task: str, repeats: int) -> dict[str, float]:
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    imports = _peak_mib()
+    imports = peak_mib()
     run = prepare(name, task)
     seconds = []
     for _ in range(repeats + 1):
         start = time.process_time()
         run()
         seconds.append(time.process_time() - start)
-    return {"seconds": statistics.median(seconds[1:]) / BATCH, "mib": _peak_mib() - imports}
+    return {"seconds": statistics.median(seconds[1:]) / BATCH, "mib": peak_mib() - imports}
 
 
 def measure_apart(name: str, repeats: int) -> dict:
     """Both tasks, each in a fresh process, as the manifest keeps them."""
     cost: dict = {"batch": BATCH, "threads": 1, "hardware": "1 CPU core"}
     for task in TASKS:
-        command = [sys.executable, __file__, "--measure", name, task, "--repeats", str(repeats)]
+        command = [sys.executable, "-m", "benchmarks.pretrained"]
+        command += ["--measure", name, task, "--repeats", str(repeats)]
         # Before torch starts: what it allocates for each thread is memory too.
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment).stdout
-        result = json.loads(output.splitlines()[-1])
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment, cwd=ROOT)
+        result = json.loads(done.stdout.splitlines()[-1])
         cost[f"{task}_seconds"] = float(f"{result['seconds']:.3g}")
         cost[f"{task}_mib"] = round(result["mib"], 1)
     return cost
@@ -122,12 +125,6 @@ def main() -> None:
     print(tabulate(rows, titles, intfmt=",", floatfmt=("", "", ".2g", ".2g", ".0f", ".0f")))
     if failed:
         raise SystemExit(f"\nnot measured, for the errors above: {', '.join(failed)}")
-
-
-def _peak_mib() -> float:
-    # Kilobytes on Linux, bytes on a Mac.
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 if __name__ == "__main__":

@@ -1,16 +1,14 @@
-"""Times Residual Flows at shapes at which their authors' code was timed, and prints tables.
+"""Residual Flows on 28x28 grey images, batches of 16: levels of 4, 4, 4 blocks of width 64, 4 fully connected ones.
 
-    python benchmarks/residual.py [--repeats 5] [--threads 2] [--csv FILE]
-
-28x28 grey images, batches of 16, levels of 4, 4 and 4 blocks of width 64, 4 fully connected ones. The original's
-figures are of its published code on 2 CPU cores (torch 2.15, float32), with its Neumann gradient computed in forward;
-it evaluates 20 terms of the power series and a random tail, and so do we. Its inverse is off by 2.8e-5. Memory is the
-process's peak, imports included, as theirs is; the second table is without the imports.
+The original's figures are of its published code on 2 CPU cores (torch 2.15, float32), with its Neumann gradient
+computed in forward; it evaluates 20 terms of the power series and a random tail, and so do we. Its inverse is off by
+2.8e-5. More: standard errors, the inverse's error, and the memory of every gradient.
 """
 
 from functools import partial
 
-import harness
+from benchmarks.actions import density_training, initialized, likelihood, noise_images, sampling
+from benchmarks.harness import FLOAT32, TRAINING_CONFIGURATIONS, Task
 
 SIZES = {"num_blocks": (4, 4, 4), "hidden_channels": 64}
 GRADIENTS = {
@@ -25,37 +23,30 @@ NUM_BLOCKS = (2, 4, 8)
 
 def build(**changes):
     """A flow that has seen data, and 16 images."""
-    import torch
-
     from nbflows import models
 
-    flow = models.residual_flow_mnist(**{**SIZES, **changes})
-    images = torch.randint(256, (16, 1, 28, 28)).byte()
-    # The first batch sets every ActNorm.
-    flow.log_prob(images)
-    return flow, images
+    images = noise_images(16, 1, 28, 28)
+    return initialized(models.residual_flow_mnist(**{**SIZES, **changes}), images), images
 
 
 def prepare_training(**gradient):
-    flow, images = build(**gradient)
-    return harness.training_step(flow, lambda: flow.bits_per_dim(images).mean())
+    """One step."""
+    return density_training(*build(**gradient))
 
 
-def prepare_evaluation():
-    import torch
-
-    flow, images = build()
-    flow.eval()
-    return torch.no_grad()(lambda: flow.log_prob(images))
+def prepare_likelihood():
+    """One batch, 20 terms and a random tail."""
+    return likelihood(*build())
 
 
-def prepare_inverse():
+def prepare_sampling():
+    """Back from the latents of one batch."""
     import torch
 
     flow, images = build()
     with torch.no_grad():
         z, _ = flow.encode(images)
-    return torch.no_grad()(lambda: flow.decode(z))
+    return sampling(flow, torch.no_grad()(lambda: flow.decode(z)))
 
 
 def prepare_memory(gradient: str, num_terms: int, num_blocks: int):
@@ -66,7 +57,7 @@ def prepare_memory(gradient: str, num_terms: int, num_blocks: int):
     for layer in flow.modules():
         if isinstance(layer, ResidualBlock):
             layer.log_det = SeriesLogDet(TruncatedSeries(num_terms), **GRADIENTS[gradient])
-    return harness.training_step(flow, lambda: flow.bits_per_dim(images).mean())
+    return density_training(flow, images)
 
 
 def report(measure) -> None:
@@ -77,16 +68,11 @@ def report(measure) -> None:
     print(f"largest error of the inverse before rounding to grey levels: {_inverse_error():.1e} (original: 2.8e-5)")
     rows = []
     for gradient in GRADIENTS:
-        terms = [_memory(measure, gradient, n, 4) for n in NUM_TERMS]
-        rows.append([gradient, *terms, *[_memory(measure, gradient, 10, n) for n in NUM_BLOCKS]])
+        cases = [(n, 4) for n in NUM_TERMS] + [(10, n) for n in NUM_BLOCKS]
+        rows.append([gradient, *[round(measure(_memory_task(gradient, *case)).own_mib) for case in cases]])
     headers = ["gradient", *[f"{n} terms" for n in NUM_TERMS], *[f"{n} blocks" for n in NUM_BLOCKS]]
-    print("\nMiB of a training step in float32, at full resolution: 4 blocks, by terms; 10 terms, by blocks\n")
+    print("\nMiB of a training step beyond the imports, float32: 4 blocks, by terms; 10 terms, by blocks\n")
     print(tabulate(rows, headers))
-
-
-def _memory(measure, gradient: str, num_terms: int, num_blocks: int) -> int:
-    result = measure(_memory_task(gradient, num_terms, num_blocks), "32-true")
-    return round(1024 * (result["gib"] - result["imports"]))
 
 
 def _memory_task(gradient: str, num_terms: int, num_blocks: int) -> str:
@@ -136,14 +122,13 @@ def _inverse_error() -> float:
     return (z - pixels).abs().max().item()
 
 
-if __name__ == "__main__":
-    tasks = {
-        "train": harness.Task(prepare_training, 0.50, 0.96),
-        "train, gradient in backward": harness.Task(partial(prepare_training, in_forward=False), 0.50, 0.96),
-        "evaluate": harness.Task(prepare_evaluation, 2.8),
-        "inverse": harness.Task(prepare_inverse, 0.054, precisions=("32-true",)),
-    }
-    cases = [(gradient, n, 4) for gradient in GRADIENTS for n in NUM_TERMS]
-    cases += [(gradient, 10, n) for gradient in GRADIENTS for n in NUM_BLOCKS]
-    memory = {_memory_task(*case): harness.Task(partial(prepare_memory, *case), 0.0) for case in cases}
-    harness.main(__doc__, tasks, memory, report)
+_IN_BACKWARD = partial(prepare_training, in_forward=False)
+TASKS = {
+    "residual, train": Task(prepare_training, 0.50, 0.96, TRAINING_CONFIGURATIONS),
+    "residual, train, gradient in backward": Task(_IN_BACKWARD, 0.50, 0.96),
+    "residual, likelihood": Task(prepare_likelihood, 2.8),
+    "residual, sample": Task(prepare_sampling, 0.054, configurations=(FLOAT32,)),
+}
+_CASES = [(gradient, n, 4) for gradient in GRADIENTS for n in NUM_TERMS]
+_CASES += [(gradient, 10, n) for gradient in GRADIENTS for n in NUM_BLOCKS]
+FURTHER = {_memory_task(*case): Task(partial(prepare_memory, *case)) for case in _CASES}

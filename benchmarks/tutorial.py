@@ -1,41 +1,48 @@
-"""Times the tutorial's three models at the original's shapes and prints a table.
+"""The tutorial's three models on 28x28 grey images: training with batches of 128, likelihood and samples of 64.
 
-    python benchmarks/tutorial.py [--repeats 5] [--threads 2] [--csv FILE]
-
-The original's figures are medians of its published code on 2 CPU cores (torch 2.15, float32, its quietest run). Memory
-is the process's peak, imports included, as theirs is.
+The original's figures are medians of its published code on 2 CPU cores (torch 2.15, float32, its quietest run).
 """
 
 from functools import partial
 
-import harness
+from benchmarks.actions import density_training, likelihood, noise_images, sampling
+from benchmarks.harness import TRAINING_CONFIGURATIONS, Task
 
-# Seconds per training step at batch 128, for the likelihood of 64, to sample 64; GiB at the peak of training.
+# Seconds of a training step, of the likelihood, of sampling; GiB at the peak of training.
 ORIGINAL = {
-    "simple": {"train": 3.51, "likelihood": 1.00, "sample": 1.09, "memory": 7.6},
-    "variational": {"train": 4.55, "likelihood": 1.15, "sample": 1.11, "memory": 9.2},
-    "multiscale": {"train": 2.50, "likelihood": 0.56, "sample": 0.39, "memory": 4.3},
+    "simple": (3.51, 1.00, 1.09, 7.6),
+    "variational": (4.55, 1.15, 1.11, 9.2),
+    "multiscale": (2.50, 0.56, 0.39, 4.3),
 }
 
 
-def prepare(model: str, task: str):
-    import torch
-
+def build(model: str):
+    """The flow of this name at its published size."""
     from nbflows import models
 
-    flow = getattr(models, model)()
-    images = torch.randint(256, (128 if task == "train" else 64, 1, 28, 28)).byte()
-    if task == "train":
-        return harness.training_step(flow, lambda: flow.bits_per_dim(images).mean())
-    return torch.no_grad()(lambda: flow.log_prob(images)) if task == "likelihood" else lambda: flow.sample(64)
+    return getattr(models, model)()
 
 
-if __name__ == "__main__":
-    tasks = {
-        f"{model}, {task}": harness.Task(
-            partial(prepare, model, task), original[task], original["memory"] if task == "train" else None
-        )
-        for model, original in ORIGINAL.items()
-        for task in ("train", "likelihood", "sample")
+def prepare_training(model: str):
+    """One step."""
+    return density_training(build(model), noise_images(128, 1, 28, 28))
+
+
+def prepare_likelihood(model: str):
+    """One batch."""
+    return likelihood(build(model), noise_images(64, 1, 28, 28))
+
+
+def prepare_sampling(model: str):
+    """One batch."""
+    flow = build(model)
+    return sampling(flow, lambda: flow.sample(64))
+
+
+TASKS = {}
+for model, (train, evaluate, sample, gib) in ORIGINAL.items():
+    TASKS |= {
+        f"{model}, train": Task(partial(prepare_training, model), train, gib, TRAINING_CONFIGURATIONS),
+        f"{model}, likelihood": Task(partial(prepare_likelihood, model), evaluate),
+        f"{model}, sample": Task(partial(prepare_sampling, model), sample),
     }
-    harness.main(__doc__, tasks)

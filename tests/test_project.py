@@ -2,10 +2,13 @@
 
 import ast
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
+
+from nbflows import __main__, recipes
 
 ROOT = Path(__file__).parents[1]
 # What conda-forge calls them.
@@ -15,7 +18,8 @@ CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
 def _packages_of_pyproject():
     # Python 3.10 has no tomllib: the lists are plain enough to read.
     text = (ROOT / "pyproject.toml").read_text()
-    text = text[text.index("dependencies = [") : text.index("[project.scripts]")]
+    # Up to the packages that are only there to be compared with.
+    text = text[text.index("dependencies = [") : text.index("bench = [")]
     return {match.groups() for match in re.finditer(r'"([\w-]+)>=([\d.]+)"', text)}
 
 
@@ -56,6 +60,25 @@ def test_the_readme_examples_run(monkeypatch):
         exec(example, names)
     assert names["images"].shape == (16, 1, 8, 8)
     assert names["answers"].images.shape == (2, 10, 1, 8, 8)
+
+
+def _commands():
+    """What stands after ``nbflows`` in the code blocks of the pages."""
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.S):
+            for line in block.replace("\\\n", " ").splitlines():
+                if found := re.match(r"(?:\s*|srun .*|torchrun .* -m )nbflows (.+)", line):
+                    yield found[1]
+
+
+@pytest.mark.parametrize("command", list(_commands()))
+def test_every_command_of_the_pages_can_be_given(command):
+    # A variable of the script for SLURM.
+    given = shlex.split(command.replace("$RESUME", "--resume"), comments=True)
+    options, unknown = __main__._parser().parse_known_args(given)
+    assert not unknown
+    if options.command is __main__._train:
+        recipes.get(options.recipe)
 
 
 def test_no_file_is_larger_than_eight_megabytes():
