@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -122,36 +120,6 @@ def test_the_log_of_training_is_a_true_log_likelihood_also_with_the_neumann_grad
     error = math.hypot(many.std().item() / 40**0.5, exact.std().item() / 20)
     assert estimates.isfinite().all()
     assert abs(many.mean() - exact.mean()) < 4 * error
-
-
-def test_ranks_draw_the_same_number_of_terms_in_training_and_their_own_otherwise(tmp_path):
-    script = tmp_path / "ranks.py"
-    script.write_text(
-        "import json, sys, torch, torch.distributed as dist, torch.multiprocessing as mp\n"
-        "from nbflows.layers import RussianRoulette\n"
-        "def draw(rank, folder):\n"
-        "    dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)\n"
-        "    torch.manual_seed(rank)\n"
-        "    terms = RussianRoulette('poisson', 5.0)\n"
-        "    training = [len(terms.draw()) for _ in range(30)]\n"
-        "    with torch.no_grad():\n"
-        "        evaluation = [len(terms.draw()) for _ in range(30)]\n"
-        "    json.dump([training, evaluation], open(f'{folder}/{rank}.json', 'w'))\n"
-        "    dist.destroy_process_group()\n"
-        "if __name__ == '__main__':\n"
-        "    mp.spawn(draw, (sys.argv[1],), nprocs=2)\n"
-    )
-    subprocess.run([sys.executable, str(script), str(tmp_path)], check=True, capture_output=True, timeout=300)
-    (one, one_alone), (two, two_alone) = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
-    assert one == two and len(set(one)) > 3
-    assert one_alone != two_alone
-
-
-def test_two_processes_train_a_residual_flow(tmp_path):
-    command = [sys.executable, "-m", "nbflows", "train", "digits-residual", "--max-steps", "2", "--batch-size", "32"]
-    command += ["--device", "cpu", "--precision", "32-true", "--devices", "2", "--out", str(tmp_path / "run")]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
-    assert printed.count("test:") == 1
 
 
 def test_weight_decay_is_applied_and_not_part_of_the_gradient(digits):
