@@ -1,9 +1,15 @@
 """A convolutional LSTM that reads a sequence of images and predicts, at each step, from those before."""
 
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from nbflows.nets.frequencies import Frequencies
 
 
 class ConvLSTM(nn.Module):
@@ -49,7 +55,7 @@ class ConvLSTM(nn.Module):
             x = layer(x, batch=steps[0])
         return self.last(x).unflatten(0, steps[::-1]).transpose(0, 1)
 
-    def step(self, x: Tensor, states: list | None = None) -> tuple[Tensor, list]:
+    def step(self, x: Tensor, states: tuple | None = None) -> tuple[Tensor, tuple]:
         """One step, when the next input depends on this output: ``(B, in, H, W)`` to ``(B, out, H, W)``.
 
         Args:
@@ -57,12 +63,15 @@ class ConvLSTM(nn.Module):
             states: what the step before returned; None at the first.
         """
         x = self.embed(_channels_last(x))
-        states = [None] * len(self.layers) if states is None else states
-        after = []
-        for layer, state in zip(self.layers, states, strict=True):
-            x, cell = layer.step(layer.input_to_hidden(x), state)
-            after.append((x, cell))
-        return self.last(x), after
+        if states is None:
+            convolution = self.layers[0].convolution_for(x)
+            states = convolution, [layer.start(convolution, x.dtype) for layer in self.layers]
+        convolution, before = states
+        rows, after = convolution.rows(x), []
+        for state in before:
+            after.append(state.step(convolution, rows))
+            rows = after[-1].hidden
+        return self.last(convolution.images(rows)), (convolution, after)
 
 
 class ConvLSTMLayer(nn.Module):
@@ -81,16 +90,56 @@ class ConvLSTMLayer(nn.Module):
         conv = self.hidden_to_hidden
         return _Recurrence.apply(self.input_to_hidden(x), conv.weight, batch, conv.padding[0], conv.dilation[0])
 
-    def step(self, gates: Tensor, state: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
-        """(h, c) after a step, from what the input adds to the gates and (h, c) before it; None: both are zero.
+    def convolution_for(self, x: Tensor) -> "Frequencies | _Positions":
+        """How to compute single steps on images like x ``(B, C, H, W)``: both ways give the same, to rounding."""
+        conv, (batch, channels, *size) = self.hidden_to_hidden, x.shape
+        kernel_size, dilation = conv.kernel_size[0], conv.dilation[0]
+        # On a GPU, or in half precision, it is not the arithmetic that small convolutions wait for.
+        slow = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+        if slow and Frequencies.pay((batch, 2 * channels, *size), kernel_size, dilation, 4 * channels):
+            return Frequencies(size, kernel_size, dilation, like=x)
+        return _Positions(size, conv.padding, dilation)
 
-        h is ``(B, C, H, W)``; c is ``(B H W, C)``, at least float32.
-        """
-        if state is None:
-            _, cell, hidden = _cell(gates, None)
-        else:
-            _, cell, hidden = _cell(gates + self.hidden_to_hidden(state[0]), state[1])
-        return _as_images(hidden.to(gates.dtype), gates.shape), cell
+    def start(self, convolution: "Frequencies | _Positions", dtype: torch.dtype) -> "_State":
+        """The state before the first step."""
+        weight = torch.cat([self.input_to_hidden.weight, self.hidden_to_hidden.weight], dim=1).to(dtype)
+        return _State(convolution.kernel(weight), self.input_to_hidden.bias.to(dtype))
+
+
+class _State(NamedTuple):
+    """One layer between two steps: the kernel and bias of both its convolutions, joined, and what h and c are."""
+
+    kernel: Tensor
+    bias: Tensor
+    hidden: Tensor | None = None
+    cell: Tensor | None = None
+
+    def step(self, convolution: "Frequencies | _Positions", rows: Tensor) -> "_State":
+        both = rows if self.hidden is None else torch.cat([rows, self.hidden], dim=-1)
+        # Without h, which is zero at first, its part of the kernel has nothing to do.
+        gates = convolution.convolve(both, self.kernel[..., : both.shape[-1], :], self.bias)
+        _, cell, hidden = _cell(gates.flatten(0, -2), self.cell)
+        return self._replace(hidden=hidden.to(rows.dtype).view_as(rows), cell=cell)
+
+
+class _Positions:
+    """Convolutions as torch computes them, on rows ``(B H W, C)`` that are images with their channels innermost."""
+
+    def __init__(self, size: tuple[int, int], padding: tuple[int, int], dilation: int):
+        self.size, self.padding, self.dilation = size, padding, dilation
+
+    def rows(self, images: Tensor) -> Tensor:
+        return _as_rows(images)
+
+    def images(self, rows: Tensor) -> Tensor:
+        return _as_images(rows, (len(rows) // math.prod(self.size), rows.shape[1], *self.size))
+
+    def kernel(self, weight: Tensor) -> Tensor:
+        return _channels_last(weight).permute(2, 3, 1, 0)
+
+    def convolve(self, rows: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+        weight = kernel.permute(3, 2, 0, 1)
+        return _as_rows(F.conv2d(self.images(rows), weight, bias, padding=self.padding, dilation=self.dilation))
 
 
 class _Recurrence(torch.autograd.Function):
@@ -108,7 +157,7 @@ class _Recurrence(torch.autograd.Function):
             if hidden:
                 before = _as_images(hidden[-1], step.shape)
                 step = step + F.conv2d(before, weight, padding=padding, dilation=dilation)
-            part, cell, after = _cell(step, cells[-1] if cells else None)
+            part, cell, after = _cell(_as_rows(step), cells[-1] if cells else None)
             parts.append(part)
             cells.append(cell)
             hidden.append(after.to(gates.dtype))
@@ -136,14 +185,13 @@ class _Recurrence(torch.autograd.Function):
             enter, forget, new, out = parts[t]
             squashed = cells[t].tanh()
             grad_hidden = grads[t].to(squashed.dtype) + grad_hidden
-            grad_cell = torch.addcmul(grad_hidden * out, grad_hidden * out, squashed.square(), value=-1) + grad_cell
-            # Of a sigmoid s(1 - s), of a tanh 1 - t^2.
+            grad_cell = _tanh_backward(grad_hidden * out, squashed) + grad_cell
             grad_parts = torch.empty_like(parts[t])
-            torch.mul(grad_cell * new, enter - enter * enter, out=grad_parts[0])
-            torch.mul(grad_cell * enter, 1 - new * new, out=grad_parts[2])
-            torch.mul(grad_hidden * squashed, out - out * out, out=grad_parts[3])
+            _sigmoid_backward(grad_cell * new, enter, grad_input=grad_parts[0])
+            _tanh_backward(grad_cell * enter, new, grad_input=grad_parts[2])
+            _sigmoid_backward(grad_hidden * squashed, out, grad_input=grad_parts[3])
             if t:
-                torch.mul(grad_cell * cells[t - 1], forget - forget * forget, out=grad_parts[1])
+                _sigmoid_backward(grad_cell * cells[t - 1], forget, grad_input=grad_parts[1])
             else:
                 grad_parts[1].zero_()
             grad_cell = grad_cell * forget
@@ -161,27 +209,38 @@ class _Recurrence(torch.autograd.Function):
 
 
 _convolution_backward = torch.ops.aten.convolution_backward
+# Times s (1 - s), and times 1 - t^2, of a sigmoid s and a tanh t: one pass each.
+_sigmoid_backward, _tanh_backward = torch.ops.aten.sigmoid_backward, torch.ops.aten.tanh_backward
 
 
 def _cell(gates: Tensor, cell: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """The gates after their sigmoids and tanh ``(4, N, C)``, c and h ``(N, C)`` with N = B H W, at least float32.
+    """From gates ``(N, 4C)`` these after their sigmoids and tanh ``(4, N, C)``, c and h ``(N, C)``, at least float32.
 
     The four gates are laid one behind the other, once: slices of a few channels would be slow to work on.
     """
     dtype = torch.promote_types(gates.dtype, torch.float32)
-    parts = gates.permute(0, 2, 3, 1).reshape(-1, 4, gates.shape[1] // 4).transpose(0, 1)
+    parts = gates.unflatten(1, (4, gates.shape[1] // 4)).transpose(0, 1)
     parts = parts.to(dtype, memory_format=torch.contiguous_format, copy=True)
-    parts[:2].sigmoid_()
-    parts[2].tanh_()
-    parts[3].sigmoid_()
+    if parts.requires_grad:
+        # Autograd needs the results of all, and would find them overwritten.
+        parts = torch.cat([parts[:2].sigmoid(), parts[2:3].tanh(), parts[3:].sigmoid()])
+    else:
+        parts[:2].sigmoid_()
+        parts[2].tanh_()
+        parts[3].sigmoid_()
     enter, forget, new, out = parts
     after = enter * new if cell is None else torch.addcmul(enter * new, forget, cell)
     return parts, after, out * after.tanh()
 
 
-def _as_images(x: Tensor, like: torch.Size) -> Tensor:
+def _as_rows(images: Tensor) -> Tensor:
+    """``(B, C, H, W)``, channels innermost in memory, to ``(B H W, C)``."""
+    return images.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _as_images(rows: Tensor, shape: Sequence[int]) -> Tensor:
     """``(B H W, C)`` to ``(B, C, H, W)``, channels innermost in memory."""
-    return x.view(like[0], *like[2:], -1).permute(0, 3, 1, 2)
+    return rows.view(shape[0], *shape[2:], rows.shape[1]).permute(0, 3, 1, 2)
 
 
 def _channels_last(x: Tensor) -> Tensor:
