@@ -1,10 +1,12 @@
 """A bijection and standard normal noise: a distribution to score, encode, decode and sample."""
 
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from nbflows.bijection import Bijection, sum_dimensions
 
@@ -110,20 +112,28 @@ class Flow(nn.Module):
         context: Tensor | None = None,
         temperature: float | Sequence[float] = 1.0,
         generator: torch.Generator | None = None,
+        chunk_size: int = 256,
+        progress: bool = False,
     ) -> Tensor:
-        """Draws ``(num_samples, *shape)``.
+        """Draws ``(num_samples, *shape)``, on the device of the flow.
 
         Args:
             context: one row per sample, or one row for all of them.
             temperature: scales the noise: one number, or one per level (finest first). Below 1: more typical samples.
             generator: of the noise, on the device of the flow; default torch's global one.
+            chunk_size: samples in one pass through the flow; bounds the memory, and changes no noise.
+            progress: show a progress bar where one pass is not enough.
         """
+        if num_samples < 0 or chunk_size < 1:
+            raise ValueError(f"num_samples is at least 0, chunk_size at least 1; got {num_samples} and {chunk_size}")
         self._check_context(context, num_samples, 1)
-        z = self.draw_noise(num_samples, temperature, generator)
-        context = self.encode_context(context)
+        context = self._encode_contexts(context, chunk_size)
         if context is not None and len(context) == 1:
             context = context.expand(num_samples, *context.shape[1:])
-        return self.bijection.inverse(z, context)
+        samples = []
+        for rows, z in self._noise_chunks(num_samples, temperature, generator, chunk_size, progress):
+            samples.append(self.bijection.inverse(z, None if context is None else context[rows]))
+        return torch.cat(samples)
 
     def draw_noise(
         self,
@@ -132,8 +142,13 @@ class Flow(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """What ``sample`` decodes: standard normal noise ``(num_samples, *latent_shape)`` times the temperature."""
-        z = torch.randn(
-            num_samples, *self.latent_shape, generator=generator, dtype=self._like.dtype, device=self._like.device
+        z = torch.cat(
+            [
+                torch.randn(
+                    rows, *self.latent_shape, generator=generator, dtype=self._like.dtype, device=self._like.device
+                )
+                for rows in _noise_blocks(num_samples)
+            ]
         )
         levels = self.unpack(z)
         temperatures = [temperature] * len(levels) if isinstance(temperature, (int, float)) else list(temperature)
@@ -143,6 +158,33 @@ class Flow(nn.Module):
             )
         return self.pack([t * level for t, level in zip(temperatures, levels, strict=True)])
 
+    def _noise_chunks(
+        self,
+        num_samples: int,
+        temperature: float | Sequence[float],
+        generator: torch.Generator | None,
+        chunk_size: int,
+        progress: bool,
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """``draw_noise`` chunk by chunk, with the rows that each one is of it; one chunk if it is empty."""
+        starts = range(0, max(num_samples, 1), chunk_size)
+        blocks, left = iter(_noise_blocks(num_samples)), []
+        # Not stderr, which notebooks show in red.
+        for start in tqdm(starts, "sampling", file=sys.stdout, leave=None, disable=not progress or len(starts) == 1):
+            rows = slice(start, min(start + chunk_size, num_samples))
+            size = rows.stop - rows.start
+            while not left or sum(map(len, left)) < size:
+                left.append(self.draw_noise(next(blocks), temperature, generator))
+            noise = torch.cat(left)
+            yield rows, noise[:size]
+            left = [noise[size:]]
+
+    def _encode_contexts(self, context: Tensor | None, chunk_size: int) -> Tensor | None:
+        """``encode_context``, so many rows in one pass."""
+        if context is None:
+            return None
+        return torch.cat([self.encode_context(part) for part in context.split(chunk_size)])
+
     def unpack(self, z: Tensor) -> list[Tensor]:
         """Cuts a latent into its levels, finest first; a flow that is not multi-scale has one."""
         return self.bijection.unpack(z)
@@ -150,3 +192,16 @@ class Flow(nn.Module):
     def pack(self, levels: list[Tensor]) -> Tensor:
         """Joins the levels of ``unpack`` to one latent."""
         return self.bijection.pack(levels)
+
+
+# A multiple of 16: torch draws normal numbers on a CPU 16 at a time.
+_NOISE_BLOCK = 256
+
+
+def _noise_blocks(num_samples: int) -> list[int]:
+    """Rows of noise that are drawn at once, whatever the chunks: two draws are not always the halves of one draw.
+
+    The last block is up to twice as large, as fewer than 16 numbers would be drawn in another way.
+    """
+    num_whole = max(num_samples // _NOISE_BLOCK - 1, 0)
+    return [*[_NOISE_BLOCK] * num_whole, num_samples - num_whole * _NOISE_BLOCK]

@@ -30,6 +30,7 @@ def translate_files(
     mask: str | Path | None = None,
     resize: bool = False,
     seed: int = 0,
+    chunk_size: int = 256,
 ) -> list[Path]:
     """Translates a picture into a picture, or every picture of a folder into another folder.
 
@@ -47,6 +48,7 @@ def translate_files(
         best: write the sample of the highest score as ``out``; otherwise all, numbered from the best on.
         mask, resize: see ``read_source``.
         seed: of the noise.
+        chunk_size: samples computed together; bounds the memory.
 
     Returns:
         The files that were written, contact sheets last.
@@ -68,7 +70,7 @@ def translate_files(
     written, rows, sheets = [], [], []
     bar = tqdm(zip(outputs.values(), sources, strict=True), "translating", len(sources), file=sys.stdout)
     for file, (image, known) in bar:
-        samples = _draw(flow, image, num_samples, temperature, seed)
+        samples = _draw(flow, image, num_samples, temperature, seed, chunk_size)
         if known is not None:
             samples = torch.where(known, image, samples)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -219,15 +221,21 @@ def _sheet(source: Path, out: Path, number: int, num_pictures: int) -> Path:
 
 
 def _draw(
-    flow: TranslationFlow, image: Tensor, num_samples: int, temperature: float | Sequence[float], seed: int
+    flow: TranslationFlow,
+    image: Tensor,
+    num_samples: int,
+    temperature: float | Sequence[float],
+    seed: int,
+    chunk_size: int,
 ) -> Tensor:
     """Samples ``(N, C, H, W)``, the most probable first."""
     device = flow._like.device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         # The generator is for the samples; the noise of the source is drawn from the global one.
         torch.manual_seed(seed)
+        generator = torch.Generator(device).manual_seed(seed)
         result = flow.translate(
-            image[None].to(device), num_samples, temperature, generator=torch.Generator(device).manual_seed(seed)
+            image[None].to(device), num_samples, temperature, generator, chunk_size=chunk_size, progress=True
         )
     return result.images[0, result.scores[0].argsort(descending=True)].cpu()
 

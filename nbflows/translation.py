@@ -79,6 +79,7 @@ class TranslationFlow(Flow):
         generator: torch.Generator | None = None,
         scored: bool = True,
         chunk_size: int = 256,
+        progress: bool = False,
     ) -> Translations:
         """Draws ``num_samples`` targets for each source. Every source is encoded once, with one draw of its noise.
 
@@ -90,17 +91,18 @@ class TranslationFlow(Flow):
             temperature: scales the noise: one number, or one per level (finest first).
             generator: of the samples' noise, on the device of the flow; the sources' is from torch's global one.
             scored: whether to compute scores, which takes about as long as the samples.
-            chunk_size: samples in one pass; bounds the memory.
+            chunk_size: samples, or sources, in one pass; bounds the memory, and changes no noise.
+            progress: show a progress bar where one pass is not enough.
         """
         if num_samples < 1 or chunk_size < 1:
             raise ValueError(f"num_samples and chunk_size are at least 1, got {num_samples} and {chunk_size}")
         self._check_context(sources, 0 if sources is None else len(sources))
-        latents = self.encode_context(sources).repeat_interleave(num_samples, dim=0)
-        noise = self.draw_noise(len(latents), temperature, generator)
+        latents = self._encode_contexts(sources, chunk_size)
         dequantize, *layers = self.bijection.layers
         continuous = Chain(*layers)
         images, scores = [], []
-        for z, latent in zip(noise.split(chunk_size), latents.split(chunk_size), strict=True):
+        for rows, z in self._noise_chunks(len(sources) * num_samples, temperature, generator, chunk_size, progress):
+            latent = latents[torch.arange(rows.start, rows.stop, device=z.device) // num_samples]
             values = continuous.inverse(z, latent)
             images.append(dequantize.inverse(values))
             if scored:

@@ -52,6 +52,14 @@ def test_saved_models_are_found_from_any_folder(tmp_path, monkeypatch):
     assert pretrained.load_pretrained("digits-simple").shape == (1, 8, 8)
 
 
+def test_samples_in_several_passes_are_the_same_picture_and_show_a_bar(saved, capsys):
+    assert main(["sample", "tiny", "whole.png", "--num-samples", "9"]) == 0
+    assert "sampling" not in capsys.readouterr().out
+    assert main(["sample", "tiny", "parts.png", "--num-samples", "9", "--chunk-size", "4"]) == 0
+    assert re.search(r"sampling: +100%.*3/3", capsys.readouterr().out)
+    assert (saved / "parts.png").read_bytes() == (saved / "whole.png").read_bytes()
+
+
 def test_list_shows_saved_models_with_error_bars_and_draws(saved, capsys):
     main(["list"])
     assert re.search(r"tiny +a test +3.000 ± 0.100 \(M = 1\) +digits, 8x8", capsys.readouterr().out)
@@ -82,6 +90,8 @@ def test_a_model_is_evaluated_on_other_data_of_the_same_shape(saved, capsys):
         (["evaluate", "tiny", "--limit", "9", "--record"], "--record is for a model of ours on all test images"),
         (["evaluate", "tiny", "--data", "photo-patches"], "expected a batch of (1, 8, 8)"),
         (["sample", "tiny", "--temperature", "1", "2"], "has 1"),
+        (["sample", "tiny", "--num-samples", "0"], "--num-samples is at least 1 for a picture, got 0"),
+        (["sample", "tiny", "--chunk-size", "0"], "chunk_size at least 1; got 64 and 0"),
         (["evaluate", "nope.ckpt", "--upstream"], "no checkpoint nope.ckpt"),
     ],
 )

@@ -49,6 +49,18 @@ def test_what_is_measured_is_recorded_beside_the_model(run):
     assert table["sample"]["psnr"]["num_images"] == 5
 
 
+def test_samples_in_several_passes_are_the_same_pictures_and_show_a_bar(run, tmp_path, capsys):
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "in.png")
+    pictures = []
+    for chunk_size in (256, 2):
+        out = tmp_path / f"{chunk_size}" / "out.png"
+        arguments = [str(tmp_path / "in.png"), str(out), "--model", str(run), "--num-samples", "5"]
+        assert main(["translate", *arguments, "--chunk-size", str(chunk_size)]) == 0
+        assert ("sampling" in capsys.readouterr().out) == (chunk_size == 2)
+        pictures.append([file.read_bytes() for file in sorted(out.parent.iterdir())])
+    assert len(pictures[0]) == 6 and pictures[0] == pictures[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

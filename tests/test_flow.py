@@ -83,6 +83,83 @@ def test_sampling_repeats_with_its_generator_and_temperature_zero_gives_the_mode
     assert not torch.equal(draw(0, [0.0, 1.0]), draw(0, [1.0, 0.0]))
 
 
+def _generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("shape", [(2,), (7,), (1, 8, 8)])
+@pytest.mark.parametrize("count", [0, 5, 257, 513, 1025])
+def test_noise_is_that_of_one_draw_whatever_the_chunks(count, shape):
+    flow = Flow(Identity(), shape)
+    at_once, after = torch.randn(count, *shape, generator=_generator()), _generator()
+    assert torch.equal(flow.draw_noise(count, generator=_generator()), at_once)
+    for chunk_size in (1, 100, 256, 300, 5000):
+        generator = _generator()
+        assert torch.equal(flow.sample(count, generator=generator, chunk_size=chunk_size), at_once)
+        torch.randn(count, *shape, generator=after.manual_seed(0))
+        # Draws that follow are the same as well.
+        assert torch.equal(generator.get_state(), after.get_state())
+
+
+@pytest.mark.parametrize("name", [*DIGITS, "digits_mar_scf"])
+def test_samples_are_the_same_whatever_the_chunks(name):
+    flow = getattr(models, name)().double()
+    flow.log_prob(_images(64))
+    _randomized(flow)
+    options = {"temperature": [0.7, 1.0][-len(flow.unpack(torch.zeros(1, *flow.latent_shape))) :]}
+    options = options if name in ("digits_multiscale", "digits_mar_scf") else {}
+    whole = flow.sample(21, generator=_generator(), **options)
+    for chunk_size in (1, 8, 20, 100):
+        assert torch.equal(flow.sample(21, generator=_generator(), chunk_size=chunk_size, **options), whole)
+    assert len(whole.flatten(1).unique(dim=0)) == 21
+
+
+def test_no_pass_through_the_flow_is_larger_than_a_chunk(monkeypatch):
+    flow, sizes = Flow(Identity(), (3,)), []
+    monkeypatch.setattr(flow.bijection, "inverse", lambda z, context: sizes.append(len(z)) or z)
+    flow.sample(1000, chunk_size=300)
+    assert sizes == [300, 300, 300, 100]
+    sizes.clear()
+    flow.sample(256)
+    assert sizes == [256]
+
+
+def test_every_sample_of_a_chunk_gets_its_own_row_of_the_context():
+    flow = Flow(AffineCoupling(MLP(1, 8, 2, context_features=3)), shape=(2,), context_shape=(3,))
+    _randomized(flow, std=1.0)
+    context = torch.randn(20, 3)
+    chunked = flow.sample(20, context, generator=_generator(), chunk_size=7)
+    noise = flow.draw_noise(20, generator=_generator())
+    torch.testing.assert_close(chunked, flow.decode(noise, context))
+    assert not torch.allclose(chunked, flow.decode(noise, context.roll(1, 0)))
+    one_row = flow.sample(20, context[:1], generator=_generator(), chunk_size=7)
+    torch.testing.assert_close(one_row, flow.decode(noise, context[:1].expand(20, -1)))
+
+
+@pytest.mark.parametrize(
+    "name", [*DIGITS, "digits_caflow", "digits_glow", "digits_mar_scf", "digits_residual_flow", "realnvp_2d"]
+)
+def test_no_samples_are_an_empty_tensor(name):
+    flow = getattr(models, name)()
+    for module in flow.modules():
+        if hasattr(module, "initialized"):
+            module.initialized.fill_(True)
+    sources = torch.zeros(0, *flow.context_shape, dtype=torch.uint8) if flow.context_shape else None
+    samples = flow.eval().sample(0, sources)
+    assert samples.shape == (0, *flow.shape)
+    assert samples.dtype == (torch.float32 if name.endswith("2d") else torch.uint8)
+
+
+def test_a_bar_shows_the_passes_where_there_are_several(capsys):
+    flow = Flow(Identity(), (3,))
+    flow.sample(10, chunk_size=10, progress=True)
+    flow.sample(10, chunk_size=4)
+    assert capsys.readouterr() == ("", "")
+    flow.sample(10, chunk_size=4, progress=True)
+    out, err = capsys.readouterr()
+    assert "sampling: 100%" in out and "3/3" in out and not err
+
+
 def test_levels_are_unpacked_and_packed_without_loss():
     flow = _randomized(models.digits_multiscale())
     z, _ = flow.encode(_images())
@@ -165,6 +242,9 @@ def test_bits_per_dim_under_autocast_stay_near_those_of_float32():
         (lambda f: f.bits_per_dim(_images(), num_draws=0), "at least 1, got 0"),
         (lambda f: f.sample(1, temperature=[1.0]), "has 2"),
         (lambda f: f.sample(1, temperature=-1.0), ">= 0"),
+        (lambda f: f.sample(0, temperature=[1.0]), "has 2"),
+        (lambda f: f.sample(-2), "num_samples is at least 0, chunk_size at least 1; got -2 and 256"),
+        (lambda f: f.sample(2, chunk_size=0), "got 2 and 0"),
         (lambda f: f.log_prob(torch.zeros(1, 1, 8, 8)), "takes integers"),
     ],
 )

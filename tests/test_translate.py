@@ -212,7 +212,7 @@ def test_pictures_that_cannot_be_a_source_are_refused_with_numbers(tmp_path, mak
 def _stand_in(num_levels=256):
     """Sample n of a picture is 20 n everywhere; of each three, the second is the most probable."""
 
-    def translate(sources, num_samples, temperature, generator):
+    def translate(sources, num_samples, temperature, generator, chunk_size, progress):
         values = 20 * torch.arange(num_samples).byte()[None, :, None, None, None]
         scores = torch.tensor([[3.0, 4.0, 1.0, 2.0, 0.0][:num_samples]])
         return SimpleNamespace(images=values.expand(1, num_samples, 3, 8, 8), scores=scores)

@@ -271,6 +271,35 @@ def test_the_best_sample_has_the_highest_score_of_its_source(relation):
     assert samples.scores.isfinite().all() and samples.scores.std(1).min() > 0
 
 
+@ALL
+@torch.no_grad()
+def test_chunks_change_no_sample_and_no_score(relation):
+    flow, sources = _flow(relation), random_images(5, SHAPE)
+    # Without a generator as well: sources' and samples' noise then come from the same one.
+    for generator in (None, torch.Generator()):
+        results, samples = [], []
+        for chunk_size in (1, 4, 7, 1000):
+            options = {"generator": generator and generator.manual_seed(0), "chunk_size": chunk_size}
+            torch.manual_seed(0)
+            results.append(flow.translate(sources, 7, **options))
+            torch.manual_seed(0)
+            samples.append(flow.sample(5, sources, **options))
+        for result, sample in zip(results[:-1], samples[:-1], strict=True):
+            assert torch.equal(result.images, results[-1].images)
+            torch.testing.assert_close(result.scores, results[-1].scores)
+            assert torch.equal(sample, samples[-1])
+
+
+@torch.no_grad()
+def test_no_pass_is_larger_than_a_chunk(monkeypatch):
+    flow, sizes = _flow(), []
+    inverse, encode = flow.bijection[1].inverse, flow.encode_context
+    monkeypatch.setattr(flow.bijection[1], "inverse", lambda z, *rest: sizes.append(len(z)) or inverse(z, *rest))
+    monkeypatch.setattr(flow, "encode_context", lambda context: sizes.append(-len(context)) or encode(context))
+    flow.translate(random_images(5, SHAPE), 3, chunk_size=4)
+    assert sizes == [-4, -1, 4, 4, 4, 3]
+
+
 @torch.no_grad()
 def test_the_best_of_more_samples_is_never_worse(monkeypatch):
     flow, sources = _flow(), random_images(4, SHAPE)

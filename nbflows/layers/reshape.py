@@ -33,8 +33,9 @@ class Squeeze(Bijection):
     recomputed_from = "output"
 
     def forward(self, x, context=None):
-        self.output_shape(tuple(x.shape[1:]))
-        return F.pixel_unshuffle(x, 2), zero_log_det(x)
+        shape = self.output_shape(tuple(x.shape[1:]))
+        # torch leaves empty batches as they are.
+        return F.pixel_unshuffle(x, 2) if len(x) else x.new_empty(0, *shape), zero_log_det(x)
 
     def inverse(self, z, context=None):
         return F.pixel_shuffle(z, 2)

@@ -35,4 +35,8 @@ class PickLevels(nn.Module):
             raise ValueError(f"these levels make a latent of {sum(sizes)} numbers, got {got}")
         parts = latent.split(sizes, dim=1)
         stack = torch.cat([parts[i].unflatten(1, self.shapes[i]) for i in self.picked], dim=1)
-        return F.pixel_unshuffle(stack, 2) if self.squeeze else stack
+        if not self.squeeze:
+            return stack
+        _, c, h, w = stack.shape
+        # torch leaves empty batches as they are.
+        return F.pixel_unshuffle(stack, 2) if len(stack) else stack.new_empty(0, 4 * c, h // 2, w // 2)
