@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from nbflows import __version__, data, metrics, pretrained, recipes, tasks, translate, upstream
+from nbflows import __version__, data, metrics, pretrained, recipes, recompute, tasks, translate, upstream
 from nbflows.flow import Flow
 from nbflows.joint import JointFlow
 from nbflows.translation import TranslationFlow
@@ -113,6 +113,19 @@ def _add_train(commands) -> None:
         help="of the conditioner networks; coordinates stay in float32. auto (default): the faster of the next two",
     )
     parser.add_argument(
+        "--memory",
+        default="plain",
+        choices=recompute.MEMORY,
+        help="kept for backward: all (plain, the default), each layer's input (checkpoint), or, where a layer has a "
+        "cheap inverse, nothing (invertible); the gradients are the same, a step takes a third longer",
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="run couplings, priors of one Gaussian and their networks by torch.compile; meant for GPUs: on a CPU it "
+        "takes half a minute and more to start, and the steps are no faster",
+    )
+    parser.add_argument(
         "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to train (default: auto)"
     )
     parser.add_argument(
@@ -153,6 +166,8 @@ def _train(options) -> None:
         num_nodes=options.num_nodes,
         checkpoint_seconds=options.checkpoint_seconds,
         progress=not options.no_progress,
+        memory=options.memory,
+        compile=options.compile,
     )
     scores = [score for score in (result.test, result.accuracy) if score is not None]
     rank_zero_only(print)(f"test: {', '.join(map(str, scores))}\nthe model, its samples and the training curve: {out}")
@@ -318,8 +333,19 @@ def _add_sample(commands) -> None:
         metavar="T",
         help="scales the noise; one, or one per level (default: 1)",
     )
+    _add_chunk_size(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda or mps")
+
+
+def _add_chunk_size(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--chunk-size",
+        type=int,
+        default=256,
+        metavar="N",
+        help="samples computed together; fewer need less memory (default: 256)",
+    )
 
 
 def _sample(options) -> None:
@@ -329,16 +355,28 @@ def _sample(options) -> None:
     else:
         flow = pretrained.load(options.model, options.device)
     temperature = options.temperature[0] if len(options.temperature) == 1 else options.temperature
-    _draw(flow, options.png, options.num_samples, temperature, options.seed, options.device)
+    _draw(flow, options.png, options.num_samples, temperature, options.seed, options.device, options.chunk_size)
 
 
-def _draw(flow: Flow, png: str, num_samples: int, temperature: float | list[float], seed: int, device: str) -> None:
+def _draw(
+    flow: Flow,
+    png: str,
+    num_samples: int,
+    temperature: float | list[float],
+    seed: int,
+    device: str,
+    chunk_size: int = 256,
+) -> None:
     from nbflows.training import num_levels_of, save_samples
 
     if flow.context_shape is not None:
         raise ValueError("this model makes pictures of pictures: nbflows translate, with a source")
+    if num_samples < 1:
+        raise ValueError(f"--num-samples is at least 1 for a picture, got {num_samples}")
     generator = torch.Generator(device).manual_seed(seed)
-    samples = flow.sample(num_samples, temperature=temperature, generator=generator)
+    samples = flow.sample(
+        num_samples, temperature=temperature, generator=generator, chunk_size=chunk_size, progress=True
+    )
     save_samples(samples, png, num_levels_of(flow))
     print(f"{num_samples} samples at temperature {temperature}, seed {seed}: {png}")
 
@@ -375,6 +413,7 @@ def _add_translate(commands) -> None:
     parser.add_argument(
         "--resize", action="store_true", help="bring pictures that do not fit to the model's size and crop their middle"
     )
+    _add_chunk_size(parser)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
     parser.add_argument("--device", default="cpu", help="cpu (default), cuda or mps")
 
@@ -400,6 +439,7 @@ def _translate(options) -> None:
         mask=options.mask,
         resize=options.resize,
         seed=options.seed,
+        chunk_size=options.chunk_size,
     )
     print(f"{options.num_samples} samples a picture at temperature {temperature}, seed {options.seed}: {written[0]}")
     print(f"{len(written)} files in all, the last one {written[-1]}")

@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nbflows import toys
+from nbflows.hardware import has_room_for
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 SPLITS = {
@@ -166,7 +167,7 @@ def _reduce(data: Data, num_bits: int) -> ImageData:
 
 
 class Batches:
-    """Batches of a tensor by indexing, in memory; iterating gives one epoch.
+    """Batches of a tensor by indexing, in memory, on the device that trains; iterating gives one epoch.
 
     Shuffled, it is one endless stream of epochs, each in an order drawn from (seed, epoch) alone and without its last
     incomplete batch; ``position`` counts the batches given so far, and setting it resumes the stream exactly there.
@@ -177,8 +178,12 @@ class Batches:
         batch_size: over all ranks.
         shuffle: a training stream.
         seed: of the order.
-        rank, world_size: this process gets every ``world_size``-th image of a batch.
+        rank, world_size: this process gets every ``world_size``-th image of a batch. In a training stream all get
+            equally many, so that the mean of their gradients is that of the whole batch.
         paired: ``(N, ...)``, what belongs to each image, its label or its source; with it a batch is a pair.
+        device: where the batches are wanted; default: where the images are. If there is room for them
+            (``hardware.has_room_for``) all images are copied there once, and a batch never leaves the device; otherwise
+            each batch is copied while the device computes.
     """
 
     def __init__(
@@ -190,6 +195,7 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
         paired: Tensor | None = None,
+        device: torch.device | str | None = None,
     ):
         if paired is not None and len(paired) != len(images):
             raise ValueError(f"there are {len(images)} images, and {len(paired)} labels or sources to pair them with")
@@ -198,8 +204,15 @@ class Batches:
                 f"batch_size {batch_size} does not fit {len(images)} images on {world_size} device(s); "
                 f"choose one between {world_size} and {len(images)}"
             )
-        self.images = images
-        self.paired = paired
+        if shuffle and batch_size % world_size:
+            raise ValueError(
+                f"a batch of {batch_size} images does not divide into {world_size} equal parts, one for each device; "
+                f"choose a multiple of {world_size}"
+            )
+        self.device = images.device if device is None else torch.device(device)
+        tensors = [images] if paired is None else [images, paired]
+        self.resident = has_room_for(sum(tensor.nbytes for tensor in tensors), self.device)
+        self.tensors = [tensor.to(self.device) for tensor in tensors] if self.resident else tensors
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
@@ -208,24 +221,37 @@ class Batches:
         self.position = 0
 
     def __len__(self) -> int:
-        return len(self.images) // self.batch_size if self.shuffle else -(-len(self.images) // self.batch_size)
+        count = len(self.tensors[0])
+        return count // self.batch_size if self.shuffle else -(-count // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
         epoch, order = None, None
         for i in range(len(self)):
-            rows = slice(i * self.batch_size, (i + 1) * self.batch_size)
+            new_epoch = 0
             if self.shuffle:
                 new_epoch, i = divmod(self.position, len(self))
-                if new_epoch != epoch:
-                    epoch, order = new_epoch, self._order(new_epoch)
                 self.position += 1
-                rows = order[i * self.batch_size : (i + 1) * self.batch_size]
-            images = self.images[rows][self.rank :: self.world_size]
-            yield images if self.paired is None else (images, self.paired[rows][self.rank :: self.world_size])
+            if new_epoch != epoch:
+                # With the images: a batch then is one look-up on the device, which nothing has to wait for.
+                epoch, order = new_epoch, self._order(new_epoch).to(self.tensors[0].device)
+            rows = order[i * self.batch_size : (i + 1) * self.batch_size][self.rank :: self.world_size]
+            batch = [self._pick(tensor, rows) for tensor in self.tensors]
+            yield batch[0] if len(batch) == 1 else tuple(batch)
 
     def _order(self, epoch: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        return torch.randperm(len(self.images), generator=generator)
+        count = len(self.tensors[0])
+        if not self.shuffle:
+            return torch.arange(count)
+        return torch.randperm(count, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch))
+
+    def _pick(self, tensor: Tensor, rows: Tensor) -> Tensor:
+        if self.resident:
+            return tensor.index_select(0, rows)
+        # A GPU fetches pinned memory by itself, while it computes.
+        pinned = self.device.type == "cuda"
+        batch = torch.empty((len(rows), *tensor.shape[1:]), dtype=tensor.dtype, pin_memory=pinned)
+        torch.index_select(tensor, 0, rows, out=batch)
+        return batch.to(self.device, non_blocking=pinned)
 
     def state_dict(self) -> dict[str, int]:
         """What a checkpoint keeps."""

@@ -16,13 +16,14 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MeanMetric, SumMetric
 from tqdm import tqdm
 
+from nbflows import compiling, hardware, metrics, ranks, tasks, weights
 from nbflows import data as datasets
-from nbflows import hardware, metrics, tasks, weights
+from nbflows.bijection import set_memory
 from nbflows.data import Batches, Data
 from nbflows.flow import Flow
 from nbflows.joint import JointFlow
@@ -73,10 +74,8 @@ class FlowModule(L.LightningModule):
         self.flow = flow
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
-        # Over all ranks, each image once.
-        self.validation_means = nn.ModuleDict({name: MeanMetric() for name in self.measured})
-        self.validation_squares, self.validation_count = MeanMetric(), SumMetric()
-        self._random_state_to_restore = None
+        self._validated = {name: [] for name in self.measured}
+        self._random_states_to_restore = []
         self._seconds_before, self._started_at = 0.0, time.monotonic()
 
     @property
@@ -91,6 +90,7 @@ class FlowModule(L.LightningModule):
         loss = measured[self.objective].mean()
         if not loss.isfinite():
             _set_random_state(random_state)
+            self._draw_alike(batch_index)
             raise NonFiniteError(
                 f"the loss is {loss.item()} at {self._where(batch_index)}. First in forward order: "
                 f"{first_non_finite(self.flow, *self.flow_inputs(*batch))}. {self._way_out()}"
@@ -98,6 +98,17 @@ class FlowModule(L.LightningModule):
         for name, values in measured.items():
             self.log(name, values.mean(), prog_bar=True)
         return loss
+
+    def on_train_batch_start(self, batch: Tensor | list[Tensor], batch_index: int) -> None:
+        self._draw_alike(batch_index)
+
+    def on_train_batch_end(self, outputs, batch: Tensor | list[Tensor], batch_index: int) -> None:
+        ranks.draw_alike(None)
+
+    def _draw_alike(self, batch_index: int) -> None:
+        # A function of the step alone: the same on all ranks, and after a resume.
+        part = batch_index % self.recipe.accumulate
+        ranks.draw_alike(self.recipe.seed + 1_000_003 * (self.trainer.global_step * self.recipe.accumulate + part))
 
     def augment(self, images: Tensor, *paired: Tensor) -> tuple[Tensor, ...]:
         """A batch as the recipe's augmentation changes it."""
@@ -132,24 +143,26 @@ class FlowModule(L.LightningModule):
 
     def validation_step(self, batch: Tensor | list[Tensor], batch_index: int) -> None:
         batch = batch if isinstance(batch, (list, tuple)) else [batch]
+        # The last images may be fewer than the ranks.
+        if len(batch[0]) == 0:
+            return
         # The same noise at every validation, so that epochs compare; training's own stream of noise goes on untouched.
         devices = [self.device] if self.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(batch_index * self.trainer.world_size + self.trainer.global_rank)
             measured = self.measure(*batch)
         for name, values in measured.items():
-            self.validation_means[name].update(values)
-        self.validation_squares.update(measured["bits_per_dim"].square())
-        self.validation_count.update(len(batch[0]))
+            self._validated[name].append(values.cpu())
 
     def on_validation_epoch_end(self) -> None:
-        means = {name: metric.compute() for name, metric in self.validation_means.items()}
-        for name, mean in means.items():
-            self.log(f"validation_{name}", mean, prog_bar=True)
-        variance = (self.validation_squares.compute() - means["bits_per_dim"].square()).clamp(min=0)
-        self.log("validation_standard_error", (variance / self.validation_count.compute()).sqrt(), prog_bar=True)
-        for metric in (*self.validation_means.values(), self.validation_squares, self.validation_count):
-            metric.reset()
+        # Every image once, whichever rank had it.
+        shares = ranks.of_all_ranks(self._validated)
+        for name, own in self._validated.items():
+            summary = metrics.summarize(torch.cat([values for share in shares for values in share[name]]), num_draws=1)
+            self.log(f"validation_{name}", summary.mean, prog_bar=True)
+            if name == "bits_per_dim":
+                self.log("validation_standard_error", summary.standard_error, prog_bar=True)
+            own.clear()
 
     def configure_optimizers(self):
         settings = {"lr": self.recipe.learning_rate, "betas": self.recipe.betas}
@@ -168,11 +181,13 @@ class FlowModule(L.LightningModule):
         return drop * warmup * self.recipe.decay_per_epoch ** (step // self.steps_per_epoch)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        checkpoint["random_state"] = _random_state()
+        checkpoint["random_state"] = ranks.of_all_ranks(_random_state())
         checkpoint["seconds"] = self.seconds
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        self._random_state_to_restore = checkpoint["random_state"]
+        states = checkpoint["random_state"]
+        # Earlier versions kept the first rank's alone.
+        self._random_states_to_restore = states if isinstance(states, list) else [states]
         self._seconds_before = checkpoint["seconds"]
 
     def on_train_start(self) -> None:
@@ -182,13 +197,13 @@ class FlowModule(L.LightningModule):
         scheduler.base_lrs = [self.recipe.learning_rate]
         for group in scheduler.optimizer.param_groups:
             group["lr"] = self.recipe.learning_rate * self._learning_rate_factor(scheduler.last_epoch)
-        # As late as possible: building the loaders and callbacks may draw numbers too. A checkpoint holds the state of
-        # the first rank; the others must draw other noise than that one.
-        if self.global_rank > 0:
+        # As late as possible: building the loaders and callbacks may draw numbers too.
+        if self.global_rank < len(self._random_states_to_restore):
+            _set_random_state(self._random_states_to_restore[self.global_rank])
+        elif self.global_rank > 0:
+            # Other noise than that of the first rank.
             torch.manual_seed(self.recipe.seed + 1_000_003 * self.global_rank + self.trainer.global_step)
-        elif self._random_state_to_restore is not None:
-            _set_random_state(self._random_state_to_restore)
-        self._random_state_to_restore = None
+        self._random_states_to_restore = []
 
     def _where(self, batch_index: int) -> str:
         return f"step {self.trainer.global_step} (epoch {self.trainer.current_epoch}, batch {batch_index})"
@@ -261,7 +276,7 @@ def first_non_finite(flow: Flow, *inputs: Tensor) -> str:
         if name
     ]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), compiling.uncompiled(flow):
             flow.log_prob(*inputs)
     finally:
         for hook in hooks:
@@ -278,8 +293,12 @@ class ImageBatches(L.LightningDataModule):
 
     def _batches(self, split: str, batch_size: int, **options) -> Batches:
         paired = None if self.paired is None else self.paired[split]
-        ranks = {"rank": self.trainer.global_rank, "world_size": self.trainer.world_size}
-        return Batches(getattr(self.data, split), batch_size, paired=paired, **ranks, **options)
+        place = {
+            "rank": self.trainer.global_rank,
+            "world_size": self.trainer.world_size,
+            "device": self.trainer.strategy.root_device,
+        }
+        return Batches(getattr(self.data, split), batch_size, paired=paired, **place, **options)
 
     def train_dataloader(self) -> Batches:
         return self._batches("train", self.batch_size, shuffle=True, seed=self.seed)
@@ -339,6 +358,40 @@ class SaveLast(Callback):
         if trainer.strategy.broadcast(due):
             trainer.save_checkpoint(self.file)
             self.saved_at = time.monotonic()
+
+
+class CompileLayers(Callback):
+    """Training with compiled layers, from the first batch on that finds every ActNorm initialised; says what it cost.
+
+    Validation, samples and the model that is saved run without.
+    """
+
+    def __init__(self):
+        self.layers: compiling.CompiledLayers | None = None
+        self.active = contextlib.ExitStack()
+        self.seconds: list[float] = []
+
+    def on_train_batch_start(self, trainer, module, batch, batch_index) -> None:
+        if self.layers is None and compiling.has_seen_data(module.flow):
+            self.layers, self.graphs_before = compiling.CompiledLayers(module.flow), compiling.num_graphs()
+        if self.layers is not None:
+            self.active.enter_context(self.layers.active())
+            self.started_at = time.monotonic()
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
+        self.active.close()
+        if self.layers is None or len(self.seconds) == 2:
+            return
+        self.seconds.append(time.monotonic() - self.started_at)
+        if len(self.seconds) == 2 and trainer.is_global_zero:
+            first, second = self.seconds
+            print(
+                f"compiled {len(self.layers.layers)} layers as {compiling.num_graphs() - self.graphs_before} graphs in "
+                f"{first - second:.1f} s: their first batch took {first:.1f} s, the second {second:.3f} s"
+            )
+
+    def on_exception(self, trainer, module, exception) -> None:
+        self.active.close()
 
 
 class StepsBar(ProgressBar):
@@ -465,6 +518,8 @@ def train(
     checkpoint_seconds: float = 30,
     progress: bool = True,
     flow: Flow | None = None,
+    memory: str = "plain",
+    compile: bool = False,
 ) -> TrainingResult:
     """Trains a recipe's model and keeps everything in one folder.
 
@@ -478,17 +533,23 @@ def train(
         resume: go on from ``out``/last.ckpt, with optimiser, averaged weights, schedule and random state.
         max_minutes, max_steps: end earlier than the recipe says.
         precision: of the conditioner networks, as Lightning names it: "32-true", "bf16-mixed", ...; "auto" takes the
-            faster of these two, measured at the start. Coordinates and log-determinants stay in float32.
+            faster of these two, measured at the start; "32-true" on several CPUs. Coordinates and log-determinants stay
+            in float32.
         device: "cpu", "cuda", "mps" or "auto".
         devices, num_nodes: how many of them.
         checkpoint_seconds: how often last.ckpt is written.
         progress: show progress bars.
         flow: a model of your own, instead of the recipe's; then only its checkpoints are saved.
+        memory: what is kept for backward, see ``Sequential``: "plain" is the fastest, "invertible" takes least.
+        compile: whether training steps run compiled layers, see ``nbflows.compiling``; checkpoints and model are as
+            without.
 
     Raises:
         FileExistsError: ``out`` holds a run already and ``resume`` is off.
         FileNotFoundError: there is nothing to resume.
         NonFiniteError: the loss or a gradient is not finite.
+        RuntimeError: ``compile`` is on, and there is no compiler.
+        ValueError: ``compile`` is on, and the model has nothing to compile; and other settings that do not fit.
     """
     out = Path(out)
     last, best = out / "last.ckpt", out / "best.ckpt"
@@ -511,6 +572,10 @@ def train(
     hardware.keep_freed_memory()
     own_model = flow is not None
     flow = flow if own_model else recipe.build(data)
+    set_memory(flow, memory)
+    if compile:
+        # Raises if there are none: before anything takes long.
+        compiling.compilable(flow)
     if joint != isinstance(flow, JointFlow):
         raise ValueError("a recipe has a density_weight if and only if its model is a JointFlow")
     if (sources is None) == isinstance(flow, TranslationFlow):
@@ -528,13 +593,14 @@ def train(
         StopAfter(total_steps, max_minutes),
         SaveLast(last, checkpoint_seconds),
         checkpoint,
+        *([CompileLayers()] if compile else []),
     ]
     with quiet():
         trainer = L.Trainer(
             accelerator=device,
             devices=devices,
             num_nodes=num_nodes,
-            precision=hardware.faster_precision(device) if precision == "auto" else precision,
+            precision=hardware.faster_precision(device, devices * num_nodes) if precision == "auto" else precision,
             max_epochs=-1,
             # In batches, not epochs: then stopping in the middle of an epoch validates too.
             check_val_every_n_epoch=None,
@@ -548,16 +614,34 @@ def train(
             enable_progress_bar=progress,
             default_root_dir=out,
         )
-        with hardware.denormals_as_zero():
-            trainer.fit(module, batches, ckpt_path=last if resume else None, weights_only=True)
+        # Before the averaged weights are copied from it: Lightning converts later.
+        trainer.precision_plugin.convert_module(module)
+        _check_launcher(trainer)
+        if compile:
+            compiling.require_compiler(trainer.strategy.root_device)
+        # Raises if the ranks could not share a batch equally: before other processes are started.
+        Batches(data.train, batches.batch_size, shuffle=True, world_size=trainer.world_size)
+        try:
+            with hardware.denormals_as_zero():
+                trainer.fit(module, batches, ckpt_path=last if resume else None, weights_only=True)
+        except RuntimeError as error:
+            # gloo has no exception of its own.
+            if trainer.world_size > 1 and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+                raise RuntimeError(
+                    f"rank {trainer.global_rank} of {trainer.world_size} lost the others: one of them has ended, and "
+                    f"may have said why. When that is mended, go on from {last} with --resume ({error})"
+                ) from error
+            raise
+        finally:
+            ranks.draw_alike(None)
     seconds = module.seconds
     state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
     flow = module.flow.to(trainer.strategy.root_device)
     flow.load_state_dict({name.removeprefix("flow."): tensor for name, tensor in state.items()})
     update_norms(flow)
     test_sources = None if sources is None else sources["test"]
-    test = metrics.evaluate(flow, data.test, test_sources, progress=progress and trainer.is_global_zero)
-    accuracy = metrics.accuracy(flow, data.test, data.labels["test"]) if joint else None
+    test = metrics.evaluate(flow, data.test, test_sources, progress=progress and trainer.is_global_zero, shared=True)
+    accuracy = metrics.accuracy(flow, data.test, data.labels["test"], shared=True) if joint else None
     history = read_log(out)
     if trainer.is_global_zero:
         _save_curve(history, out)
@@ -598,6 +682,8 @@ def quiet():
             warnings.filterwarnings("ignore", category=UserWarning, module="lightning")
             # Its own use of what newer versions of torch call deprecated.
             warnings.filterwarnings("ignore", category=FutureWarning, message=".*LeafSpec.*")
+            # A dimension of size 1 may have any stride: the layouts are the same, and so is the speed.
+            warnings.filterwarnings("ignore", message=r"(?s)Grad strides do not match.*grad.sizes\(\) = \[[^]]*\b1\b")
             yield
     finally:
         logger.setLevel(level)
@@ -606,6 +692,20 @@ def quiet():
 def _loggers(out: Path) -> list:
     loggers = [CSVLogger(out, name="log", flush_logs_every_n_steps=10)]
     return [*loggers, TensorBoardLogger(out, name="tensorboard")] if find_spec("tensorboard") else loggers
+
+
+def _check_launcher(trainer) -> None:
+    # Otherwise each of several processes would train alone, and write to the same folder; or wait for more to come.
+    wanted = trainer.num_devices * trainer.num_nodes
+    for launcher, kind in (("torchrun", TorchElasticEnvironment), ("SLURM", SLURMEnvironment)):
+        if kind.detect():
+            started = kind().world_size()
+            if started != wanted:
+                raise ValueError(
+                    f"{launcher} has started {started} process{'es' if started > 1 else ''}, and the training needs "
+                    f"{wanted}: --devices N and --num-nodes M are for N on each of M machines"
+                )
+            return
 
 
 def _random_state() -> dict[str, object]:
@@ -625,7 +725,7 @@ def _hardware(trainer) -> str:
     device = trainer.strategy.root_device
     if device.type == "cuda":
         return f"{trainer.world_size} x {torch.cuda.get_device_name(device)}"
-    threads = torch.get_num_threads()
+    threads = trainer.world_size * torch.get_num_threads()
     return f"{threads} CPU core{'s' if threads > 1 else ''}" if device.type == "cpu" else str(device)
 
 

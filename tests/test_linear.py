@@ -120,3 +120,17 @@ def test_an_injector_does_not_set_its_network_backwards():
     injector = AffineInjector(ActNormConvNet(3, 6, 4)).train()
     with pytest.raises(RuntimeError, match="has not seen data yet"):
         injector.inverse(torch.randn(8, 2, 4, 4), torch.randn(8, 3, 4, 4))
+
+
+def test_actnorm_reads_its_buffer_once_and_again_after_loading():
+    layer, fresh = ActNorm(3), ActNorm(3)
+    layer(torch.randn(8, 3))
+    assert layer.has_seen_data and not fresh.has_seen_data
+    # Where reading it would make a GPU wait.
+    layer.initialized = torch.empty((), dtype=torch.bool, device="meta")
+    layer(torch.randn(8, 3))
+    layer.initialized = torch.tensor(True)
+    layer.load_state_dict(fresh.state_dict())
+    assert not layer.has_seen_data
+    with pytest.raises(RuntimeError, match="has not seen data yet"):
+        layer.inverse(torch.randn(8, 3))

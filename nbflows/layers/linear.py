@@ -31,15 +31,27 @@ class ActNorm(Bijection):
         self.bias = nn.Parameter(torch.zeros(num_channels))
         self.log_scale = nn.Parameter(torch.zeros(num_channels))
         self.register_buffer("initialized", torch.tensor(False))
+        self._seen = False
+
+    @property
+    def has_seen_data(self) -> bool:
+        """Whether bias and scale are set."""
+        # A GPU must be waited for to read the buffer: not at every step, as what is set stays so.
+        self._seen = self._seen or bool(self.initialized)
+        return self._seen
+
+    def _load_from_state_dict(self, *args, **kwargs):
+        super()._load_from_state_dict(*args, **kwargs)
+        self._seen = False
 
     def forward(self, x, context=None):
         self.output_shape(tuple(x.shape[1:]))
-        if not self.initialized and self.training:
+        if not self.has_seen_data and self.training:
             self._initialize(x.detach())
         self._require_data()
         z = (x + self._per_channel(self.bias, x)) * self._per_channel(self.log_scale, x).exp()
         log_det = self.log_scale.sum(dtype=torch.promote_types(self.log_scale.dtype, torch.float32))
-        return z, (log_det * x[0, 0].numel()).expand(len(x))
+        return z, (log_det * x.shape[2:].numel()).expand(len(x))
 
     def inverse(self, z, context=None):
         self._require_data()
@@ -55,7 +67,7 @@ class ActNorm(Bijection):
         return parameter.view(-1, *[1] * (x.dim() - 2))
 
     def _require_data(self) -> None:
-        if not self.initialized:
+        if not self.has_seen_data:
             raise RuntimeError("ActNorm has not seen data yet: run one batch in train() mode, or load a checkpoint")
 
     @torch.no_grad()
@@ -135,7 +147,7 @@ class Conv1x1(Bijection):
                 weight, log_det = (lower @ upper)[self.order], self.log_diagonal.sum()
             # As a product of matrices, which for few channels is twice as fast as a convolution.
             z = F.linear(x.permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
-            return z, (log_det * x[0, 0].numel()).expand(len(x))
+            return z, (log_det * x.shape[2:].numel()).expand(len(x))
 
     def inverse(self, z, context=None):
         with torch.autocast(z.device.type, enabled=False):

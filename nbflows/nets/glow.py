@@ -43,7 +43,8 @@ class NormalizedConv(nn.Module):
         self.norm = ActNorm(out_channels)
 
     def forward(self, x):
-        if not self.norm.initialized:
+        # Compiled networks have seen data, and a look at the buffer would cut them in pieces.
+        if not torch.compiler.is_compiling() and not self.norm.has_seen_data:
             # Sets bias and scale in training mode; otherwise it says that they are not set.
             self.norm(self.conv(x.detach()).float())
         scale = self.norm.log_scale.exp()
