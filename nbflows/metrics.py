@@ -1,15 +1,21 @@
 """Figures with their error bars."""
 
+import contextlib
 import math
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from nbflows import ranks
 from nbflows.flow import Flow
 from nbflows.joint import JointFlow
+
+# Of the conditioner networks. Coordinates and log-determinants stay in the flow's own, which is float32.
+PRECISIONS = ("32-true", "bf16-mixed")
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,44 @@ class Accuracy:
         return f"{self.mean:.2%} ± {self.standard_error:.2%} right ({self.num_images} images)"
 
 
+@dataclass(frozen=True)
+class PrecisionChange:
+    """By how much half precision in the conditioner networks changes bits/dim, image by image.
+
+    Attributes:
+        mean: of the changes; positive where half precision is worse.
+        standard_error: of that mean.
+        largest: change of a single image, its sign left out.
+        num_images: how many.
+    """
+
+    mean: float
+    standard_error: float
+    largest: float
+    num_images: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.5f} ± {self.standard_error:.5f} bits/dim ({self.num_images} images)"
+
+
+@dataclass(frozen=True)
+class RoundTrip:
+    """How images come back that were encoded and decoded.
+
+    Attributes:
+        wrong: values of pixels that differ; a colour pixel has three.
+        total: values in all.
+        largest: difference, in grey levels.
+    """
+
+    wrong: int
+    total: int
+    largest: int
+
+    def __str__(self) -> str:
+        return f"{self.wrong} of {self.total} values come back wrong, by {self.largest} grey levels at most"
+
+
 def summarize(bits_per_dim: Tensor, num_draws: int) -> BitsPerDim:
     """The mean of per-image bits/dim ``(N,)`` and its standard error."""
     values = bits_per_dim.cpu().double()
@@ -69,6 +113,7 @@ def evaluate(
     progress: bool = False,
     seed: int = 0,
     precision: str = "32-true",
+    shared: bool = False,
 ) -> BitsPerDim:
     """Bits/dim of a flow on uint8 images, in eval mode, on the flow's device.
 
@@ -79,9 +124,68 @@ def evaluate(
         chunk_size: images in one pass.
         progress: show a progress bar.
         seed: of the dequantization noise; the global random state is left as it was.
-        precision: of the conditioner networks, "32-true" or "bf16-mixed"; coordinates stay in the flow's own.
+        precision: of the conditioner networks, one of ``PRECISIONS``.
+        shared: each rank takes a part of the images, with noise of its own, and gets the result of all of them; every
+            rank must call this.
     """
-    if precision not in ("32-true", "bf16-mixed"):
+    rows, seed = _share(len(images), seed, shared)
+    own_sources = None if sources is None else sources[rows]
+    with _evaluating(flow, seed, precision):
+        own = _bits_per_dim(flow, images[rows], own_sources, num_draws, chunk_size, progress)
+    return summarize(_of_all(own, rows, len(images)), num_draws)
+
+
+@torch.no_grad()
+def precision_change(
+    flow: Flow, images: Tensor, sources: Tensor | None = None, chunk_size: int = 128, seed: int = 0
+) -> PrecisionChange:
+    """Bits/dim in "bf16-mixed" less those in "32-true", of the same images with the same noise (M = 1).
+
+    Everything random is drawn alike, probes and numbers of terms of an estimated log-determinant too: the differences
+    scatter much less than bits/dim do.
+
+    Args:
+        images, sources, chunk_size, seed: as in ``evaluate``.
+    """
+    values = {}
+    for precision in PRECISIONS:
+        with _evaluating(flow, seed, precision):
+            values[precision] = _bits_per_dim(flow, images, sources, 1, chunk_size).cpu().double()
+    changes = values["bf16-mixed"] - values["32-true"]
+    summary = summarize(changes, num_draws=1)
+    return PrecisionChange(summary.mean, summary.standard_error, changes.abs().max().item(), len(changes))
+
+
+@torch.no_grad()
+def round_trip(
+    flow: Flow,
+    images: Tensor,
+    sources: Tensor | None = None,
+    chunk_size: int = 128,
+    seed: int = 0,
+    precision: str = "32-true",
+    decode_precision: str | None = None,
+) -> RoundTrip:
+    """Encodes uint8 images, decodes their latents and compares, in eval mode.
+
+    Args:
+        images, sources, chunk_size, seed, precision: as in ``evaluate``. Sources get the same noise both times.
+        decode_precision: of the way back; default: as on the way there.
+    """
+    wrong = largest = 0
+    for x, context in _batches(flow, images, sources, chunk_size):
+        with _evaluating(flow, seed, precision):
+            z, _ = flow.encode(x, context)
+        with _evaluating(flow, seed, decode_precision or precision):
+            errors = (flow.decode(z, context).int() - x.int()).abs()
+        wrong, largest = wrong + int(errors.count_nonzero()), max(largest, int(errors.max()))
+    return RoundTrip(wrong, images.numel(), largest)
+
+
+@contextlib.contextmanager
+def _evaluating(flow: Flow, seed: int, precision: str = "32-true") -> Iterator[None]:
+    """Eval mode, noise of this seed, networks in this precision; afterwards all is as it was."""
+    if precision not in PRECISIONS:
         raise ValueError(f"precision is '32-true' or 'bf16-mixed', got {precision!r}")
     training, device = flow.training, flow._like.device
     flow.eval()
@@ -91,40 +195,70 @@ def evaluate(
             torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"),
         ):
             torch.manual_seed(seed)
-            # Not stderr, which notebooks show in red.
-            bar = tqdm(
-                range(0, len(images), chunk_size), f"bits/dim (M = {num_draws})", file=sys.stdout, disable=not progress
-            )
-            values = []
-            for start in bar:
-                rows = slice(start, start + chunk_size)
-                context = None if sources is None else sources[rows].to(device)
-                values.append(
-                    flow.bits_per_dim(images[rows].to(device), context, num_draws=num_draws, chunk_size=chunk_size)
-                )
+            yield
     finally:
         flow.train(training)
-    return summarize(torch.cat(values), num_draws)
+
+
+def _batches(
+    flow: Flow, images: Tensor, sources: Tensor | None, chunk_size: int
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Images and their sources, where the flow is."""
+    device = flow._like.device
+    for start in range(0, len(images), chunk_size):
+        rows = slice(start, start + chunk_size)
+        yield images[rows].to(device), None if sources is None else sources[rows].to(device)
+
+
+def _bits_per_dim(
+    flow: Flow, images: Tensor, sources: Tensor | None, num_draws: int, chunk_size: int, progress: bool = False
+) -> Tensor:
+    """Of every image, ``(N,)``."""
+    batches = tqdm(
+        _batches(flow, images, sources, chunk_size),
+        f"bits/dim (M = {num_draws})",
+        total=-(-len(images) // chunk_size),
+        # Not stderr, which notebooks show in red.
+        file=sys.stdout,
+        disable=not progress,
+    )
+    return torch.cat([flow.bits_per_dim(x, context, num_draws, chunk_size) for x, context in batches])
 
 
 @torch.no_grad()
-def accuracy(flow: JointFlow, images: Tensor, labels: Tensor, chunk_size: int = 128, seed: int = 0) -> Accuracy:
+def accuracy(
+    flow: JointFlow, images: Tensor, labels: Tensor, chunk_size: int = 128, seed: int = 0, shared: bool = False
+) -> Accuracy:
     """How often a flow's classifier is right on uint8 images ``(N, C, H, W)`` with labels ``(N,)``, in eval mode.
 
     Args:
         chunk_size: images in one pass.
         seed: of the dequantization noise; the global random state is left as it was.
+        shared: between ranks, as in ``evaluate``.
     """
-    training, device = flow.training, flow._like.device
-    flow.eval()
-    try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            right = [
-                flow.classify(batch.to(device)).argmax(1).cpu() == truth
-                for batch, truth in zip(images.split(chunk_size), labels.split(chunk_size), strict=True)
-            ]
-    finally:
-        flow.train(training)
-    share = torch.cat(right).double().mean().item()
+    device = flow._like.device
+    rows, seed = _share(len(images), seed, shared)
+    with _evaluating(flow, seed):
+        right = [
+            flow.classify(batch.to(device)).argmax(1) == truth.to(device)
+            for batch, truth in zip(images[rows].split(chunk_size), labels[rows].split(chunk_size), strict=True)
+        ]
+    share = _of_all(torch.cat(right).float(), rows, len(images)).cpu().double().mean().item()
     return Accuracy(share, math.sqrt(share * (1 - share) / len(images)), len(images))
+
+
+def _share(count: int, seed: int, shared: bool) -> tuple[slice, int]:
+    """This rank's rows of so many images, and its seed. Where there are fewer images than ranks, each takes all."""
+    rank, world_size = ranks.rank_and_world_size()
+    if not shared or count < world_size:
+        return slice(None), seed
+    return slice(rank, None, world_size), seed + 1_000_003 * rank
+
+
+def _of_all(own: Tensor, rows: slice, count: int) -> Tensor:
+    """One value for each of so many images, of which this rank has those of some rows."""
+    if len(own) == count:
+        return own
+    values = own.new_zeros(count)
+    values[rows] = own
+    return ranks.sum_over_ranks(values)

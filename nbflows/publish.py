@@ -46,7 +46,7 @@ def publish(
             "float16 (--half), or publish a smaller one"
         )
     stored = weights.rebuild(weights.parse(content, name), description, name)
-    images = _test_data(description)
+    images = training_data(description)
     _check_rounding(flow, stored, images)
     # Of other weights, perhaps; one draw is measured anew, more of them by `evaluate --record`.
     description = {key: value for key, value in description.items() if not key.startswith("test_bits_per_dim")}
@@ -121,7 +121,8 @@ def _score(flow: Flow, images: data.Data, step: int) -> metrics.BitsPerDim:
     return metrics.evaluate(flow, *subset(images, step))
 
 
-def _test_data(description: dict) -> data.Data:
+def training_data(description: dict) -> data.Data:
+    """The data that a model was trained on, of which it says the name; for a translation made into pairs."""
     name = description.get("recipe", {}).get("data")
     if name not in data.names():
         raise ValueError(f"the model does not say on which data set it was trained, but {name!r}: its score needs one")

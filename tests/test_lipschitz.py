@@ -35,6 +35,16 @@ def test_lipswish_is_its_formula(dtype):
     torch.testing.assert_close(_lipswish(x, raw), _formula(x, raw), rtol=32 * torch.finfo(dtype).eps, atol=1e-37)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_lipswish_without_gradients_has_the_same_numbers(dtype):
+    activation, x = LipSwish(raw=0.8), torch.linspace(-6, 6, 101, dtype=dtype)
+    before = x.clone()
+    with torch.no_grad():
+        alone = activation(x)
+    assert torch.equal(alone, activation(x)) and alone.dtype == dtype
+    assert torch.equal(x, before)
+
+
 def test_first_derivatives_pass_the_check_of_autograd():
     x = torch.randn(6, dtype=torch.float64, requires_grad=True)
     raw = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)

@@ -1,5 +1,6 @@
 """Priors: bijections from a latent to standard normal noise, given what the latent may look at."""
 
+import contextlib
 from math import prod
 
 import torch
@@ -56,6 +57,7 @@ class ConvLSTMPrior(Bijection):
     noise[t] = (z[t] - mean[t]) exp(-log_std[t])  for channels t = 0, 1, ...,   log_det = -sum(log_std),
     mean[t], log_std[t] = lstm(z[0], ..., z[t - 1]; features(context)), two maps per step, all positions at once.
     ``forward`` knows all channels and takes all steps together; ``inverse`` goes channel by channel.
+    Under autocast only training computes them in half precision.
 
     Args:
         lstm: a ``nets.ConvLSTM`` or alike, from 1 channel (and the features) to 2.
@@ -86,20 +88,23 @@ class ConvLSTMPrior(Bijection):
     def forward(self, x, context=None):
         self.output_shape(tuple(x.shape[1:]))
         before = torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1)[:, :, None]  # (B, C, 1, H, W)
-        features = self._features(x, context)[:, None].expand(-1, x.shape[1], -1, -1, -1)
-        outputs = self.lstm(torch.cat([before, features], dim=2))
+        # In half precision all steps together would be rounded otherwise than step by step.
+        with contextlib.nullcontext() if self.training else torch.autocast(x.device.type, enabled=False):
+            features = self._features(x, context)[:, None].expand(-1, x.shape[1], -1, -1, -1)
+            outputs = self.lstm(torch.cat([before, features], dim=2))
         mean, log_std = self._mean_and_log_std(outputs, x.dtype)
         return (x - mean) * (-log_std).exp(), -sum_dimensions(log_std)
 
     def inverse(self, z, context=None):
         require_data(self)
-        features = self._features(z, context)
-        channel, states, channels = torch.zeros_like(z[:, :1]), None, []
-        for noise in z.split(1, dim=1):
-            outputs, states = self.lstm.step(torch.cat([channel, features], dim=1), states)
-            mean, log_std = self._mean_and_log_std(outputs[:, None], z.dtype)
-            channel = noise * log_std.exp() + mean
-            channels.append(channel)
+        with torch.autocast(z.device.type, enabled=False):
+            features = self._features(z, context)
+            channel, states, channels = torch.zeros_like(z[:, :1]), None, []
+            for noise in z.split(1, dim=1):
+                outputs, states = self.lstm.step(torch.cat([channel, features], dim=1), states)
+                mean, log_std = self._mean_and_log_std(outputs[:, None], z.dtype)
+                channel = noise * log_std.exp() + mean
+                channels.append(channel)
         return torch.cat(channels, dim=1)
 
     def output_shape(self, shape):
@@ -116,6 +121,8 @@ class CoarseToFine(Bijection):
     ``forward`` knows all levels; ``inverse`` finds one after the other, the coarsest first.
 
     A prior gets its context flattened and joined, in this order, and takes of it what it needs: ``nets.PickLevels``.
+    Under autocast the priors stay in full precision: where the context tells nearly all, what is left of z is as small
+    as the error of a mean in half precision.
 
     Args:
         priors: one bijection per level, finest first.
@@ -125,6 +132,8 @@ class CoarseToFine(Bijection):
     Shapes: x and z ``(B, D)`` with D the number of elements of all levels; the context the same with its levels.
     Source: Batzolis et al., "CAFLOW", 2021, equations 7 and 8 (arXiv:2106.02531).
     """
+
+    recomputed_from = None
 
     def __init__(
         self,
@@ -159,21 +168,23 @@ class CoarseToFine(Bijection):
     def forward(self, x, context=None):
         self._check(x, context)
         noises, log_det = [], zero_log_det(x)
-        for i, (prior, shape, level) in enumerate(
-            zip(self.priors, self.shapes, x.split(self.sizes, dim=1), strict=True)
-        ):
-            coarser = x[:, sum(self.sizes[: i + 1]) :]
-            noise, prior_log_det = prior(level.unflatten(1, shape), self._context(i, context, coarser))
-            noises.append(noise)
-            log_det = log_det + prior_log_det
+        with torch.autocast(x.device.type, enabled=False):
+            for i, (prior, shape, level) in enumerate(
+                zip(self.priors, self.shapes, x.split(self.sizes, dim=1), strict=True)
+            ):
+                coarser = x[:, sum(self.sizes[: i + 1]) :]
+                noise, prior_log_det = prior(level.unflatten(1, shape), self._context(i, context, coarser))
+                noises.append(noise)
+                log_det = log_det + prior_log_det
         return self.pack(noises), log_det
 
     def inverse(self, z, context=None):
         self._check(z, context)
         coarser = z[:, :0]
-        for i, noise in reversed([*enumerate(self.unpack(z))]):
-            level = self.priors[i].inverse(noise, self._context(i, context, coarser))
-            coarser = torch.cat([level.flatten(1), coarser], dim=1)
+        with torch.autocast(z.device.type, enabled=False):
+            for i, noise in reversed([*enumerate(self.unpack(z))]):
+                level = self.priors[i].inverse(noise, self._context(i, context, coarser))
+                coarser = torch.cat([level.flatten(1), coarser], dim=1)
         return coarser
 
     def output_shape(self, shape):

@@ -1,5 +1,6 @@
 """The invertible residual block."""
 
+import contextlib
 from collections.abc import Callable
 
 import torch
@@ -16,6 +17,7 @@ class ResidualBlock(Bijection):
 
     The log-determinant is computed or estimated as ``log_det`` says; an estimate is unbiased if its terms are.
     ``inverse`` iterates x <- z - g(x), which contracts to the only solution; its gradient is that of the solution.
+    Under autocast only training computes g in half precision.
 
     Args:
         net: g, of Lipschitz constant below 1 in any norm: for example ``nets.LipschitzConvNet``.
@@ -48,7 +50,9 @@ class ResidualBlock(Bijection):
 
     def forward(self, x, context=None):
         estimator = self.log_det if self.training else self.eval_log_det
-        g, log_det = estimator(self.net, x, context)
+        # g is a change of coordinates, and the inverse undoes it in full precision. Training is content with half.
+        with contextlib.nullcontext() if self.training else torch.autocast(x.device.type, enabled=False):
+            g, log_det = estimator(self.net, x, context)
         return x + g, log_det
 
     def inverse(self, z, context=None):
@@ -83,4 +87,5 @@ class ResidualBlock(Bijection):
             return largest * self._solve(f, direction)
 
         solution.register_hook(transpose_solve)
-        return solution
+        # Another tensor than the one with the hook, or products with a Jacobian at the solution would pass through it.
+        return solution.view_as(solution)

@@ -1,0 +1,100 @@
+"""Measures what half precision in the conditioner networks changes: bits/dim and the round trip of pretrained models.
+
+    python benchmarks/precision.py [NAME ...] [--images 256] [--device cpu] [--write]
+
+Both precisions see the same test images, at equal distances in the test set, with the same noise, so that the changes
+scatter far less than bits/dim do. With --write the rows go into the table of docs/precision.md.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+BEGIN, END = "<!-- table: python benchmarks/precision.py --write -->", "<!-- end -->"
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "precision.md"
+TITLES = [
+    "model",
+    "images",
+    "bits/dim, float32",
+    "change in bf16",
+    "largest change",
+    "wrong, float32",
+    "wrong, bf16",
+    "largest error, bf16",
+]
+
+
+def measure(name: str, num_images: int, device: str) -> tuple:
+    """A row of the table. Raises FileNotFoundError where the model's test images are not here."""
+    from nbflows import load_pretrained, metrics, pretrained, publish
+
+    flow = load_pretrained(name, device)
+    data = publish.training_data(pretrained.describe(name))
+    images, sources = publish.subset(data, max(1, len(data.test) // num_images))
+    images, sources = images[:num_images], None if sources is None else sources[:num_images]
+    score = metrics.evaluate(flow, images, sources)
+    change = metrics.precision_change(flow, images, sources)
+    exact, half = (metrics.round_trip(flow, images, sources, precision=p) for p in metrics.PRECISIONS)
+    return (
+        name,
+        len(images),
+        f"{score.mean:.4f}",
+        f"{change.mean:+.5f} ± {change.standard_error:.5f}",
+        f"{change.largest:.4f}",
+        *(f"{1e6 * trip.wrong / trip.total:.0f}" for trip in (exact, half)),
+        half.largest,
+    )
+
+
+def write(rows: list[tuple]) -> None:
+    """Puts rows into the table of the page, between its two marks; those of other models stay."""
+    from tabulate import tabulate
+
+    page = PAGE.read_text()
+    start, end = page.index(BEGIN) + len(BEGIN), page.index(END)
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in page[start:end].strip().splitlines()]
+    known = {line[0]: line for line in lines[2:]} | {row[0]: row for row in rows}
+    table = tabulate([known[name] for name in sorted(known)], TITLES, tablefmt="github", disable_numparse=True)
+    PAGE.write_text(f"{page[:start]}\n{table}\n{page[end:]}")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of nbflows list (default: all in the manifest)")
+    parser.add_argument("--images", type=int, default=256, metavar="N", help="at most so many (default: 256)")
+    parser.add_argument("--device", default="cpu", help="default: cpu")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.parent.name}/{PAGE.name}")
+    options = parser.parse_args()
+    if options.images < 2:
+        parser.error(f"a standard error needs at least 2 images, got {options.images}")
+
+    from tabulate import tabulate
+
+    from nbflows import pretrained
+
+    known = pretrained.find_manifest()
+    try:
+        names = [name for name in options.names or known.models if known.entry(name)]
+    except ValueError as error:
+        parser.error(str(error))
+    rows, missing = [], []
+    for name in names:
+        try:
+            rows.append(measure(name, options.images, options.device))
+        except FileNotFoundError as error:
+            missing.append(f"{name}: {error}")
+            continue
+        print(f"{name}: {rows[-1][3]}", file=sys.stderr)
+    print(
+        "\nwrong: pixel values that are not the same after encoding and decoding, in a million; errors in grey levels\n"
+    )
+    print(tabulate(rows, TITLES, disable_numparse=True))
+    if missing:
+        raise SystemExit("\nnot measured:\n" + "\n".join(missing))
+    if options.write:
+        write(rows)
+
+
+if __name__ == "__main__":
+    main()
