@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nbflows import check_bijection, data, models
+from nbflows import Inverse, check_bijection, data, models
 from nbflows.checks import jacobian
 from nbflows.layers import ActNorm, ExactLogDet, ResidualBlock, RussianRoulette, SeriesLogDet, TruncatedSeries
 from nbflows.nets import LipschitzConvNet, LipschitzMLP, OperatorNorm, update_norms
@@ -468,3 +468,14 @@ def test_the_gradient_of_the_inverse_is_as_exact_for_a_small_loss_as_for_a_large
     large, small = (torch.autograd.grad(s * back.square().sum(), z, retain_graph=True)[0] for s in (1.0, 2.0**-30))
     # A power of 2 changes no digit of what is linear: the search for it may stop nowhere else.
     assert torch.equal(small * 2.0**30, large)
+
+
+def test_the_inverse_of_a_block_as_a_layer_has_the_same_log_det_with_and_without_a_graph():
+    torch.manual_seed(0)
+    inverse = Inverse(ResidualBlock(LipschitzMLP(3, 8), ExactLogDet())).double()
+    update_norms(inverse)
+    x = torch.randn(4, 3, dtype=torch.float64)
+    exact = torch.linalg.slogdet(jacobian(inverse, x)).logabsdet
+    torch.testing.assert_close(inverse(x)[1], exact, atol=1e-9, rtol=0)
+    with torch.no_grad():
+        torch.testing.assert_close(inverse(x)[1], exact, atol=1e-9, rtol=0)
