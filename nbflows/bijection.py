@@ -186,16 +186,17 @@ class WithContext(Bijection):
         self.bijection = bijection
         self.network = network
 
-    def _features(self, context):
+    def _features(self, x, context):
         if context is None:
             raise ValueError("WithContext got no context; pass one to the call")
-        return self.network(context)
+        # Whatever the network computes in: f may do without half precision.
+        return self.network(context).to(x.dtype)
 
     def forward(self, x, context=None):
-        return self.bijection(x, self._features(context))
+        return self.bijection(x, self._features(x, context))
 
     def inverse(self, z, context=None):
-        return self.bijection.inverse(z, self._features(context))
+        return self.bijection.inverse(z, self._features(z, context))
 
     def output_shape(self, shape):
         return self.bijection.output_shape(shape)

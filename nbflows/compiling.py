@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -62,9 +63,11 @@ class CompiledLayers:
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
         """Within it the layers run compiled."""
-        # Each kind of layer is a recompilation of the same code; torch gives up after 8, taking them for accidents.
-        limit = 8 + 2 * len(self._calls)
-        with torch._dynamo.config.patch(recompile_limit=limit, accumulated_recompile_limit=limit):
+        # Each kind of layer is a recompilation of the same code; torch gives up after 8, taking them for accidents, and
+        # counts those of earlier models in this process. The old names of the limits, which torch 2.6 knows.
+        limit = num_graphs() + 8 + 2 * len(self._calls)
+        accumulated = max(torch._dynamo.config.accumulated_cache_size_limit, limit)
+        with torch._dynamo.config.patch(cache_size_limit=limit, accumulated_cache_size_limit=accumulated):
             for part, call in self._calls.items():
                 part._compiled_call_impl = call
             try:
@@ -101,7 +104,8 @@ def require_compiler(device: torch.device) -> None:
         usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
         candidates, what = [os.environ.get("CXX", usual)], "C++"
     candidates = [name for name in candidates if name]
-    if not any(map(shutil.which, candidates)):
+    # "ccache g++" is a compiler too.
+    if not any(shutil.which(shlex.split(name)[0]) for name in candidates):
         raise RuntimeError(
             f"--compile needs a {what} compiler, and there is no {' or '.join(candidates)}: install one, name it in "
             f"the environment variable {'CC' if what == 'C' else 'CXX'}, or train without --compile"

@@ -518,7 +518,7 @@ def train(
     checkpoint_seconds: float = 30,
     progress: bool = True,
     flow: Flow | None = None,
-    memory: str = "plain",
+    memory: str | None = None,
     compile: bool = False,
 ) -> TrainingResult:
     """Trains a recipe's model and keeps everything in one folder.
@@ -540,7 +540,8 @@ def train(
         checkpoint_seconds: how often last.ckpt is written.
         progress: show progress bars.
         flow: a model of your own, instead of the recipe's; then only its checkpoints are saved.
-        memory: what is kept for backward, see ``Sequential``: "plain" is the fastest, "invertible" takes least.
+        memory: what is kept for backward, see ``Sequential``: "plain" is the fastest, "invertible" takes least; None:
+            as the model says, which is "plain" for those of recipes.
         compile: whether training steps run compiled layers, see ``nbflows.compiling``; checkpoints and model are as
             without.
 
@@ -572,7 +573,8 @@ def train(
     hardware.keep_freed_memory()
     own_model = flow is not None
     flow = flow if own_model else recipe.build(data)
-    set_memory(flow, memory)
+    if memory is not None:
+        set_memory(flow, memory)
     if compile:
         # Raises if there are none: before anything takes long.
         compiling.compilable(flow)
@@ -622,16 +624,8 @@ def train(
         # Raises if the ranks could not share a batch equally: before other processes are started.
         Batches(data.train, batches.batch_size, shuffle=True, world_size=trainer.world_size)
         try:
-            with hardware.denormals_as_zero():
+            with hardware.denormals_as_zero(), _lost_ranks_explained(trainer, last):
                 trainer.fit(module, batches, ckpt_path=last if resume else None, weights_only=True)
-        except RuntimeError as error:
-            # gloo has no exception of its own.
-            if trainer.world_size > 1 and (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
-                raise RuntimeError(
-                    f"rank {trainer.global_rank} of {trainer.world_size} lost the others: one of them has ended, and "
-                    f"may have said why. When that is mended, go on from {last} with --resume ({error})"
-                ) from error
-            raise
         finally:
             ranks.draw_alike(None)
     seconds = module.seconds
@@ -640,8 +634,10 @@ def train(
     flow.load_state_dict({name.removeprefix("flow."): tensor for name, tensor in state.items()})
     update_norms(flow)
     test_sources = None if sources is None else sources["test"]
-    test = metrics.evaluate(flow, data.test, test_sources, progress=progress and trainer.is_global_zero, shared=True)
-    accuracy = metrics.accuracy(flow, data.test, data.labels["test"], shared=True) if joint else None
+    with _lost_ranks_explained(trainer, last):
+        bar = progress and trainer.is_global_zero
+        test = metrics.evaluate(flow, data.test, test_sources, progress=bar, shared=True)
+        accuracy = metrics.accuracy(flow, data.test, data.labels["test"], shared=True) if joint else None
     history = read_log(out)
     if trainer.is_global_zero:
         _save_curve(history, out)
@@ -694,6 +690,21 @@ def _loggers(out: Path) -> list:
     return [*loggers, TensorBoardLogger(out, name="tensorboard")] if find_spec("tensorboard") else loggers
 
 
+@contextlib.contextmanager
+def _lost_ranks_explained(trainer, last: Path):
+    try:
+        yield
+    except RuntimeError as error:
+        # gloo has no exception of its own.
+        if trainer.world_size == 1 or not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
+            raise
+        way_out = f"go on from {last} with --resume" if last.exists() else "start again: there is no checkpoint yet"
+        raise RuntimeError(
+            f"rank {trainer.global_rank} of {trainer.world_size} lost the others: one of them has ended, and may have "
+            f"said why. When that is mended, {way_out} ({error})"
+        ) from error
+
+
 def _check_launcher(trainer) -> None:
     # Otherwise each of several processes would train alone, and write to the same folder; or wait for more to come.
     wanted = trainer.num_devices * trainer.num_nodes
@@ -701,9 +712,10 @@ def _check_launcher(trainer) -> None:
         if kind.detect():
             started = kind().world_size()
             if started != wanted:
+                alone = "; to train alone in a job of SLURM, unset SLURM_NTASKS" if wanted == 1 else ""
                 raise ValueError(
                     f"{launcher} has started {started} process{'es' if started > 1 else ''}, and the training needs "
-                    f"{wanted}: --devices N and --num-nodes M are for N on each of M machines"
+                    f"{wanted}: --devices N and --num-nodes M are for N on each of M machines{alone}"
                 )
             return
 

@@ -91,7 +91,8 @@ class TranslationFlow(Flow):
             temperature: scales the noise: one number, or one per level (finest first).
             generator: of the samples' noise, on the device of the flow; the sources' is from torch's global one.
             scored: whether to compute scores, which takes about as long as the samples.
-            chunk_size: samples, or sources, in one pass; bounds the memory, and changes no noise.
+            chunk_size: samples, or sources, in one pass; bounds the memory, and does not change the samples' noise; the
+                sources' own is drawn pass by pass.
             progress: show a progress bar where one pass is not enough.
         """
         if num_samples < 1 or chunk_size < 1:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nbflows import models
+from nbflows import WithContext, models
 from nbflows.bijection import sum_dimensions
 from nbflows.checks import jacobian
 from nbflows.layers import ConvLSTMPrior, GaussianPrior
@@ -133,3 +133,13 @@ def _log_prob(bijection, x, context):
 def test_bad_arguments_are_errors_with_the_numbers(make_it, message):
     with pytest.raises(ValueError, match=message):
         make_it()
+
+
+def test_a_context_that_was_computed_in_half_precision_suits_a_prior_that_is_not():
+    lstm, features = ConvLSTM(3, 4, 2, num_layers=1), torch.nn.Conv2d(2, 2, 3, padding=1)
+    prior = WithContext(ConvLSTMPrior(lstm, features), torch.nn.Conv2d(1, 2, 3, padding=1)).eval()
+    x, context = torch.randn(2, 3, 4, 4), torch.randn(2, 1, 4, 4)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        z, log_det = prior(x, context)
+        torch.testing.assert_close(prior.inverse(z, context), x, atol=1e-5, rtol=0)
+    assert z.dtype == log_det.dtype == torch.float32

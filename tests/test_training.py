@@ -394,3 +394,12 @@ def test_training_that_saves_memory_ends_with_the_same_weights(digits, tmp_path,
     assert {part.memory for part in saving.flow.modules() if hasattr(part, "memory")} == {memory}
     # Adam divides by the root of squared gradients: near 0, rounding moves a weight by a part of a step.
     torch.testing.assert_close(_weights(saving), _weights(plain), atol=0.1 * RECIPE.learning_rate, rtol=1e-4)
+
+
+def test_a_model_of_ones_own_keeps_its_memory_unless_told_otherwise(digits, tmp_path):
+    flow = _flow()
+    flow.bijection.memory = "checkpoint"
+    result = _train(digits, tmp_path / "own", flow=flow, max_steps=1)
+    assert result.flow.bijection.memory == "checkpoint"
+    result = _train(digits, tmp_path / "told", flow=flow, max_steps=1, memory="plain")
+    assert result.flow.bijection.memory == "plain"

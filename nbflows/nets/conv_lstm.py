@@ -95,8 +95,8 @@ class ConvLSTMLayer(nn.Module):
         conv, (batch, channels, *size) = self.hidden_to_hidden, x.shape
         kernel_size, dilation = conv.kernel_size[0], conv.dilation[0]
         # On a GPU, or in half precision, it is not the arithmetic that small convolutions wait for.
-        slow = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-        if slow and Frequencies.pay((batch, 2 * channels, *size), kernel_size, dilation, 4 * channels):
+        arithmetic_counts = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+        if arithmetic_counts and Frequencies.pay((batch, 2 * channels, *size), kernel_size, dilation, 4 * channels):
             return Frequencies(size, kernel_size, dilation, like=x)
         return _Positions(size, conv.padding, dilation)
 
