@@ -95,6 +95,7 @@ def run_table(tasks: dict[str, tuple[str, Task]], threads: int, repeats: int, ou
                 print(f"{name}, {configuration}: {measured.median:.4f} s", file=sys.stderr, flush=True)
     if rows:
         print(f"\n{rows[0].machine}; medians of {repeats} repetitions\n\n{table.text(rows)}\n")
+        print("The original codes: in float32 on 2 cores, measured once, on another day.")
         figure.save(rows, out.with_suffix(".png"))
         print(f"written: {out.with_suffix('.csv')}, {out.with_suffix('.png')}")
     missing = [package for package in peers.PACKAGES[1:] if package not in present]

@@ -14,7 +14,11 @@ def noise_images(*shape: int):
 
 def initialized(flow, *inputs):
     """The same flow after a first batch, which sets every ActNorm."""
-    flow.log_prob(*inputs)
+    import torch
+
+    # Its graph would be more than a training step keeps that saves memory.
+    with torch.no_grad():
+        flow.log_prob(*inputs)
     return flow
 
 

@@ -19,6 +19,7 @@ from benchmarks.glow import build
 from benchmarks.harness import Task
 
 STEPS = (4, 8, 16, 32)
+MARKERS = {"plain": "o", "checkpoint": "s", "invertible": "^"}
 
 
 def prepare(num_steps: int):
@@ -47,8 +48,8 @@ def draw(rows: list[table.Row], weights: list[float]):
     figure, (memory, time) = plt.subplots(1, 2, figsize=(11, 4))
     for mode in MEMORY_MODES:
         of_mode = [row for row in rows if row.memory == mode]
-        memory.plot(STEPS, [row.own_mib for row in of_mode], "o-", label=f'memory="{mode}"')
-        time.plot(STEPS, [row.seconds for row in of_mode], "o-")
+        memory.plot(STEPS, [row.own_mib for row in of_mode], f"{MARKERS[mode]}-", label=f'memory="{mode}"')
+        time.plot(STEPS, [row.seconds for row in of_mode], f"{MARKERS[mode]}-")
         time.fill_between(STEPS, [row.fastest for row in of_mode], [row.slowest for row in of_mode], alpha=0.2)
     memory.plot(STEPS, weights, color="grey", linestyle="--", label="weights, gradients, averages")
     memory.set(title="Memory of a training step", ylabel="MiB beyond the imports", ylim=(0, None))

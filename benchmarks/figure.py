@@ -30,10 +30,13 @@ def draw(rows: list[Row]):
         time.plot(row.seconds, y, "o", color=colour, markersize=5)
         if "train" in row.task:
             memory.plot(row.peak_mib / 1024, y, "o", color=colour, markersize=5)
-        if row.original_seconds:
-            time.plot(row.original_seconds, tasks.index(row.task), **ORIGINAL)
-        if row.original_mib:
-            memory.plot(row.original_mib / 1024, tasks.index(row.task), **ORIGINAL)
+    for y, task in enumerate(tasks):
+        # The same in every row of a task.
+        original = next(row for row in rows if row.task == task)
+        if original.original_seconds:
+            time.plot(original.original_seconds, y, **ORIGINAL)
+        if original.original_mib:
+            memory.plot(original.original_mib / 1024, y, **ORIGINAL)
     time.set(xscale="log", xlabel="seconds: median, fastest to slowest (log scale)", title="Time")
     memory.set(xlim=(0, None), xlabel="GiB at the peak, imports included", title="Memory of training")
     time.set_yticks(range(len(tasks)), tasks)

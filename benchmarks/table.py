@@ -57,7 +57,9 @@ class Row:
 def row(name: str, task: Task, configuration: Configuration, measured: Measurement, ours: float | None = None) -> Row:
     """The row of a measurement; ``ours``: seconds of nbflows, in the row of another package."""
     is_ours = configuration.package == "nbflows"
-    other, own = (task.seconds, measured.median) if is_ours else (measured.median, ours)
+    # The original codes ran on as many cores as here by default, and that alone compares.
+    original = task.seconds if configuration.threads == Configuration().threads else None
+    other, own = (original, measured.median) if is_ours else (measured.median, ours)
     return Row(
         task=name,
         package=configuration.package if is_ours else f"{configuration.package} {version(configuration.package)}",
@@ -70,7 +72,7 @@ def row(name: str, task: Task, configuration: Configuration, measured: Measureme
         slowest=round(max(measured.seconds), 5),
         peak_mib=round(measured.peak_mib, 1),
         own_mib=round(measured.own_mib, 1),
-        original_seconds=task.seconds if is_ours else None,
+        original_seconds=original if is_ours else None,
         original_mib=1024 * task.gib if is_ours and task.gib else None,
         speedup=round(other / own, 2) if other and own else None,
         torch=version("torch"),

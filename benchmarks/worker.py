@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 
 from benchmarks.configuration import Configuration
@@ -22,7 +23,9 @@ def measure(module: str, name: str, configuration: Configuration, repeats: int) 
     if name not in tasks:
         raise ValueError(f"{module} has no task {name!r}: {', '.join(tasks)}")
     with _as_training_does(configuration):
-        # What torch and nbflows take before any model exists: `import nbflows` loads all of it.
+        # Before any model exists. Optimizers load torch._dynamo at their first step.
+        for package in ("nbflows", configuration.package, "torch._dynamo"):
+            import_module(package)
         imports = peak_mib()
         workload = _prepare(tasks[name], configuration)
         seconds = []

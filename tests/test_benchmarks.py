@@ -33,12 +33,12 @@ calls = []
 
 
 def holds_memory():
-    """200 MiB; the first two calls take a tenth of a second, the others a hundredth."""
+    """200 MiB; the first two calls take a fifth of a second, the others a hundredth."""
     held = torch.ones(50 * 2**20)
 
     def run():
         calls.append(held)
-        time.sleep(0.1 if len(calls) <= 2 else 0.01)
+        time.sleep(0.2 if len(calls) <= 2 else 0.01)
 
     return Workload(run)
 
@@ -76,8 +76,8 @@ def test_memory_and_time_are_those_of_the_fresh_process_after_warming_up(fake_ta
     assert measured.own_mib == pytest.approx(200, rel=0.05)
     assert measured.peak_mib == pytest.approx(measured.imports_mib + measured.own_mib)
     assert len(measured.seconds) == 3
-    assert measured.first >= 0.1
-    assert max(measured.seconds) < 0.1
+    # The fastest: a busy machine may hold up the others.
+    assert min(measured.seconds) < 0.2 <= measured.first
 
 
 def test_a_task_runs_with_the_threads_the_precision_and_the_package_it_is_told(fake_tasks, tmp_path):
@@ -128,11 +128,14 @@ def test_a_flow_is_compiled_as_training_compiles_it_while_it_is_timed(monkeypatc
 
 def test_a_row_has_the_median_the_spread_and_the_speedup(monkeypatch):
     task = Task(lambda: None, seconds=0.6, gib=2.0)
-    row = table.row("a task", task, Configuration(memory="invertible", threads=1), SOME)
+    row = table.row("a task", task, Configuration(memory="invertible"), SOME)
     assert (row.seconds, row.fastest, row.slowest) == (0.3, 0.2, 0.4)
     assert (row.peak_mib, row.own_mib, row.original_mib) == (900, 300, 2048)
     assert (row.original_seconds, row.speedup) == (0.6, 2.0)
-    assert (row.threads, row.memory, row.configuration) == (1, "invertible", "32-true, invertible")
+    assert (row.threads, row.memory, row.configuration) == (2, "invertible", "32-true, invertible")
+    # The original's seconds are of 2 threads.
+    alone = table.row("a task", task, Configuration(threads=1), SOME)
+    assert (alone.original_seconds, alone.speedup) == (None, None)
     assert row.processor and row.torch == torch.__version__.split("+")[0]
     # In the row of another package: its seconds by ours.
     monkeypatch.setattr(table, "version", lambda package: "1.2")
@@ -157,9 +160,9 @@ def test_the_figure_has_a_dot_for_every_row_and_a_line_for_every_task(tmp_path):
     drawn = figure.draw(rows)
     time, memory = drawn.axes
     assert [label.get_text() for label in time.get_yticklabels()] == ["one, train", "other, sample"]
-    # Of every row its dot and its spread; of the original a diamond, on each of its rows.
-    assert len(time.lines) == 2 * len(rows) + 3
-    assert len(memory.lines) == 2 * 3
+    # Of every row its dot and its spread; of the original a diamond.
+    assert len(time.lines) == 2 * len(rows) + 1
+    assert len(memory.lines) == 3 + 1
     figure.save(rows[:1], tmp_path / "rows.png")
     assert (tmp_path / "rows.png").stat().st_size > 5_000
 
