@@ -1,33 +1,37 @@
 """Measures the share of training time that goes into data: seconds a batch against seconds a step, for every recipe.
 
-    python benchmarks/data_loading.py [--only mnist] [--threads 2] [--max-images 4] [--csv FILE]
+    python -m benchmarks.data_loading [RECIPE ...] [--threads 2] [--device cpu] [--images 8] [--write]
 
-A batch is gathered from the whole training set in memory; sets that are not here are random images of their shapes. A
-step is timed on a few images and scaled to the recipe's batch. The last two columns say what the share would be if a
-step took a 10th and a 50th of that on a GPU, and batches were gathered by the CPU all the same: at most, as sets that
-fit are kept on the GPU. Of recipes that differ in nothing but their data only the first is timed.
+A batch is gathered from the whole training set in memory, as training does it; sets that are not here are random images
+of their shapes. A step is timed with --images images, with twice as many, and so on, up to the recipe's batch. If one
+takes more than a second before, that of the batch is read from the line through the last two, marked "≈": what a step
+takes however many images it has is counted once. Networks compute in the precision that training chooses by itself.
+
+The last two columns say what the share would be if a step took a 10th and a 50th of that on a GPU, and batches were
+gathered by the CPU all the same: at most, as sets that fit are kept on the GPU. Of recipes that differ in nothing but
+their data only the first is timed. With --write the rows go into the table of docs/training_at_scale.md.
 """
 
 import argparse
-import csv
-import statistics
 import time
+from collections.abc import Callable
 
-# By name, where the data may be missing: shape and number of training images.
-SHAPES = {
-    "mnist": ((1, 28, 28), 50_000),
-    "cifar10": ((3, 32, 32), 45_000),
-    "imagenet32": ((3, 32, 32), 1_268_356),
-    "imagenet64": ((3, 64, 64), 1_268_356),
-    "tiny-imagenet-32": ((3, 32, 32), 8_000),
-    "celeba-hq-256-5bit": ((3, 256, 256), 24_300),
-    None: ((3, 64, 64), 60_000),
-}
+from benchmarks import pages
+from benchmarks.sizes import SIZES
+
+PAGE, MARK = pages.DOCS / "training_at_scale.md", "data: python -m benchmarks.data_loading --write"
+TITLES = ["recipe", "data", "batch", "ms a batch", "ms a step", "share", "step 10x faster", "step 50x faster"]
+SPEEDUPS = (1, 10, 50)
+# At least so many, in whole epochs.
 NUM_BATCHES = 200
+# Seconds: where a step takes longer, larger ones are estimated.
+LONG_STEP = 1.0
+# Of random images: far more than any cache holds.
+MAX_BYTES = 2**30
 
 
 def training_data(recipe, loaded: dict):
-    """The recipe's, or random images of their shape: up to 1 GiB, far more than any cache holds."""
+    """The recipe's, or random images of their shape; ``loaded`` keeps what the next recipe may share."""
     import torch
 
     from nbflows import data, tasks
@@ -38,111 +42,162 @@ def training_data(recipe, loaded: dict):
         except FileNotFoundError:
             loaded[recipe.data] = None
         if loaded[recipe.data] is None:
-            shape, count = SHAPES[recipe.data]
-            count = min(count, 2**30 // torch.Size(shape).numel())
-            levels = 32 if recipe.data == "celeba-hq-256-5bit" else 256
-            images = torch.randint(levels, (count, *shape), dtype=torch.uint8)
+            size = SIZES[recipe.data]
+            count = min(size.count, MAX_BYTES // torch.Size(size.shape).numel())
+            images = torch.randint(size.num_levels, (count, *size.shape), dtype=torch.uint8)
             loaded[recipe.data] = data.ImageData(
-                f"random {recipe.data or 'images'}", "", images, images[:8], images[:8], num_levels=levels
+                f"random {recipe.data or 'images'}", "", images, images[:8], images[:8], num_levels=size.num_levels
             )
     images = loaded[recipe.data]
     if recipe.task == "side-by-side":
+        # Two pictures in one file have the shapes of this task.
         return tasks.apply(tasks.get("colorization"), images)
     return recipe.prepare(images)
 
 
-def seconds_per_batch(recipe, images) -> float:
+def seconds_per_batch(recipe, images, device: str = "cpu") -> float:
+    """The mean over whole epochs: drawing an epoch's order takes long, and once an epoch."""
     from nbflows.data import Batches
 
-    paired = images.labels["train"] if recipe.density_weight is not None else None
-    paired = images.sources["train"] if recipe.task else paired
-    batches = Batches(images.train, recipe.batch_size // recipe.accumulate, True, recipe.seed, paired=paired)
-    seconds = []
-    while len(seconds) < NUM_BATCHES:
-        stream = iter(batches)
-        start = time.perf_counter()
-        for _ in stream:
-            seconds.append(time.perf_counter() - start)
-            start = time.perf_counter()
-    # The mean: drawing an epoch's order takes long, and once an epoch.
-    return statistics.mean(seconds)
+    first, *paired = _tensors(recipe, images)
+    batches = Batches(first, _batch(recipe), True, recipe.seed, paired=paired[0] if paired else None, device=device)
+    count, start = 0, time.perf_counter()
+    while count < NUM_BATCHES:
+        for _ in batches:
+            count += 1
+    _wait_for(device)
+    return (time.perf_counter() - start) / count
 
 
-def seconds_per_step(recipe, images, max_images: int) -> float:
+def seconds_per_step(recipe, images, num_images: int, device: str = "cpu") -> tuple[float, bool]:
+    """Of the recipe's batch, found with ``num_images``, twice as many, and so on; and whether it is estimated."""
+    step, batch = training_step(recipe, images, device), _batch(recipe)
+
+    def timed(count: int) -> tuple[int, float]:
+        return count, _seconds(step(count), device)
+
+    few, more = None, timed(min(num_images, batch))
+    while more[0] < batch and more[1] <= LONG_STEP:
+        few, more = more, timed(min(2 * more[0], batch))
+    if more[0] == batch:
+        return more[1], False
+    return on_the_line(few or timed(more[0] // 2), more, batch), True
+
+
+def on_the_line(few: tuple[int, float], more: tuple[int, float], batch: int) -> float:
+    """Seconds of a batch, from two numbers of images and their seconds; not fewer than the larger of them takes."""
+    an_image = (more[1] - few[1]) / (more[0] - few[0])
+    return more[1] + (batch - more[0]) * max(0.0, an_image)
+
+
+def training_step(recipe, images, device: str = "cpu") -> Callable[[int], Callable[[], object]]:
+    """A function that prepares training steps with its number of images: each call of what it returns takes one."""
     import torch
 
-    from nbflows import training
-    from nbflows.nets import update_norms
+    from benchmarks.actions import training as workload
+    from nbflows import hardware, training
 
     kind = training.TranslationModule if recipe.task else training.FlowModule
     kind = training.JointModule if recipe.density_weight is not None else kind
-    module = kind(recipe.build(images), recipe, steps_per_epoch=1)
-    optimizer = module.configure_optimizers()["optimizer"]
-    batch = recipe.batch_size // recipe.accumulate
-    count = min(batch, max_images)
-    inputs = [images.train[:count]]
-    inputs += [images.labels["train"][:count]] if recipe.density_weight is not None else []
-    inputs += [images.sources["train"][:count]] if recipe.task else []
-    seconds = []
+    module = kind(recipe.build(images).to(device).train(), recipe, steps_per_epoch=1)
+    half = hardware.faster_precision(device) == "bf16-mixed"
+
+    def prepare(count: int) -> Callable[[], object]:
+        inputs = [tensor[:count].to(device) for tensor in _tensors(recipe, images)]
+
+        def loss():
+            with torch.autocast(device, torch.bfloat16, enabled=half):
+                return module.measure(*module.augment(*inputs))[module.objective].mean()
+
+        return workload(module.flow, loss).run
+
+    return prepare
+
+
+def _tensors(recipe, images) -> list:
+    """The training images, and what is paired with them."""
+    paired = images.sources if recipe.task else images.labels if recipe.density_weight is not None else None
+    return [images.train] if paired is None else [images.train, paired["train"]]
+
+
+def _batch(recipe) -> int:
+    return recipe.batch_size // recipe.accumulate
+
+
+def _seconds(run: Callable[[], object], device: str) -> float:
+    times = []
     for _ in range(4):
         start = time.perf_counter()
-        optimizer.zero_grad()
-        module.measure(*module.augment(*inputs))[module.objective].mean().backward()
-        torch.nn.utils.clip_grad_norm_(module.flow.parameters(), recipe.clip_norm)
-        optimizer.step()
-        update_norms(module.flow)
-        seconds.append(time.perf_counter() - start)
+        run()
+        _wait_for(device)
+        times.append(time.perf_counter() - start)
     # The first sets every ActNorm.
-    return min(seconds[1:]) * batch / count
+    return min(times[1:])
 
 
-def main() -> None:
+def _wait_for(device: str) -> None:
+    import torch
+
+    if device != "cpu":
+        getattr(torch, device).synchronize()
+
+
+def row(name: str, recipe, images, num_images: int, device: str) -> list[str]:
+    """Of the table."""
+    batch = seconds_per_batch(recipe, images, device)
+    step, estimated = seconds_per_step(recipe, images, num_images, device)
+    return [
+        name,
+        images.name,
+        str(_batch(recipe)),
+        f"{1000 * batch:.3f}",
+        f"{'≈ ' if estimated else ''}{1000 * step:,.0f}",
+        *(_percent(batch / (batch + step / speedup)) for speedup in SPEEDUPS),
+    ]
+
+
+def _percent(share: float) -> str:
+    return f"{share:.2%}" if share >= 1e-4 else "< 0.01%"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="only recipes whose name contains this")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--max-images", type=int, default=4, help="in the step that is timed")
-    parser.add_argument("--csv", help="write the rows there too")
-    options = parser.parse_args()
+    parser.add_argument("names", nargs="*", metavar="RECIPE", help="default: all")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="of the processor (default: 2)")
+    parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu", help="default: cpu")
+    parser.add_argument("--images", type=int, default=8, metavar="N", help="in the first step (default: 8)")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.parent.name}/{PAGE.name}")
+    options = parser.parse_args(arguments)
+    if options.threads < 1 or options.images < 2:
+        parser.error(f"at least 1 thread and 2 images, got {options.threads} and {options.images}")
 
     import torch
     from tabulate import tabulate
 
+    from benchmarks import table
     from nbflows import hardware, recipes
 
+    try:
+        chosen = {name: recipes.get(name) for name in options.names or recipes.RECIPES}
+    except ValueError as error:
+        parser.error(str(error))
     torch.set_num_threads(options.threads)
     hardware.keep_freed_memory()
     rows, loaded, timed = [], {}, set()
-    for name, recipe in recipes.RECIPES.items():
-        if options.only not in name:
-            continue
+    for name, recipe in chosen.items():
         images = training_data(recipe, loaded)
         key = recipe.builder, repr(recipe.model_arguments(images)), recipe.batch_size, recipe.task
         if key in timed:
             continue
         timed.add(key)
-        batch, step = seconds_per_batch(recipe, images), seconds_per_step(recipe, images, options.max_images)
-        rows.append(
-            {
-                "recipe": name,
-                "data": images.name,
-                "batch": recipe.batch_size // recipe.accumulate,
-                "ms a batch": round(1000 * batch, 3),
-                "ms a step": round(1000 * step),
-                **{
-                    f"share{title}": f"{100 * batch / (batch + step / speedup):.2g} %"
-                    for speedup, title in ((1, ""), (10, ", step 10x faster"), (50, ", step 50x faster"))
-                },
-            }
-        )
-        print(*rows[-1].values(), flush=True)
-    if not rows:
-        raise SystemExit(f"no recipe's name contains {options.only!r}: {', '.join(recipes.RECIPES)}")
-    print(tabulate(rows, headers="keys"))
-    if options.csv:
-        with open(options.csv, "w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
+        with hardware.denormals_as_zero():
+            rows.append(row(name, recipe, images, options.images, options.device))
+        print(*rows[-1], flush=True)
+    print(f"\n{table.machine(options.threads, table.processor(), torch.__version__)}; device: {options.device}\n")
+    print(tabulate(rows, TITLES, disable_numparse=True))
+    if options.write:
+        pages.write(PAGE, MARK, rows, TITLES, recipes.RECIPES)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Measures what half precision in the conditioner networks changes: bits/dim and the round trip of pretrained models.
 
-    python benchmarks/precision.py [NAME ...] [--images 256] [--device cpu] [--write]
+    python -m benchmarks.precision [NAME ...] [--images 256] [--device cpu] [--write]
 
 Both precisions see the same test images, at equal distances in the test set, with the same noise, so that the changes
 scatter far less than bits/dim do. With --write the rows go into the table of docs/precision.md.
@@ -8,10 +8,10 @@ scatter far less than bits/dim do. With --write the rows go into the table of do
 
 import argparse
 import sys
-from pathlib import Path
 
-BEGIN, END = "<!-- table: python benchmarks/precision.py --write -->", "<!-- end -->"
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "precision.md"
+from benchmarks import pages
+
+PAGE, MARK = pages.DOCS / "precision.md", "table: python -m benchmarks.precision --write"
 TITLES = [
     "model",
     "images",
@@ -44,18 +44,6 @@ def measure(name: str, num_images: int, device: str) -> tuple:
         *(f"{1e6 * trip.wrong / trip.total:.0f}" for trip in (exact, half)),
         half.largest,
     )
-
-
-def write(rows: list[tuple]) -> None:
-    """Puts rows into the table of the page, between its two marks; those of other models stay."""
-    from tabulate import tabulate
-
-    page = PAGE.read_text()
-    start, end = page.index(BEGIN) + len(BEGIN), page.index(END)
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in page[start:end].strip().splitlines()]
-    known = {line[0]: line for line in lines[2:]} | {row[0]: row for row in rows}
-    table = tabulate([known[name] for name in sorted(known)], TITLES, tablefmt="github", disable_numparse=True)
-    PAGE.write_text(f"{page[:start]}\n{table}\n{page[end:]}")
 
 
 def main() -> None:
@@ -93,7 +81,7 @@ def main() -> None:
     if missing:
         raise SystemExit("\nnot measured:\n" + "\n".join(missing))
     if options.write:
-        write(rows)
+        pages.write(PAGE, MARK, rows, TITLES, sorted(known.models))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Estimates what training the recipes of their papers' sizes takes: hours and memory, on one GPU and on 8.
 
-    python benchmarks/scaling.py [RECIPE ...] [--efficiency 0.2] [--launch 8] [--write]
-    python benchmarks/scaling.py --check
+    python -m benchmarks.scaling [RECIPE ...] [--efficiency 0.2] [--launch 8] [--write]
+    python -m benchmarks.scaling --check
 
 A training step (forward, backward, clipping, norms of weights) is run on the CPU with two images and with three, in
 "bf16-mixed", and of each operation it is counted what it multiplies, reads and writes, and what memory is alive after
@@ -21,7 +21,6 @@ import sys
 import time
 import weakref
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -30,7 +29,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "scaling.md"
+from benchmarks import pages
+from benchmarks.sizes import SIZES
+
+PAGE = pages.DOCS / "scaling.md"
+MARK = "{}: python -m benchmarks.scaling --write"
 
 
 class GPU(NamedTuple):
@@ -56,14 +59,6 @@ GPUS = {
 }
 CARDS = (8, 12, 16, 24, 40, 80, 141)
 
-# Of the training split, see nbflows.data; and the shape.
-DATA = {
-    "mnist": (50_000, (1, 28, 28)),
-    "cifar10": (45_000, (3, 32, 32)),
-    "imagenet32": (1_281_149 - 12_811, (3, 32, 32)),
-    "imagenet64": (1_281_149 - 12_811, (3, 64, 64)),
-    "celeba-hq-256-5bit": (27_000, (3, 256, 256)),
-}
 # How many images one's own folder holds is not known: as many steps as the code of CAFLOW's authors takes at most.
 CAFLOW_STEPS = 200_000
 COUPLINGS = ("affine", "mixlogcdf")
@@ -207,11 +202,8 @@ def _training_module(recipe, changes: dict, batch: int):
     """The Lightning module of a recipe, and a batch of random images for it."""
     from nbflows import models, training
 
-    # Folders of one's own: for CAFLOW, of 64x64 images.
-    _, shape = {**DATA, None: (0, (3, 64, 64)), "tiny-imagenet-32": (0, (3, 32, 32))}[recipe.data]
-    arguments = {**recipe.arguments, **changes}
-    if recipe.data != "celeba-hq-256-5bit":
-        arguments["num_levels"] = 256
+    _, shape, num_levels = SIZES[recipe.data]
+    arguments = {"num_levels": num_levels, **recipe.arguments, **changes}
     if arguments.get("coupling") == "mixlogcdf":
         # A GPU drops attention weights within its kernel, as the kernel without dropout does here.
         arguments["dropout"] = 0.0
@@ -222,7 +214,7 @@ def _training_module(recipe, changes: dict, batch: int):
         if roulette is not None:
             layer.log_det.terms = _expected(roulette)
     kind = training.FlowModule if recipe.task is None else training.TranslationModule
-    images = torch.randint(flow.bijection[0].num_levels, (batch, *shape)).byte()
+    images = torch.randint(num_levels, (batch, *shape)).byte()
     paired = () if recipe.task is None else (torch.randint(256, (batch, *flow.context_shape)).byte(),)
     return kind(flow.train(), recipe, steps_per_epoch=1), (images, *paired)
 
@@ -375,7 +367,7 @@ def num_steps(recipe) -> int:
     """Of the whole training."""
     if recipe.data is None:
         return CAFLOW_STEPS
-    return recipe.epochs * (DATA[recipe.data][0] // recipe.batch_size)
+    return recipe.epochs * (SIZES[recipe.data].count // recipe.batch_size)
 
 
 # Tables --------------------------------------------------------------------------------------------------------------
@@ -394,7 +386,7 @@ HOURS = [
     "recipe",
     *(f"{count} x {name}, h" if count > 1 else f"{name}, h" for name in GPUS for count in (1, 8)),
     "share of the peak, H200",
-    "waits for",
+    "one H200 waits for",
 ]
 MEMORY = [
     "recipe",
@@ -437,7 +429,8 @@ def hours_row(name: str, model: Model, efficiency: float, launch: float) -> list
     found = {
         (gpu, count): estimate(model, recipe, GPUS[gpu], count, efficiency, launch) for gpu in GPUS for count in (1, 8)
     }
-    hours = [f"{num_steps(recipe) * part.seconds / 3600:.3g}" for part in found.values()]
+    # Three digits, and no powers of ten.
+    hours = [f"{float(f'{num_steps(recipe) * part.seconds / 3600:.3g}'):,g}" for part in found.values()]
     first = found["H200", 1]
     step = model.cost(recipe.batch_size // recipe.accumulate, GPUS["H200"])
     by_bytes = step.moved / GPUS["H200"].bandwidth > step.flops / GPUS["H200"].half
@@ -461,16 +454,6 @@ def memory_row(name: str, plain: Model, invertible: Model) -> list[str]:
         cells += [f"{slope / 1e6:.0f}", f"{total:.1f}", card]
     eighth = estimate(plain, recipe, gpu, 8, 1.0, 0.0).memory
     return [name, f"{5 * 4 * step.parameters / 1e9:.2f}", *cells, f"{eighth / 1e9:.1f}"]
-
-
-def write(tables: dict[str, str]) -> None:
-    """Puts tables into the page, each between two marks."""
-    page = PAGE.read_text()
-    for name, table in tables.items():
-        begin = f"<!-- {name}: python benchmarks/scaling.py --write -->"
-        start = page.index(begin) + len(begin)
-        page = f"{page[:start]}\n{table}\n{page[page.index('<!-- end -->', start) :]}"
-    PAGE.write_text(page)
 
 
 # Checking ------------------------------------------------------------------------------------------------------------
@@ -554,15 +537,10 @@ def main() -> None:
         memory.append(memory_row(name, plain, invertible))
         print(f"{name}: {work[-1][4]} GFLOP an image", file=sys.stderr)
     tables = {"work": (work, WORK), "hours": (hours, HOURS), "memory": (memory, MEMORY)}
-    for rows, titles in tables.values():
+    for name, (rows, titles) in tables.items():
         print("\n" + tabulate(rows, titles, disable_numparse=True))
-    if options.write:
-        write(
-            {
-                name: tabulate(rows, titles, tablefmt="github", disable_numparse=True)
-                for name, (rows, titles) in tables.items()
-            }
-        )
+        if options.write:
+            pages.write(PAGE, MARK.format(name), rows, titles, RECIPES)
 
 
 def _counted(name: str, memory: str, counted: dict) -> Model:
@@ -570,7 +548,7 @@ def _counted(name: str, memory: str, counted: dict) -> Model:
     from nbflows import recipes
 
     recipe = recipes.get(name)
-    key = recipe.builder, str(recipe.arguments), DATA.get(recipe.data, (0, None))[1], recipe.task is None, memory
+    key = recipe.builder, str(recipe.arguments), SIZES[recipe.data].shape, recipe.task is None, memory
     if key not in counted:
         counted[key] = count_model(name, memory)
     return counted[key]

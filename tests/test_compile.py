@@ -10,7 +10,7 @@ from nbflows import Flow, Sequential, compiling, data, load_flow, models, recipe
 from nbflows.__main__ import main
 from nbflows.data import ImageData
 from nbflows.layers import AffineCoupling, Dequantize, checkerboard
-from nbflows.nets import GatedAttentionNet
+from nbflows.nets import ConvNet, GatedAttentionNet
 
 # Torch looks at the gradients of all that goes into a graph, and hides its own warning only where it is shown.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
@@ -38,6 +38,14 @@ RECIPE = recipes.Recipe(
 )
 
 
+def _has_compiler() -> bool:
+    try:
+        compiling.require_compiler(torch.device("cpu"))
+    except RuntimeError:
+        return False
+    return True
+
+
 @pytest.fixture(autouse=True)
 def _forget_graphs():
     torch._dynamo.reset()
@@ -56,6 +64,7 @@ def digits():
 def quick(monkeypatch):
     """Training with graphs that run as they are, without a C++ compiler."""
     monkeypatch.setattr(compiling, "CompiledLayers", partial(compiling.CompiledLayers, backend="eager"))
+    monkeypatch.setattr(compiling, "require_compiler", lambda device: None)
 
 
 def _away_from_its_start(build, dtype=torch.float64) -> Flow:
@@ -270,6 +279,7 @@ def test_training_looks_for_the_compiler_before_it_begins(digits, tmp_path, monk
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not _has_compiler(), reason="there is no C++ compiler here")
 def test_compiled_networks_drop_the_same_channels():
     def build():
         net = GatedAttentionNet(1, 8, 2, num_blocks=1, num_heads=0, dropout=0.5)
@@ -284,6 +294,7 @@ def test_compiled_networks_drop_the_same_channels():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not _has_compiler(), reason="there is no C++ compiler here")
 def test_code_of_the_real_compiler_is_as_exact_as_torchs_own():
     flow = _away_from_its_start(SMALL_GLOW).float()
     plain = _step(flow)
@@ -297,3 +308,13 @@ def test_code_of_the_real_compiler_is_as_exact_as_torchs_own():
 
 def _train(digits, out, recipe=RECIPE, **options):
     return training.train(recipe, digits, out=out, precision="32-true", device="cpu", progress=False, **options)
+
+
+def test_many_models_in_one_process_are_all_compiled():
+    x = torch.randn(2, 4, 4, 4)
+    for hidden in range(4, 20):
+        coupling = AffineCoupling(ConvNet(2, hidden, 4))
+        before = compiling.num_graphs()
+        with compiling.CompiledLayers(coupling, backend="eager").active():
+            coupling(x)
+        assert compiling.num_graphs() > before, hidden

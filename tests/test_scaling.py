@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from benchmarks import scaling
+from benchmarks import pages, precision, scaling
+from benchmarks.sizes import SIZES
 from nbflows import models, pretrained, recipes
 from nbflows.nets import ConvLSTM
 
@@ -72,11 +73,21 @@ def test_invertible_steps_multiply_more_and_keep_less():
     assert costs[1].peak < 0.8 * costs[0].peak
 
 
+def test_a_residual_flow_of_three_blocks_a_level_costs_what_one_and_two_say():
+    steps = [
+        scaling.count_step("mnist-residual", num_blocks=(count,) * 3, hidden_channels=4, end_features=8)
+        for count in (1, 2, 3)
+    ]
+    expected = scaling.Model([(-1.0, steps[0]), (2.0, steps[1])]).cost(64, GPU)
+    assert expected.flops > 5e8
+    assert scaling.cost(steps[2], 64, GPU, 1.0) == pytest.approx(expected, rel=1e-9)
+
+
 def test_the_depth_of_a_paper_is_reached_from_shallow_models(monkeypatch):
     def on_paper(name, memory, **changes):
         recipe = recipes.get(name)
         with torch.device("meta"):
-            flow = getattr(models, recipe.builder)(scaling.DATA[recipe.data][1], **{**recipe.arguments, **changes})
+            flow = getattr(models, recipe.builder)(SIZES[recipe.data].shape, **{**recipe.arguments, **changes})
         return scaling.Step([], [], sum(parameter.numel() for parameter in flow.parameters()))
 
     monkeypatch.setattr(scaling, "count_step", on_paper)
@@ -115,34 +126,31 @@ def test_a_step_takes_what_its_operations_wait_for_its_launches_or_both():
 
 def test_steps_are_those_of_whole_batches():
     assert scaling.num_steps(recipes.get("mnist-simple")) == 200 * 390
-    assert scaling.num_steps(recipes.get("celeba-hq-residual")) == 1000 * 675
-    assert all(recipes.get(name).data in {*scaling.DATA, None} for name in scaling.RECIPES)
+    # Of 27,000 images a tenth is kept back; of ImageNet's 1,281,167 a hundredth.
+    assert scaling.num_steps(recipes.get("celeba-hq-residual")) == 1000 * 607
+    assert scaling.num_steps(recipes.get("imagenet64-residual")) == 1000 * 19_818
+    assert scaling.num_steps(recipes.get("imagenet32-marscf-affine")) == 400 * 9_909
+    assert scaling.num_steps(recipes.get("ffhq-caflow-super-resolution")) == 200_000
 
 
 # The pages -----------------------------------------------------------------------------------------------------------
 
 
-def _rows(page, mark):
-    text = page.read_text()
-    text = text[text.index(f"<!-- {mark}: python") :]
-    lines = text[: text.index("<!-- end")].splitlines()[3:]
-    return {line.split("|")[1].strip(): [cell.strip() for cell in line.strip("|").split("|")] for line in lines if line}
-
-
 def test_the_page_on_scaling_has_all_recipes_and_today_s_counts():
-    tables = {name: _rows(scaling.PAGE, name) for name in ("work", "hours", "memory")}
+    tables = {name: pages.read(scaling.PAGE, scaling.MARK.format(name)) for name in ("work", "hours", "memory")}
     assert all(list(table) == list(scaling.RECIPES) for table in tables.values())
     name = "mnist-simple"
     plain, invertible = (scaling.count_model(name, memory) for memory in ("plain", "invertible"))
     page, now = tables["work"][name], scaling.work_row(name, plain)
     assert page[:5] == now[:5]
+    assert all(row[3] == f"{scaling.num_steps(recipes.get(name)):,}" for name, row in tables["work"].items())
     # Changes in the code that lies between products cost little.
     for old, new in ((page[5], now[5]), (tables["memory"][name][2], scaling.memory_row(name, plain, invertible)[2])):
         assert math.isclose(float(old), float(new), rel_tol=0.1)
 
 
 def test_the_page_on_precision_has_all_pretrained_models_and_none_is_changed_by_a_thousandth():
-    table = _rows(scaling.PAGE.with_name("precision.md"), "table")
+    table = pages.read(precision.PAGE, precision.MARK)
     assert set(table) == set(pretrained.find_manifest().models)
     for row in table.values():
         mean, error = map(float, row[3].split(" ± "))
