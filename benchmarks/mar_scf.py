@@ -48,6 +48,41 @@ def prepare_inverse():
     return Workload(lambda: invert_mixture(target, *mixture))
 
 
+def prepare_prior(level: int, num_samples: int):
+    """Samples of one level's latent, channel by channel."""
+    import torch
+
+    flow, _ = build(AFFINE)
+    multiscale = flow.eval().bijection[-1]
+    shape = multiscale.latent_shapes[level]
+    # The half that goes on, which has the shape of the half that leaves; the last level's prior sees none.
+    noise, context = torch.randn(2, num_samples, *shape)
+    prior = multiscale.priors[level]
+    return Workload(torch.no_grad()(lambda: prior.inverse(noise, context)), flow)
+
+
+def report(measure) -> None:
+    """What one channel of a latent costs to sample from its autoregressive prior."""
+    from tabulate import tabulate
+
+    rows = []
+    for level, shape in enumerate(LATENTS):
+        seconds = [measure(_prior_task(level, n)).median / shape[0] for n in NUM_SAMPLES]
+        rows.append(["x".join(map(str, shape)), *(f"{1000 * value:.2f}" for value in seconds)])
+    print("\nthe autoregressive prior in float32: ms for each channel of a level's latent\n")
+    print(
+        tabulate(rows, ["latent", *(f"{n} sample{'s' if n > 1 else ''}" for n in NUM_SAMPLES)], disable_numparse=True)
+    )
+
+
+def _prior_task(level: int, num_samples: int) -> str:
+    return f"prior of level {level}, {num_samples} samples"
+
+
+# Of the levels, for 32x32 colour images.
+LATENTS = ((6, 16, 16), (12, 8, 8), (48, 4, 4))
+NUM_SAMPLES = (1, 16, 64)
+
 TASKS = {
     "mAR-SCF affine, train": Task(partial(prepare_training, AFFINE), 0.99, 1.03, TRAINING_CONFIGURATIONS),
     "mAR-SCF affine, likelihood": Task(partial(prepare_likelihood, AFFINE)),
@@ -56,4 +91,9 @@ TASKS = {
     "mAR-SCF mixture, likelihood": Task(partial(prepare_likelihood, MIXTURE), 0.40),
     "mAR-SCF mixture, sample": Task(partial(prepare_sampling, MIXTURE), 0.74),
     "mixture inverse, 98,304 mixtures of 32": Task(prepare_inverse, 1.33, configurations=(FLOAT32,)),
+}
+FURTHER = {
+    _prior_task(level, n): Task(partial(prepare_prior, level, n), configurations=(FLOAT32,))
+    for level in range(len(LATENTS))
+    for n in NUM_SAMPLES
 }

@@ -12,7 +12,7 @@ import torch
 
 import nbflows.compiling
 from benchmarks import __main__ as command_line
-from benchmarks import compare, depth, figure, harness, peers, table, worker
+from benchmarks import compare, depth, figure, harness, mar_scf, peers, table, worker
 from benchmarks.configuration import PACKAGES, Configuration, UsageError, parse
 from benchmarks.harness import Measurement, Task, TaskError
 from benchmarks.revisions import checked_out
@@ -431,3 +431,20 @@ def test_the_cost_of_a_pretrained_model_goes_into_the_manifest(tmp_path, monkeyp
     pretrained.record(name, {"batch": 16, "evaluate_seconds": 12.5})
     written = json.loads((tmp_path / "manifest.json").read_text())
     assert written["models"][name]["cost"] == {"batch": 16, "evaluate_seconds": 12.5}
+
+
+def test_the_prior_is_timed_on_the_latents_of_its_model():
+    flow, _ = mar_scf.build(mar_scf.AFFINE)
+    assert tuple(flow.bijection[-1].latent_shapes) == mar_scf.LATENTS
+    drawn = mar_scf.prepare_prior(level=1, num_samples=2).run()
+    assert drawn.shape == (2, *mar_scf.LATENTS[1])
+
+
+def test_the_cost_of_a_prior_is_reported_for_each_channel(capsys):
+    mar_scf.report(lambda name: Measurement(1.0, [0.012], 0.0, 0.0))
+    out = capsys.readouterr().out
+    assert [line.split() for line in out.splitlines()[-3:]] == [
+        ["6x16x16", "2.00", "2.00", "2.00"],
+        ["12x8x8", "1.00", "1.00", "1.00"],
+        ["48x4x4", "0.25", "0.25", "0.25"],
+    ]
