@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-DOCS = Path(__file__).resolve().parents[1] / "docs"
+from benchmarks.revisions import ROOT
+
+DOCS = ROOT / "docs"
 _END = "<!-- end -->"
 
 

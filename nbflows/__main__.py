@@ -117,7 +117,7 @@ def _add_train(commands) -> None:
         default="plain",
         choices=recompute.MEMORY,
         help="kept for backward: all (plain, the default), each layer's input (checkpoint), or, where a layer has a "
-        "cheap inverse, nothing (invertible); the gradients are the same, a step takes a third longer",
+        "cheap inverse, nothing (invertible); the gradients are the same, a step takes 30 to 60 %% longer",
     )
     parser.add_argument(
         "--compile",

@@ -121,7 +121,7 @@ class Flow(nn.Module):
             context: one row per sample, or one row for all of them.
             temperature: scales the noise: one number, or one per level (finest first). Below 1: more typical samples.
             generator: of the noise, on the device of the flow; default torch's global one.
-            chunk_size: samples in one pass through the flow; bounds the memory, and changes no samples.
+            chunk_size: samples in one pass through the flow; bounds the memory. Their noise is the same whatever it is.
             progress: show a progress bar where one pass is not enough.
         """
         if num_samples < 0 or chunk_size < 1:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from nbflows import Bijection, Flow, Multiscale, Sequential, WithContext, load_pretrained, models, set_memory
+from nbflows import Bijection, Flow, Multiscale, Sequential, WithContext, load_pretrained, models, ranks, set_memory
 from nbflows.layers import (
     ActNorm,
     AffineCoupling,
@@ -207,7 +207,19 @@ def test_random_terms_and_probes_are_the_same_backwards(memory):
     ]
     bijection = Sequential(*blocks).double()
     update_norms(bijection)
-    assert_equal_gradients(bijection, torch.randn(3, 2, 4, 4, dtype=torch.float64), memory=memory)
+    x = torch.randn(3, 2, 4, 4, dtype=torch.float64)
+    assert_equal_gradients(bijection, x, memory=memory)
+    # As in training, where the numbers of terms come from a generator of their own; enough steps for them to differ.
+    try:
+        for seed in range(5):
+            found = []
+            for setting in ("plain", memory):
+                set_memory(bijection, setting)
+                ranks.draw_alike(seed)
+                found.append(gradients(bijection, x)[2])
+            torch.testing.assert_close(found[1], found[0], atol=1e-8, rtol=1e-8)
+    finally:
+        ranks.draw_alike(None)
 
 
 @pytest.mark.parametrize("memory", SAVING)
