@@ -128,6 +128,21 @@ def cache_folder() -> Path:
     return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("nbflows")).expanduser()
 
 
+def status(name: str, known: Manifest | None = None) -> str:
+    """Says where a published model's file is: "here" (a folder or the cache), "download", or "no address".
+
+    Args:
+        name: see ``list_pretrained``.
+        known: the manifest, if it is read already.
+    """
+    if _is_theirs(name):
+        return "here" if upstream.is_here(name, cache_folder()) else "download"
+    known = known or find_manifest()
+    if any(place.exists() for place in _places(name, known)):
+        return "here"
+    return "download" if _base_url(known) else "no address"
+
+
 def _is_theirs(model: str | Path) -> bool:
     return _is_name(model) and str(model).startswith("upstream/")
 
@@ -136,17 +151,26 @@ def _is_name(model: str | Path) -> bool:
     return isinstance(model, str) and not model.endswith(".safetensors") and not Path(model).is_dir()
 
 
+def _places(name: str, known: Manifest) -> tuple[Path, Path]:
+    """The file of a published model in the folder of published models, and in the cache."""
+    # Versions of the package that publish other weights under this name share the cache.
+    cached = cache_folder() / f"{name}-{known.entry(name)['sha256'][:12]}.safetensors"
+    return saved_models() / f"{name}.safetensors", cached
+
+
+def _base_url(known: Manifest) -> str | None:
+    return os.environ.get(URL_VARIABLE) or known.base_url
+
+
 def _find(name: str, known: Manifest, progress: bool) -> Path:
     """The file of a published model; downloaded if need be."""
     entry = known.models[name]
-    saved = saved_models() / f"{name}.safetensors"
+    saved, cached = _places(name, known)
     if saved.exists():
         return saved
-    # Versions of the package that publish other weights under this name share the cache.
-    cached = cache_folder() / f"{name}-{entry['sha256'][:12]}.safetensors"
     if cached.exists() and sha256(cached.read_bytes()) == entry["sha256"]:
         return cached
-    base = os.environ.get(URL_VARIABLE) or known.base_url
+    base = _base_url(known)
     try:
         if not base:
             raise download.DownloadError(f"no address to download it from is known ({URL_VARIABLE} is not set)")

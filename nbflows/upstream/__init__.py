@@ -3,7 +3,7 @@
 from nbflows.upstream.caflow import caflow
 from nbflows.upstream.checkpoint import load_upstream
 from nbflows.upstream.mar_scf import mar_scf
-from nbflows.upstream.published import PUBLISHED, Published, find_published, load_published
+from nbflows.upstream.published import PUBLISHED, Published, find_published, is_here, load_published
 from nbflows.upstream.residual_flow import residual_flow
 from nbflows.upstream.unpickle import read_checkpoint
 from nbflows.upstream.uva import uva
@@ -13,6 +13,7 @@ __all__ = [
     "Published",
     "caflow",
     "find_published",
+    "is_here",
     "load_published",
     "load_upstream",
     "mar_scf",

@@ -63,7 +63,7 @@ _RESIDUAL_LICENCE = "MIT (R. T. Q. Chen, 2019)"
 PUBLISHED = {
     "upstream/uva-mnist-simple": Published(
         f"{_TUTORIAL}MNISTFlow_simple.ckpt",
-        "the UvA tutorial's first flow, its author's weights",
+        "the UvA tutorial's first flow, uniform noise, MNIST",
         _TUTORIAL_LICENCE,
         "mnist",
         sha256="d5e596723a9c12240f3180615cc76aa29c82dcf3b52bcf03d71f584494ab5e94",
@@ -71,7 +71,7 @@ PUBLISHED = {
     ),
     "upstream/uva-mnist-variational": Published(
         f"{_TUTORIAL}MNISTFlow_vardeq.ckpt",
-        "the same with learned noise, its author's weights",
+        "the UvA tutorial's flow with variational dequantization, MNIST",
         _TUTORIAL_LICENCE,
         "mnist",
         sha256="f571031f2fd719b19e6e23fb32c896b581594b4a690e9377be941b0b51a41791",
@@ -79,7 +79,7 @@ PUBLISHED = {
     ),
     "upstream/uva-mnist-multiscale": Published(
         f"{_TUTORIAL}MNISTFlow_multiscale.ckpt",
-        "the UvA tutorial's best flow, its author's weights",
+        "the UvA tutorial's multi-scale flow, its best, MNIST",
         _TUTORIAL_LICENCE,
         "mnist",
         git_blob="65e431cd0f37ba49d956ae5a2850635dc6a33ce8",
@@ -87,7 +87,7 @@ PUBLISHED = {
     ),
     "upstream/marscf-cifar10-mixlogcdf-256": Published(
         _MAR_SCF,
-        "mAR-SCF with mixture couplings of 256 channels, its authors' weights after about 1,000 epochs",
+        "mAR-SCF with mixture couplings, CIFAR-10",
         "none is stated: ask the authors (github.com/visinf/mar-scf)",
         "cifar10",
         member="marscf_cifar10_mixlogcdf_4_256.pt",
@@ -95,21 +95,21 @@ PUBLISHED = {
     ),
     "upstream/resflow-mnist": Published(
         f"{_RESIDUAL_FLOWS}mnist_resflow_16-16-16.pth",
-        "a Residual Flow of 48 blocks, its authors' averaged weights",
+        "a Residual Flow of 48 blocks, MNIST",
         _RESIDUAL_LICENCE,
         "mnist",
         published="0.97",
     ),
     "upstream/resflow-cifar10": Published(
         f"{_RESIDUAL_FLOWS}cifar10_resflow_16-16-16.pth",
-        "the same on colour images",
+        "a Residual Flow of 48 blocks, CIFAR-10",
         _RESIDUAL_LICENCE,
         "cifar10",
         published="3.28",
     ),
     "upstream/resflow-celeba-hq": Published(
         f"{_RESIDUAL_FLOWS}celebahq256_resflow_16-16-16-16-16-16.pth",
-        "a Residual Flow of 96 blocks on faces of 256x256 pixels, its authors' averaged weights",
+        "a Residual Flow of 96 blocks, 256x256 faces",
         _RESIDUAL_LICENCE,
         "celeba-hq-256-5bit",
         num_levels=32,
@@ -139,7 +139,7 @@ def load_published(name: str, cache: Path, progress: bool = True) -> Flow:
         ValueError: no such name; it is not the file that its authors published, or none that we can read.
     """
     published = find_published(name)
-    converted = cache / f"{name.replace('/', '-')}.safetensors"
+    converted = _converted(name, cache)
     flow = _load_converted(converted)
     if flow is not None:
         return flow
@@ -160,6 +160,15 @@ def load_published(name: str, cache: Path, progress: bool = True) -> Flow:
         print(f"{name} could not be kept in {cache}: {error}")
     print(f"{name}: {published.purpose}. Licence of the weights: {published.licence}")
     return flow
+
+
+def is_here(name: str, cache: Path) -> bool:
+    """Whether one of ``PUBLISHED`` loads without a download: converted in the cache, or its file put here by hand."""
+    return _converted(name, cache).exists() or (BY_HAND / find_published(name).file).exists()
+
+
+def _converted(name: str, cache: Path) -> Path:
+    return cache / f"{name.replace('/', '-')}.safetensors"
 
 
 def _fetch(name: str, folder: Path, progress: bool) -> Path:
