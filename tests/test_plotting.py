@@ -1,11 +1,14 @@
 """The figures of images and training, and how a notebook shows them."""
 
+import base64
+import io
 import json
 
 import pytest
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from PIL import Image
 
 from nbflows import plotting
 
@@ -112,28 +115,45 @@ def test_training_curve_draws_training_and_validation():
     assert len(axes.lines) == 2 and axes.get_title() == "falling" and axes.get_xlabel() == "training step"
 
 
-def test_show_keeps_the_alt_text_and_frees_the_figure(monkeypatch):
+@pytest.fixture
+def shown(monkeypatch):
+    """What a notebook would store: the outputs that ``show`` displays."""
     display = pytest.importorskip("IPython.display")
-    shown = []
-    monkeypatch.setattr(display, "display", lambda bundle, raw: shown.append(bundle))
+    outputs = []
+    monkeypatch.setattr(
+        display, "display", lambda data, metadata, raw: outputs.append({"data": data, "metadata": metadata})
+    )
+    return outputs
+
+
+def test_show_stores_a_png_with_alt_text_and_width_and_frees_the_figure(shown):
     figure = plotting.image_grid(images(2), num_levels=17)
+    width, dpi = figure.get_figwidth() * figure.dpi, figure.dpi
     plotting.show(figure, alt='two "images"')
-    assert shown[0]["text/plain"] == 'two "images"'
-    assert 'alt="two &quot;images&quot;"' in shown[0]["text/html"]
-    assert shown[0]["text/html"].startswith('<div style="overflow-x: auto"><img src="data:image/png;base64,')
+    assert shown[0]["data"].keys() == {"image/png", "text/plain"}
+    assert shown[0]["data"]["text/plain"] == 'two "images"'
+    assert shown[0]["metadata"] == {"image/png": {"alt": 'two "images"', "width": round(width)}}
+    picture = Image.open(io.BytesIO(base64.b64decode(shown[0]["data"]["image/png"])))
+    assert picture.format == "PNG" and abs(picture.width - 2 * width) <= 1
+    # A PNG stores whole pixels per metre: rounding changes at most half a pixel per metre.
+    assert picture.info["dpi"] == pytest.approx((2 * dpi, 2 * dpi), abs=0.0127)
     assert not plt.fignum_exists(figure.number)
 
 
-def test_save_figures_writes_what_show_left_in_a_notebook(monkeypatch, tmp_path):
-    display = pytest.importorskip("IPython.display")
-    shown = []
-    monkeypatch.setattr(display, "display", lambda bundle, raw: shown.append(bundle))
+def test_show_repeats_the_alt_text_for_tools_that_give_a_picture_none(shown):
+    plotting.show(plotting.image_grid(images(2), num_levels=17), alt='"a" < b')
+    (html,) = shown[1]["data"].values()
+    assert html.endswith(">Figure: &quot;a&quot; &lt; b</p>") and "<img" not in html
+    assert shown[1]["metadata"] == {"nbflows_alt": True} and len(shown) == 2
+
+
+def test_save_figures_writes_what_show_left_in_a_notebook(shown, tmp_path):
     plotting.show(plotting.image_grid(images(2), num_levels=17), alt='Two "images" & more')
-    cells = [{"cell_type": "markdown"}, {"cell_type": "code", "outputs": [{"data": shown[0]}]}]
+    cells = [{"cell_type": "markdown"}, {"cell_type": "code", "outputs": [{"output_type": "stream"}, *shown]}]
     (tmp_path / "a.ipynb").write_text(json.dumps({"cells": cells}))
     (file,) = plotting.save_figures(tmp_path / "a.ipynb", tmp_path / "figures")
     assert file.name == "01_two_images_more.png"
-    assert file.read_bytes().startswith(b"\x89PNG")
+    assert file.read_bytes() == base64.b64decode(shown[0]["data"]["image/png"])
 
 
 @pytest.mark.parametrize(

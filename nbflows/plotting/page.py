@@ -13,6 +13,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+# In the metadata of an output that repeats the alt text of the figure before it.
+ALT_OUTPUT = "nbflows_alt"
+
 
 def use_style() -> None:
     """One look for all figures: colour-blind safe, light grid, readable at the width of a notebook."""
@@ -22,8 +25,17 @@ def use_style() -> None:
     plt.rcParams.update({"figure.dpi": 100, "figure.constrained_layout.use": True, "image.interpolation": "nearest"})
 
 
+# Takes no room on the page, but a screen reader reads it.
+_HIDDEN = "position: absolute; width: 1px; height: 1px; margin: 0; overflow: hidden; white-space: nowrap"
+
+
 def show(figure: Figure, alt: str) -> None:
-    """Shows a figure in a notebook as a PNG with a text for those who cannot see it, and frees it.
+    """Shows a figure in a notebook with a text for those who cannot see it, and frees the figure.
+
+    The notebook stores two outputs. The first is the figure as ``image/png``, so that every tool shows it. Its text is
+    in ``metadata["image/png"]["alt"]``, where ``IPython.display.Image`` puts it, and in ``text/plain``. The second is a
+    paragraph of ``text/html`` with the same text that only screen readers read: JupyterLab 4.6 and the templates of
+    nbconvert 7.17 take the width of an image from the metadata, but not its alt text.
 
     Args:
         figure: from any function here.
@@ -33,18 +45,28 @@ def show(figure: Figure, alt: str) -> None:
 
     raw, png = io.BytesIO(), io.BytesIO()
     # Twice the pixels, shown at the same size: text stays sharp.
-    figure.savefig(raw, format="png", dpi=2 * figure.dpi)
+    dpi = 2 * figure.dpi
+    figure.savefig(raw, format="png", dpi=dpi)
     # 256 colours look the same and take a third of the bytes.
     picture = Image.open(raw).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    picture.save(png, format="png", optimize=True)
+    picture.save(png, format="png", optimize=True, dpi=(dpi, dpi))
     width = round(figure.get_figwidth() * figure.dpi)
     close(figure)
-    # As HTML: JupyterLab and nbconvert drop the alt text of an image/png output. On a narrow screen the figure shrinks
-    # only as far as its text stays readable, and scrolls.
-    source = f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
-    style = f"width: {width}px; max-width: 100%; min-width: {round(0.65 * width)}px"
-    tag = f'<div style="overflow-x: auto"><img src="{source}" alt="{html.escape(alt)}" style="{style}"></div>'
-    display({"text/html": tag, "text/plain": alt}, raw=True)
+    for data, metadata in _outputs(png.getvalue(), alt, width):
+        display(data, metadata=metadata, raw=True)
+
+
+def _outputs(png: bytes, alt: str, width: int) -> list[tuple[dict, dict]]:
+    """Returns data and metadata of the two outputs that ``show`` stores: the figure, and its text for screen readers.
+
+    Args:
+        png: the picture.
+        alt: what there is to see.
+        width: of the picture as shown, in CSS pixels.
+    """
+    figure = {"image/png": base64.b64encode(png).decode(), "text/plain": alt}
+    text = {"text/html": f'<p style="{_HIDDEN}">Figure: {html.escape(alt)}</p>'}
+    return [(figure, {"image/png": {"alt": alt, "width": width}}), (text, {ALT_OUTPUT: True})]
 
 
 def save_figures(notebook: str | Path, folder: str | Path) -> list[Path]:
@@ -58,9 +80,9 @@ def save_figures(notebook: str | Path, folder: str | Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
     for output in (output for cell in cells for output in cell.get("outputs", [])):
-        tag = "".join(output.get("data", {}).get("text/html", ""))
-        for source, alt in re.findall(r'<img src="data:image/png;base64,([^"]+)".*?alt="([^"]*)"', tag):
-            words = re.findall(r"[a-z0-9]+", html.unescape(alt).lower())[:5]
+        # Text of several lines is stored as a list of them.
+        if source := "".join(output.get("data", {}).get("image/png", "")):
+            words = re.findall(r"[a-z0-9]+", output["metadata"]["image/png"]["alt"].lower())[:5]
             files.append(folder / f"{len(files) + 1:02d}_{'_'.join(words)}.png")
             files[-1].write_bytes(base64.b64decode(source))
     return files
