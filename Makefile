@@ -8,18 +8,12 @@ INSTALLED := .venv/.installed
 # One worker a notebook; a worker computes on one thread, as the lessons do.
 NBVAL := -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
 	-p no:cacheprovider -p tests.lesson_seconds --no-cov -W default
-NBCONVERT := $(BIN)/jupyter nbconvert --log-level WARN
 
 .PHONY: demo test lab notebooks lint bench bench-peers clean
 
 # Runs the quickstart and shows it as one HTML page and as pictures.
 demo: $(INSTALLED)
-	@mkdir -p build
-	$(NBCONVERT) --execute --to notebook --output-dir build --output quickstart notebooks/00_quickstart.ipynb
-	$(NBCONVERT) --coalesce-streams --to html --output-dir build build/quickstart.ipynb
-	$(BIN)/python -c "from nbflows.plotting import save_figures; save_figures('build/quickstart.ipynb', 'build/figures')"
-	@echo "the quickstart, as one page: $$PWD/build/quickstart.html"
-	@echo "its figures:                 $$PWD/build/figures/"
+	$(BIN)/python tools/notebooks.py demo
 
 # Every test and every notebook.
 test: $(INSTALLED)
@@ -32,8 +26,7 @@ lab: $(INSTALLED)
 
 # Executes all notebooks anew and keeps their outputs, of a progress bar only its last state.
 notebooks: $(INSTALLED)
-	$(NBCONVERT) --to notebook --execute --ExecutePreprocessor.record_timing=False --inplace notebooks/*.ipynb
-	$(NBCONVERT) --to notebook --coalesce-streams --inplace notebooks/*.ipynb
+	$(BIN)/python tools/notebooks.py execute notebooks/*.ipynb
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -125,6 +125,7 @@ def demo(notebook: Path, folder: Path) -> None:
     shutil.rmtree(pictures, ignore_errors=True)
     for file in (executed, page):
         file.unlink(missing_ok=True)
+    print("Executing the quickstart: about two minutes on two cores.", flush=True)
     execute(notebook, executed)
     _stop_at({executed: faults(executed)})
     make_page(executed, page)
