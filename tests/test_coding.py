@@ -119,6 +119,24 @@ def _least_frequencies(num_levels, num_values, step):
     return num_values * 2 * num_levels / step * 2.0**-PRECISION * math.log2(math.e)
 
 
+def _equal_shares(z):
+    """Bits added by the prior, as all latents of a cell are as probable as its middle: -log2 N(middle) + log2 N(z)."""
+    width = 2.0**-10
+    middle = (torch.floor(z / width) + 0.5) * width
+    return (middle.square() - z.square()).sum().item() / 2 * math.log2(math.e)
+
+
+def _rounding(t_v, t_z, widths, z, grid_bits=8):
+    """Bits by which the masses of bins differ from the densities at their middles, at most.
+
+    Mass and density times width of a bin h standard deviations wide, t from the mean, differ by h^2 / 24 |t^2 - 1|
+    nats. h is 2^-grid_bits in v, that over the width of z given those before, and 2^-10 in a cell of the prior of z.
+    """
+    steps = (t_v.square() - 1).abs().sum() + ((t_z.square() - 1) / widths.square()).abs().sum()
+    cells = (z.square() - 1).abs().sum()
+    return (4.0**-grid_bits * steps + 4.0**-10 * cells).item() / 24 * math.log2(math.e)
+
+
 def _within_four_errors(values, expected=0.0):
     return abs(values.mean().item() - expected) < 4 * values.std().item() / math.sqrt(len(values))
 
@@ -297,13 +315,13 @@ def test_the_net_length_is_that_of_the_four_densities(coded, digits_flow):
     e = torch.linalg.solve(jacobians, z - means) / s
     near = Normal(0, 1).log_prob(e).sum() - torch.linalg.slogdet(jacobians).logabsdet.sum() - e.numel() * math.log(s)
     log_density = Normal(0, 1).log_prob(z).sum() + Normal(back, s).log_prob(v).sum() - near
-    # The noise has density 1, on the steps of v. Mass and density x step of a bin h standard deviations wide, t from
-    # the mean, differ by h^2 / 24 |t^2 - 1|, of mean below 1: h is 2^-8 in v, and 2^-8 over the width of z.
-    widths = torch.linalg.qr(jacobians.mT).R.diagonal(dim1=1, dim2=2)
-    rounding = 2.0**-16 * (e.numel() + widths.square().reciprocal().sum().item()) / 24 * math.log2(math.e)
-    rounding += _least_frequencies(17, e.numel(), 2.0**-30)
-    assert rounding < 1
-    assert abs(coded.net[:count].sum().item() + log_density.item() / math.log(2)) < rounding
+    # The noise has density 1, on the steps of v.
+    r = torch.linalg.qr(jacobians.mT).R
+    t_z = torch.linalg.solve_triangular(r.mT, (z - means)[..., None], upper=False) / s
+    rounding = _rounding((v - back) / s, t_z[..., 0], r.diagonal(dim1=1, dim2=2), z)
+    known = _equal_shares(z) + _least_frequencies(17, e.numel(), 2.0**-30)
+    assert rounding < 0.01
+    assert abs(coded.net[:count].sum().item() + log_density.item() / math.log(2) - known) < rounding
 
 
 def test_the_net_length_is_the_log_probability_that_the_flow_gives_with_this_noise(coded):
@@ -329,11 +347,13 @@ def test_a_linear_flow_is_coded_at_its_log_probability():
     z0 = layer(coded.v / 17)[0].flatten(1)
     # All that differs is that z, not f(v), is coded under the prior.
     expected = (z.square() - z0.square()).sum().item() / 2 * math.log2(math.e)
-    singular_values = torch.linalg.svdvals(layer.matrix / 17)
-    rounding = 200 * 2.0**-16 / 24 * (4 + singular_values.square().reciprocal().sum().item()) * math.log2(math.e)
-    rounding += _least_frequencies(17, 200 * 4, 2.0**-30)
-    assert rounding < 1
-    assert abs((coded.net - coded.bound).sum().item() - expected) < rounding
+    known = expected + _equal_shares(z) + _least_frequencies(17, 200 * 4, 2.0**-30)
+    r = torch.linalg.qr(layer.matrix.mT / 17).R
+    t_z = torch.linalg.solve_triangular(r.mT, (z - z0).T, upper=False).T * 2.0**22
+    t_v = (coded.v.flatten(1) - layer.inverse(z.view_as(coded.v)).flatten(1) * 17) * 2.0**22
+    rounding = _rounding(t_v, t_z, r.diagonal(), z)
+    assert rounding < 0.02
+    assert abs((coded.net - coded.bound).sum().item() - known) < rounding
     # And that is of the order of s.
     assert abs(expected) < 4 * 2.0**-22 * (z0 @ layer.matrix / 17).norm().item() * math.log2(math.e)
     assert torch.equal(decode(flow, coded.message), images)
