@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from nbflows import __version__, data, metrics, pretrained, recipes, recompute, tasks, translate, upstream
+from nbflows import __version__, data, listing, metrics, pretrained, recipes, recompute, tasks, translate, upstream
 from nbflows.flow import Flow
 from nbflows.joint import JointFlow
 from nbflows.translation import TranslationFlow
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_sample(commands)
     _add_translate(commands)
     _add_publish(commands)
-    _command(commands, "list", _list, "the recipes, and the models that are trained already")
+    _add_list(commands)
     return parser
 
 
@@ -479,13 +479,47 @@ def _publish(options) -> None:
     print(f"written: {', '.join(map(str, cards.write_cards(pretrained.saved_models())))}")
 
 
+def _add_list(commands) -> None:
+    parser = _command(commands, "list", _list, "the recipes, and the models that are trained already")
+    parser.add_argument("name", nargs="?", help="show what is known of this recipe or model (default: list them all)")
+
+
 def _list(options) -> None:
-    rows = [(name, recipe.data or "yours", recipe.description) for name, recipe in recipes.RECIPES.items()]
-    print("recipes, for nbflows train:\n")
-    _print_table(rows, ["recipe", "data", "what it is"])
-    print("\nmodels that are trained already, for nbflows evaluate, sample and translate, and for load_pretrained:\n")
     known = pretrained.list_pretrained()
-    _print_table(known.rows(), known.headers)
+    if options.name:
+        print(listing.facts({**_recipe_facts(options.name), **_model_facts(options.name, known)}))
+        return
+    print("Recipes, for nbflows train\n")
+    print(listing.recipes(recipes.RECIPES))
+    print("\n\nTrained models, for nbflows sample, evaluate and translate\n")
+    print(known)
+    notes = (
+        "here: the file is on this machine.",
+        "download: the file is downloaded once, when the model is first used.",
+        "no address: train the model with its recipe, or copy its file from a clone of nbflows.",
+        "nbflows list NAME shows the scores, the data and the training of a model.",
+    )
+    print("", *map(listing.paragraph, notes), sep="\n")
+
+
+def _recipe_facts(name: str) -> dict[str, str]:
+    if name not in recipes.RECIPES:
+        return {}
+    recipe = recipes.get(name)
+    return {
+        "recipe": recipe.description,
+        "trained on": recipe.data or "images of your own, given with --data",
+        "schedule": f"{recipe.epochs} epochs, batches of {recipe.batch_size}, {recipe.optimizer} at "
+        f"{recipe.learning_rate:g}",
+    }
+
+
+def _model_facts(name: str, known: pretrained.Listing) -> dict[str, str]:
+    if name in known:
+        return known.facts(name)
+    if name in recipes.RECIPES:
+        return {"model": "none is published; the recipe trains one"}
+    raise ValueError(f"no recipe and no model named {name!r}; nbflows list shows them all")
 
 
 def _print_table(rows: list[tuple], headers: Sequence[str]) -> None:

@@ -251,7 +251,7 @@ def _group(entry: dict) -> str:
 
 
 def _order(name: str, entry: dict) -> tuple:
-    """In the order of the lessons, as what they are for says "the same with ..."; those of none behind, by task."""
+    """Sorts models by lesson; models that no lesson uses come last, by task."""
     lessons = re.match(r"lessons? ([\d and]+):", entry["purpose"])
     last = int(lessons[1].split()[-1]) if lessons else 100
     return last, entry.get("task", {}).get("name", ""), name

@@ -1,12 +1,13 @@
 """Models that are trained already, by their names: from ``saved_models/``, the user's cache, or downloaded."""
 
 import os
+import re
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
-from nbflows import download, upstream, weights
+from nbflows import download, listing, upstream, weights
 from nbflows.flow import Flow
 from nbflows.manifest import Manifest, sha256
 from nbflows.metrics import BitsPerDim
@@ -47,33 +48,49 @@ def load_pretrained(name: str, device: str | torch.device = "cpu", progress: boo
 
 
 def list_pretrained() -> "Listing":
-    """The names that ``load_pretrained`` takes, with what is known of each; printed or shown, it is a table."""
+    """The names that ``load_pretrained`` takes, with what is known of each; printed or shown, it is a table.
+
+    Each entry's "status" is that of ``status``.
+    """
+    known = find_manifest()
     theirs = {name: published.describe() for name, published in upstream.PUBLISHED.items()}
-    return Listing({**dict(sorted(find_manifest().models.items())), **theirs})
+    everything = {**dict(sorted(known.models.items())), **theirs}
+    return Listing({name: {**entry, "status": status(name, known)} for name, entry in everything.items()})
 
 
 class Listing(dict):
-    """What is known of each model, by name, as a table."""
+    """What is known of each model, by name, as a table: in a terminal of names and purposes, in a notebook of all."""
 
-    headers = ("model", "what it is for", "ours, bits/dim", "published", "data")
+    headers = ("model", "file", "what it is for", "ours, bits/dim", "published", "data")
 
     def rows(self) -> list[tuple[str, ...]]:
         """A row for each model, in the order of ``headers``."""
         return [
-            (name, entry["purpose"], _score(entry), entry.get("published", ""), entry.get("data", ""))
+            (name, entry["status"], entry["purpose"], _score(entry), entry.get("published", ""), entry.get("data", ""))
             for name, entry in self.items()
         ]
 
+    def facts(self, name: str) -> dict[str, str]:
+        """What is known of one model, for ``listing.facts``."""
+        entry = self[name]
+        tighter = [key for key in entry if re.fullmatch(r"test_bits_per_dim_\d+_draws", key)]
+        return {
+            "model": entry["purpose"],
+            "file": entry["status"],
+            "bits/dim": ", ".join(filter(None, (_score(entry, key) for key in ("test_bits_per_dim", *tighter)))),
+            "published": entry.get("published", ""),
+            "data": entry.get("data", ""),
+            "trained": _budget(entry),
+            "licence": entry["licence"],
+        }
+
     def __repr__(self) -> str:
-        return self._table("simple")
+        return listing.models(self)
 
     def _repr_html_(self) -> str:
-        return self._table("html")
-
-    def _table(self, form: str) -> str:
         from tabulate import tabulate
 
-        return tabulate(self.rows(), self.headers, tablefmt=form)
+        return tabulate(self.rows(), self.headers, tablefmt="html")
 
 
 def load(model: str | Path, device: str | torch.device = "cpu") -> Flow:
@@ -185,8 +202,14 @@ def _find(name: str, known: Manifest, progress: bool) -> Path:
         ) from error
 
 
-def _score(entry: dict) -> str:
-    if "test_bits_per_dim" not in entry:
+def _score(entry: dict, key: str = "test_bits_per_dim") -> str:
+    if key not in entry:
         return ""
-    score = entry["test_bits_per_dim"]
+    score = entry[key]
     return f"{score['mean']:.3f} ± {score['standard_error']:.3f} (M = {score['num_draws']})"
+
+
+def _budget(entry: dict) -> str:
+    parts = [f"{entry['steps']:,} steps"] if "steps" in entry else []
+    parts += [f"{entry['seconds'] / 60:.0f} minutes"] if "seconds" in entry else []
+    return ", ".join([*parts, entry["hardware"]] if "hardware" in entry else parts)

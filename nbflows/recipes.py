@@ -94,30 +94,45 @@ class Recipe:
 # epochs. Ours are the warm-up and the averaged weights.
 _TUTORIAL = {
     "digits-simple": Recipe(
-        "checkerboard couplings on 8x8 digits", "digits", "digits_simple", decay_per_epoch=0.997, epochs=600
+        "checkerboard couplings with uniform noise, 8x8 digits",
+        "digits",
+        "digits_simple",
+        decay_per_epoch=0.997,
+        epochs=600,
     ),
     "digits-variational": Recipe(
-        "the same with learned noise", "digits", "digits_variational", decay_per_epoch=0.997, epochs=600
+        "checkerboard couplings with variational dequantization, 8x8 digits",
+        "digits",
+        "digits_variational",
+        decay_per_epoch=0.997,
+        epochs=600,
     ),
     "digits-multiscale": Recipe(
-        "the same over two levels more", "digits", "digits_multiscale", decay_per_epoch=0.997, epochs=600
+        "multi-scale flow of three levels, 8x8 digits", "digits", "digits_multiscale", decay_per_epoch=0.997, epochs=600
     ),
-    "mnist-simple": Recipe("the tutorial's first flow (published: 1.078 bits/dim, M = 8)", "mnist", "simple"),
-    "mnist-variational": Recipe("the same with learned noise (published: 1.043, M = 8)", "mnist", "variational"),
-    "mnist-multiscale": Recipe("the tutorial's best flow (published: 1.020, M = 8)", "mnist", "multiscale"),
-    "photo-patches-multiscale": Recipe("the multi-scale flow on 32x32 colour crops", "photo-patches", "multiscale"),
-    "cifar10-multiscale": Recipe("the multi-scale flow on CIFAR-10", "cifar10", "multiscale"),
+    "mnist-simple": Recipe("UvA tutorial, uniform noise (published: 1.078 bits/dim, M = 8)", "mnist", "simple"),
+    "mnist-variational": Recipe(
+        "UvA tutorial, variational dequantization (published: 1.043, M = 8)", "mnist", "variational"
+    ),
+    "mnist-multiscale": Recipe("UvA tutorial, multi-scale (published: 1.020 bits/dim, M = 8)", "mnist", "multiscale"),
+    "photo-patches-multiscale": Recipe(
+        "the UvA tutorial's multi-scale flow, 32x32 colour crops", "photo-patches", "multiscale"
+    ),
+    "cifar10-multiscale": Recipe("the UvA tutorial's multi-scale flow, 32x32 colour", "cifar10", "multiscale"),
 }
 
 
 # The schedule of mAR-SCF: Adamax 8e-4 without decay, a warm-up over 10,000 images, batches of 128 (affine couplings)
 # and 64 (mixtures), about 400 epochs. Ours are clipping, averaged weights, a validation set, and for MNIST the native
 # 28x28 in one channel, where only two squeezes fit: the authors' code copies the grey image into three channels.
+_COUPLINGS = {"affine": "affine", "mixlogcdf": "mixture"}
+
+
 def _mar_scf(data: str, coupling: str, title: str, **sizes) -> Recipe:
     batch_size = 128 if coupling == "affine" else 64
     steps = {"affine": (32, 512), "mixlogcdf": (4, 96)}[coupling]
     return Recipe(
-        f"mAR-SCF with {coupling} couplings, {title}",
+        f"mAR-SCF with {_COUPLINGS[coupling]} couplings, {title}",
         data,
         "mar_scf",
         {"coupling": coupling, "num_steps": steps[0], "hidden_channels": steps[1], **sizes},
@@ -186,11 +201,11 @@ _RESIDUAL = {
         augment="mirror",
     ),
     "mnist-joint": _residual(
-        "Residual Flow that classifies too, 28x28", "mnist", "joint_residual_flow", density_weight=1 / 784
+        "Residual Flow that also classifies, 28x28", "mnist", "joint_residual_flow", density_weight=1 / 784
     ),
     **{
         f"{name}-residual": _residual(
-            f"Residual Flow of 100 blocks on the toy {name}",
+            f"Residual Flow of 100 blocks, toy density {name}",
             name,
             "residual_flow_2d",
             batch_size=500,
@@ -213,30 +228,32 @@ _MNIST_PRIOR = {"prior_channels": 16, "prior_layers": 2}
 _SMALL_MIXTURES = {"num_steps": 2, "hidden_channels": 48, "num_blocks": 3, "num_components": 8, "dropout": 0.0}
 _SMALL = {
     # These two differ in nothing but their priors.
-    "mnist-glow": Recipe("a small Glow with learned noise, 28x28", "mnist", "glow", _MNIST_AFFINE, learning_rate=2e-3),
+    "mnist-glow": Recipe(
+        "small Glow with variational dequantization, 28x28", "mnist", "glow", _MNIST_AFFINE, learning_rate=2e-3
+    ),
     "mnist-marscf": Recipe(
-        "a small mAR-SCF with affine couplings and learned noise, 28x28",
+        "small mAR-SCF, affine couplings, variational dequantization, 28x28",
         "mnist",
         "mar_scf",
         {"coupling": "affine", **_MNIST_AFFINE, **_MNIST_PRIOR},
         learning_rate=2e-3,
     ),
     "mnist-marscf-mixlogcdf-small": Recipe(
-        "a small mAR-SCF with mixture couplings and learned noise, 28x28",
+        "small mAR-SCF, mixture couplings, variational dequantization, 28x28",
         "mnist",
         "mar_scf",
         {"coupling": "mixlogcdf", "num_scales": 2, **_SMALL_MIXTURES, **_MNIST_PRIOR, **_MNIST_NOISE},
         learning_rate=2e-3,
     ),
     "mnist-residual-small": Recipe(
-        "a small Residual Flow that begins with a squeeze, 28x28",
+        "small Residual Flow that begins with a squeeze, 28x28",
         "mnist",
         "residual_flow_mnist",
         {"num_blocks": (6, 6), "hidden_channels": 64, "end_features": 64, "squeeze_first": True, "in_forward": False},
         learning_rate=2e-3,
     ),
     "digits-residual": Recipe(
-        "Residual Flow on 8x8 digits",
+        "Residual Flow, 8x8 digits",
         "digits",
         "digits_residual_flow",
         {"in_forward": False},
@@ -244,7 +261,7 @@ _SMALL = {
         epochs=600,
     ),
     "digits-joint": Recipe(
-        "Residual Flow on 8x8 digits that classifies too",
+        "Residual Flow that also classifies, 8x8 digits",
         "digits",
         "digits_joint_residual_flow",
         {"in_forward": False},
@@ -252,10 +269,10 @@ _SMALL = {
         epochs=600,
         density_weight=1 / 64,
     ),
-    "digits-glow": Recipe("Glow on 8x8 digits", "digits", "digits_glow", decay_per_epoch=0.997, epochs=600),
+    "digits-glow": Recipe("Glow, 8x8 digits", "digits", "digits_glow", decay_per_epoch=0.997, epochs=600),
     **{
         f"digits-marscf-{coupling}": Recipe(
-            f"mAR-SCF with {coupling} couplings and learned noise on 8x8 digits",
+            f"mAR-SCF, {_COUPLINGS[coupling]} couplings, variational dequantization, 8x8 digits",
             "digits",
             "digits_mar_scf",
             {"coupling": coupling, **_NOISE},
@@ -266,7 +283,7 @@ _SMALL = {
     },
     **{
         f"tiny-imagenet-32-marscf-{coupling}": Recipe(
-            f"a small mAR-SCF with {coupling} couplings, 32x32 colour",
+            f"small mAR-SCF with {_COUPLINGS[coupling]} couplings, 32x32 colour",
             "tiny-imagenet-32",
             "mar_scf",
             {"coupling": coupling, "num_scales": 3, **_NOISE, **sizes},
@@ -302,19 +319,19 @@ def _caflow(description: str, data: str | None, task: str, relation: str = "unsh
 
 _CAFLOW = {
     "ffhq-caflow-super-resolution": _caflow(
-        "CAFLOW, 16x16 to 64x64 faces",
+        "CAFLOW, super-resolution of faces, 16x16 to 64x64",
         None,
         "super-resolution",
         task_arguments={"factor": 4},
         arguments={"relation": "unshared", "num_noise_steps": 6},
     ),
     "lsun-caflow-colorization": _caflow(
-        "CAFLOW, colours of 64x64 bedrooms", None, "colorization", task_arguments={"num_channels": 3}
+        "CAFLOW, colorization of bedrooms, 64x64", None, "colorization", task_arguments={"num_channels": 3}
     ),
     "celeba-caflow-inpainting": _caflow(
-        "CAFLOW, the middle of 64x64 faces", None, "inpainting", source_weight=1e-2, learning_rate=1e-4
+        "CAFLOW, inpainting of the middle of faces, 64x64", None, "inpainting", source_weight=1e-2, learning_rate=1e-4
     ),
-    "edges2shoes-caflow": _caflow("CAFLOW, 64x64 shoes of their edges, side by side in a file", None, "side-by-side"),
+    "edges2shoes-caflow": _caflow("CAFLOW, shoes from their edges, 64x64, both in one file", None, "side-by-side"),
 }
 
 # Smaller ones: sizes and schedule are ours. Of each task the ladder of four models at equal size; with two levels, as
@@ -322,7 +339,7 @@ _CAFLOW = {
 _LADDER = {"dual-glow": "gaussian", "per-level": "per-level", "caflow-shared": "shared", "caflow": "unshared"}
 _LADDER_TITLES = {
     "dual-glow": "Dual-Glow",
-    "per-level": "a conditional flow per level",
+    "per-level": "a flow per level",
     "caflow-shared": "CAFLOW with shared blocks",
     "caflow": "CAFLOW",
 }
@@ -347,7 +364,7 @@ def _ladder(data: str, title: str, tasks_of_data: dict[str, dict], builder: str,
 _SMALL_CAFLOW = {
     **_ladder(
         "tiny-imagenet-32",
-        "32x32 colour",
+        "32x32",
         {"super-resolution": {"factor": 4}, "colorization": {}, "inpainting": {}},
         "caflow",
         {"num_scales": 3, "num_steps": 4, "num_relation_steps": 2, "hidden_channels": 48, "relation_channels": 16},
@@ -379,7 +396,7 @@ _SMALL_CAFLOW = {
     ),
     **_ladder(
         "photo-patches",
-        "32x32 colour",
+        "32x32",
         {"colorization": {}},
         "caflow",
         {"num_scales": 3, "num_steps": 2, "num_relation_steps": 2, "hidden_channels": 32, "relation_channels": 16},

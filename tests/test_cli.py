@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nbflows import __version__, load_flow, models, pretrained, save_flow, upstream, weights
-from nbflows.__main__ import main
+from nbflows.__main__ import _print_table, main
 from nbflows.manifest import Manifest, sha256
 from tests.reference_data import reference, uva_checkpoint
 
@@ -60,15 +60,30 @@ def test_samples_in_several_passes_are_the_same_picture_and_show_a_bar(saved, ca
     assert (saved / "parts.png").read_bytes() == (saved / "whole.png").read_bytes()
 
 
-def test_list_shows_saved_models_with_error_bars_and_draws(saved, capsys):
-    main(["list"])
-    assert re.search(r"tiny +a test +3.000 ± 0.100 \(M = 1\) +digits, 8x8", capsys.readouterr().out)
+def test_list_of_a_name_shows_its_score_with_error_bars_and_draws(saved, capsys):
+    assert main(["list", "tiny"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^model +a test$", shown, re.M) and re.search(r"^data +digits, 8x8$", shown, re.M)
+    assert re.search(r"^bits/dim +3.000 ± 0.100 \(M = 1\)$", shown, re.M)
+    assert main(["evaluate", "tiny", "--num-draws", "2", "--record"]) == 0
+    capsys.readouterr()
+    main(["list", "tiny"])
+    assert re.search(
+        r"^bits/dim +3.000 ± 0.100 \(M = 1\), \d\.\d{3} ± \d\.\d{3} \(M = 2\)$", capsys.readouterr().out, re.M
+    )
 
 
-def test_a_table_is_printed_without_tabulate_too(saved, capsys, monkeypatch):
+def test_list_of_a_name_shows_a_recipe_and_says_whether_its_model_is_published(saved, capsys):
+    assert main(["list", "digits-simple"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^schedule +600 epochs, batches of 128, Adam at 0.001$", shown, re.M)
+    assert re.search(r"^model +none is published; the recipe trains one$", shown, re.M)
+
+
+def test_a_table_is_printed_without_tabulate_too(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "tabulate", None)
-    main(["list"])
-    assert "tiny\ta test\t3.000 ± 0.100 (M = 1)" in capsys.readouterr().out
+    _print_table([("a", "1.0"), ("b", "2.0")], ["picture", "psnr"])
+    assert capsys.readouterr().out == "picture\tpsnr\na\t1.0\nb\t2.0\n"
 
 
 def test_a_model_is_evaluated_on_other_data_of_the_same_shape(saved, capsys):
@@ -87,6 +102,7 @@ def test_a_model_is_evaluated_on_other_data_of_the_same_shape(saved, capsys):
         (["train", "digits-simple", "--resume", "--out", "x"], "nothing to resume"),
         (["train", "digits-simple", "--batch-size", "5000"], "batch_size 5000 does not fit 1437"),
         (["evaluate", "nope"], "available: tiny"),
+        (["list", "nope"], "no recipe and no model named 'nope'; nbflows list shows them all"),
         (["evaluate", "tiny", "--limit", "9", "--record"], "--record is for a model of ours on all test images"),
         (["evaluate", "tiny", "--data", "photo-patches"], "expected a batch of (1, 8, 8)"),
         (["sample", "tiny", "--temperature", "1", "2"], "has 1"),

@@ -63,7 +63,7 @@ _RESIDUAL_LICENCE = "MIT (R. T. Q. Chen, 2019)"
 PUBLISHED = {
     "upstream/uva-mnist-simple": Published(
         f"{_TUTORIAL}MNISTFlow_simple.ckpt",
-        "the UvA tutorial's first flow, uniform noise, MNIST",
+        "UvA tutorial, uniform noise, MNIST",
         _TUTORIAL_LICENCE,
         "mnist",
         sha256="d5e596723a9c12240f3180615cc76aa29c82dcf3b52bcf03d71f584494ab5e94",
@@ -71,7 +71,7 @@ PUBLISHED = {
     ),
     "upstream/uva-mnist-variational": Published(
         f"{_TUTORIAL}MNISTFlow_vardeq.ckpt",
-        "the UvA tutorial's flow with variational dequantization, MNIST",
+        "UvA tutorial, variational dequantization, MNIST",
         _TUTORIAL_LICENCE,
         "mnist",
         sha256="f571031f2fd719b19e6e23fb32c896b581594b4a690e9377be941b0b51a41791",
@@ -79,7 +79,7 @@ PUBLISHED = {
     ),
     "upstream/uva-mnist-multiscale": Published(
         f"{_TUTORIAL}MNISTFlow_multiscale.ckpt",
-        "the UvA tutorial's multi-scale flow, its best, MNIST",
+        "UvA tutorial, multi-scale, MNIST",
         _TUTORIAL_LICENCE,
         "mnist",
         git_blob="65e431cd0f37ba49d956ae5a2850635dc6a33ce8",
