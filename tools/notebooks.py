@@ -71,10 +71,12 @@ def execute(notebook: Path, to: Path) -> None:
     content = nbformat.read(notebook, as_version=4)
     around = {"metadata": {"path": str(notebook.parent)}}
     try:
-        # Times of cells would change with every run.
-        ExecutePreprocessor(record_timing=False).preprocess(content, around)
+        # Times of cells would change with every run. The kernel would warn that it is reached without encryption: it is
+        # on this machine.
+        runner = ExecutePreprocessor(record_timing=False, extra_arguments=["--log-level=ERROR"])
+        runner.preprocess(content, around)
     except CellExecutionError as error:
-        sys.exit(f"{error}\n{notebook}: a cell raised the error above; nothing was written")
+        sys.exit(f"{error}\n{notebook}: a cell raised {error.ename}: {error.evalue}; nothing was written")
     # After executing: nbconvert 7.17 itself would coalesce before.
     CoalesceStreamsPreprocessor().preprocess(content, {})
     to.parent.mkdir(parents=True, exist_ok=True)
