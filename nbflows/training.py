@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from nbflows import compiling, hardware, metrics, ranks, tasks, weights
+from nbflows import compiling, hardware, metrics, pretrained, ranks, tasks, weights
 from nbflows import data as datasets
 from nbflows.bijection import set_memory
 from nbflows.data import Batches, Data
@@ -29,6 +29,7 @@ from nbflows.flow import Flow
 from nbflows.joint import JointFlow
 from nbflows.nets import update_norms
 from nbflows.recipes import Recipe
+from nbflows.schedule import Budget, learning_rate_factor
 from nbflows.translation import TranslationFlow
 
 
@@ -63,17 +64,23 @@ class FlowModule(L.LightningModule):
     Args:
         flow: the model.
         recipe: learning rate, schedule and clipping.
-        steps_per_epoch: after which the learning rate decays.
+        steps_per_epoch: after which the recipe's learning rate decays.
+        budget: which ends the training, and to which the learning rate falls; None: the recipe's length.
     """
 
     objective = "bits_per_dim"
     measured = ("bits_per_dim",)
 
-    def __init__(self, flow: Flow, recipe: Recipe, steps_per_epoch: int):
+    def __init__(self, flow: Flow, recipe: Recipe, steps_per_epoch: int, budget: Budget | None = None):
         super().__init__()
         self.flow = flow
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
+        self.budget = Budget.of(recipe, steps_per_epoch, None, None) if budget is None else budget
+        # The first rank's clock: all ranks have the same learning rate, and end together.
+        self.shared_seconds = 0.0
+        # What model.json says of the weights that training began with.
+        self.started_from: dict = {}
         self._validated = {name: [] for name in self.measured}
         self._random_states_to_restore = []
         self._seconds_before, self._started_at = 0.0, time.monotonic()
@@ -176,19 +183,20 @@ class FlowModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def _learning_rate_factor(self, step: int) -> float:
-        warmup = min(1.0, (step + 1) / max(1, self.recipe.warmup_steps))
-        drop = 0.1 if self.recipe.drop_at_step is not None and step >= self.recipe.drop_at_step else 1.0
-        return drop * warmup * self.recipe.decay_per_epoch ** (step // self.steps_per_epoch)
+        return learning_rate_factor(self.recipe, self.budget, self.steps_per_epoch, step, self.shared_seconds)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         checkpoint["random_state"] = ranks.of_all_ranks(_random_state())
         checkpoint["seconds"] = self.seconds
+        checkpoint["started_from"] = self.started_from
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         states = checkpoint["random_state"]
         # Earlier versions kept the first rank's alone.
         self._random_states_to_restore = states if isinstance(states, list) else [states]
-        self._seconds_before = checkpoint["seconds"]
+        self._seconds_before = self.shared_seconds = checkpoint["seconds"]
+        # Earlier versions did not know it.
+        self.started_from = checkpoint.get("started_from", {})
 
     def on_train_start(self) -> None:
         self._started_at = time.monotonic()
@@ -328,22 +336,25 @@ class AveragedWeights(WeightAveraging):
 
 
 class StopAfter(Callback):
-    """Ends the training after so many steps in all, or so many minutes in this process; a last validation follows."""
-
-    def __init__(self, steps: int, minutes: float | None):
-        self.steps, self.minutes = steps, math.inf if minutes is None else minutes
+    """Ends the training when its budget is used; a last validation follows."""
 
     def on_train_start(self, trainer, module) -> None:
-        self.started_at = time.monotonic()
-        if trainer.global_step >= self.steps:
+        step, budget = trainer.global_step, module.budget
+        if step >= budget.steps:
             raise ValueError(
-                f"the run is at step {trainer.global_step} already, and it was asked to end at {self.steps}; "
+                f"the run is at step {step} already, and it was asked to end at {budget.steps}; "
                 "nothing to train, give more --max-steps or epochs"
+            )
+        if module.shared_seconds >= budget.seconds:
+            raise ValueError(
+                f"the run has been trained for {module.shared_seconds / 60:.1f} minutes already, and it was asked to "
+                f"end after {budget.seconds / 60:g}; nothing to train, give more --max-minutes"
             )
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
-        over = trainer.global_step >= self.steps or time.monotonic() - self.started_at > 60 * self.minutes
-        trainer.should_stop = trainer.should_stop or trainer.strategy.broadcast(over)
+        module.shared_seconds = trainer.strategy.broadcast(module.seconds)
+        if module.budget.done(trainer.global_step, module.shared_seconds) >= 1:
+            trainer.should_stop = True
 
 
 class SaveLast(Callback):
@@ -395,11 +406,13 @@ class CompileLayers(Callback):
 
 
 class StepsBar(ProgressBar):
-    """One line of text over all steps, in a terminal and in a notebook alike."""
+    """One line of text over all steps, in a terminal and in a notebook alike.
 
-    def __init__(self, steps: int):
+    Where minutes end the training, their number of steps is estimated from the pace so far.
+    """
+
+    def __init__(self):
         super().__init__()
-        self.steps = steps
         self.enabled = True
 
     def enable(self) -> None:
@@ -411,7 +424,7 @@ class StepsBar(ProgressBar):
 
     def on_train_start(self, trainer, module) -> None:
         self.bar = tqdm(
-            total=self.steps,
+            total=self._expected_steps(trainer, module),
             initial=trainer.global_step,
             desc="training",
             unit="step",
@@ -430,10 +443,15 @@ class StepsBar(ProgressBar):
         if "accuracy" in seen:
             text += f", accuracy {seen['accuracy']:.3f}"
         self.bar.set_postfix_str(text, refresh=False)
+        self.bar.total = self._expected_steps(trainer, module)
         self.bar.update(trainer.global_step - self.bar.n)
 
     def on_train_end(self, trainer, module) -> None:
         self.bar.close()
+
+    @staticmethod
+    def _expected_steps(trainer, module) -> int:
+        return module.budget.expected_steps(trainer.global_step, module.shared_seconds)
 
 
 class DrawSamples(Callback):
@@ -520,6 +538,7 @@ def train(
     flow: Flow | None = None,
     memory: str | None = None,
     compile: bool = False,
+    start_from: str | Path | None = None,
 ) -> TrainingResult:
     """Trains a recipe's model and keeps everything in one folder.
 
@@ -531,7 +550,8 @@ def train(
         data: default: the recipe's.
         out: folder of this run.
         resume: go on from ``out``/last.ckpt, with optimiser, averaged weights, schedule and random state.
-        max_minutes, max_steps: end earlier than the recipe says.
+        max_minutes, max_steps: end earlier than the recipe says; in all, parts before a resume included. The learning
+            rate then falls to 0 in the last quarter, see ``nbflows.schedule``.
         precision: of the conditioner networks, as Lightning names it: "32-true", "bf16-mixed", ...; "auto" takes the
             faster of these two, measured at the start; "32-true" on several CPUs. Coordinates and log-determinants stay
             in float32.
@@ -544,13 +564,16 @@ def train(
             as the model says, which is "plain" for those of recipes.
         compile: whether training steps run compiled layers, see ``nbflows.compiling``; checkpoints and model are as
             without.
+        start_from: a model by its name, its file or the folder of its training, whose weights training begins with;
+            the optimizer is a new one.
 
     Raises:
         FileExistsError: ``out`` holds a run already and ``resume`` is off.
         FileNotFoundError: there is nothing to resume.
         NonFiniteError: the loss or a gradient is not finite.
         RuntimeError: ``compile`` is on, and there is no compiler.
-        ValueError: ``compile`` is on, and the model has nothing to compile; and other settings that do not fit.
+        ValueError: ``compile`` is on, and the model has nothing to compile; the weights to start from do not fit the
+            model; and other settings that do not fit.
     """
     out = Path(out)
     last, best = out / "last.ckpt", out / "best.ckpt"
@@ -558,6 +581,8 @@ def train(
         raise FileNotFoundError(f"nothing to resume: {last} does not exist; start without --resume")
     if not resume and (last.exists() or best.exists()):
         raise FileExistsError(f"{out} holds a run already: go on with --resume, or choose another folder with --out")
+    if resume and start_from is not None:
+        raise ValueError(f"resuming goes on with the weights of {last}: leave start_from (--start-from) away")
     L.seed_everything(recipe.seed, verbose=False)
     if data is None and recipe.data is None:
         raise ValueError("this recipe is for images of your own: give them as data, or on the command line with --data")
@@ -573,6 +598,7 @@ def train(
     hardware.keep_freed_memory()
     own_model = flow is not None
     flow = flow if own_model else recipe.build(data)
+    started_from = {} if start_from is None else _start_from(start_from, flow)
     if memory is not None:
         set_memory(flow, memory)
     if compile:
@@ -583,8 +609,8 @@ def train(
     if (sources is None) == isinstance(flow, TranslationFlow):
         raise ValueError("data are pairs of source and target if and only if the model is a TranslationFlow")
     kind = JointModule if joint else FlowModule if sources is None else TranslationModule
-    module = kind(flow, recipe, steps_per_epoch)
-    total_steps = min(recipe.epochs * steps_per_epoch, math.inf if max_steps is None else max_steps)
+    module = kind(flow, recipe, steps_per_epoch, Budget.of(recipe, steps_per_epoch, max_steps, max_minutes))
+    module.started_from = started_from
     checkpoint = ModelCheckpoint(
         out, filename="best", monitor=f"validation_{module.objective}", mode="min", enable_version_counter=False
     )
@@ -592,7 +618,7 @@ def train(
         # Before the averaged weights are swapped out again, and with the decision to stop made before it is saved.
         DrawSamples(out / "samples") if sources is None else DrawTranslations(out / "samples"),
         AveragedWeights(recipe.ema_decay),
-        StopAfter(total_steps, max_minutes),
+        StopAfter(),
         SaveLast(last, checkpoint_seconds),
         checkpoint,
         *([CompileLayers()] if compile else []),
@@ -609,7 +635,7 @@ def train(
             val_check_interval=recipe.validate_every * batches_per_epoch,
             accumulate_grad_batches=recipe.accumulate,
             num_sanity_val_steps=0,
-            callbacks=[*callbacks, StepsBar(total_steps)] if progress else callbacks,
+            callbacks=[*callbacks, StepsBar()] if progress else callbacks,
             logger=_loggers(out),
             log_every_n_steps=min(10, steps_per_epoch),
             enable_model_summary=False,
@@ -645,6 +671,7 @@ def train(
             details = {
                 "recipe": asdict(recipe),
                 "data": data.variant,
+                **({"started_from": module.started_from} if module.started_from else {}),
                 "steps": trainer.global_step,
                 "seconds": round(seconds),
                 "hardware": _hardware(trainer),
@@ -656,6 +683,24 @@ def train(
             }
             _save_model(flow, out, details)
     return TrainingResult(flow.eval(), test, accuracy, history, out)
+
+
+def _start_from(model: str | Path, flow: Flow) -> dict:
+    """Gives a flow the weights of another model; returns what its JSON says of that. ValueError if they do not fit."""
+    theirs, ours = pretrained.load(model).state_dict(), flow.state_dict()
+    different = [
+        f"{name} is {' against '.join(str(list(s[name].shape)) if name in s else 'missing' for s in (theirs, ours))}"
+        for name in {**theirs, **ours}
+        if name not in theirs or name not in ours or theirs[name].shape != ours[name].shape
+    ]
+    if different:
+        raise ValueError(
+            f"the weights of {model} do not fit this recipe's model: {len(different)} of {len(ours)} tensors differ, "
+            f"there against here {'; '.join(different[:3])}. Start from a model of the same recipe and size"
+        )
+    flow.load_state_dict(theirs)
+    known = pretrained.describe(model)
+    return {"model": str(model), **{key: known[key] for key in ("steps", "seconds", "started_from") if key in known}}
 
 
 def read_log(out: str | Path) -> list[dict[str, float]]:

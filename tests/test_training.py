@@ -29,6 +29,7 @@ from nbflows import (
 from nbflows.data import Data, ImageData
 from nbflows.layers import AffineCoupling, Dequantize, checkerboard
 from nbflows.nets import ConvNet
+from tests.interrupt import killed_after
 
 RECIPE = recipes.Recipe(
     "a small one for tests", "digits", "digits_simple", batch_size=32, epochs=4, warmup_steps=5, validate_every=1
@@ -125,7 +126,8 @@ def test_averaged_weights_follow_their_formula():
 def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(digits, tmp_path):
     whole = _train(digits, tmp_path / "whole")
     # In the middle of the second epoch, of three batches each.
-    _train(digits, tmp_path / "parts", max_steps=4)
+    with killed_after(4):
+        _train(digits, tmp_path / "parts", checkpoint_seconds=0)
     first_part = torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)
     resumed = _train(digits, tmp_path / "parts", resume=True)
     torch.testing.assert_close(_weights(resumed), _weights(whole), atol=1e-6, rtol=0)

@@ -14,6 +14,7 @@ from nbflows.data import SPLITS, ImageData, PairData
 from nbflows.models.caflow import RELATIONS
 from nbflows.translation import TranslationFlow
 from tests.flows import TINY, random_caflow, random_images
+from tests.interrupt import killed_after
 from tests.reference_data import replayed_noise
 
 RECIPE = replace(
@@ -209,7 +210,8 @@ def test_the_averaged_weights_are_validated_saved_and_loaded_again(run, pairs):
 
 def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(run, pairs, tmp_path):
     # In the middle of the second epoch, of three batches each.
-    _train(pairs, tmp_path, max_steps=4)
+    with killed_after(4):
+        _train(pairs, tmp_path, checkpoint_seconds=0)
     resumed = _train(pairs, tmp_path, resume=True)
     for ours, theirs in zip(resumed.flow.parameters(), run.flow.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
