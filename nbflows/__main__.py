@@ -19,6 +19,7 @@ EXAMPLES = """examples:
   nbflows train mnist-multiscale --device cuda               the tutorial's best flow, at full length
   nbflows train photo-patches-multiscale --data MY_PICTURES --image-size 32
   nbflows train mnist-multiscale --resume                    go on after an interruption
+  nbflows train mnist-glow --start-from mnist-glow --max-minutes 60      go on from a published model
   nbflows evaluate runs/digits-multiscale --num-draws 8
   nbflows sample runs/digits-multiscale samples.png --temperature 0.8
   nbflows translate --model runs/MODEL IN.png OUT.png --num-samples 10 --temperature 0.8 --best
@@ -100,8 +101,19 @@ def _add_train(commands) -> None:
     _add_data(parser, "default: the recipe's")
     parser.add_argument("--out", metavar="FOLDER", help="folder of the run (default: runs/RECIPE)")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in that folder")
-    parser.add_argument("--max-minutes", type=float, metavar="M", help="stop after M minutes, validate and save")
-    parser.add_argument("--max-steps", type=int, metavar="N", help="stop at training step N, validate and save")
+    parser.add_argument(
+        "--start-from",
+        metavar="MODEL",
+        help="begin with the weights of a model of the same size (a name of nbflows list, a .safetensors file, or the "
+        "folder of a run) and a new optimizer",
+    )
+    parser.add_argument(
+        "--max-minutes",
+        type=float,
+        metavar="M",
+        help="stop after M minutes in all, validate and save; the learning rate falls in the last quarter",
+    )
+    parser.add_argument("--max-steps", type=int, metavar="N", help="the same after N training steps in all")
     parser.add_argument("--epochs", type=int, metavar="N", help="passes over the data (default: the recipe's)")
     parser.add_argument("--batch-size", type=int, metavar="N", help="over all devices (default: the recipe's)")
     parser.add_argument("--lr", type=float, metavar="R", help="learning rate (default: the recipe's)")
@@ -168,6 +180,7 @@ def _train(options) -> None:
         progress=not options.no_progress,
         memory=options.memory,
         compile=options.compile,
+        start_from=options.start_from,
     )
     scores = [score for score in (result.test, result.accuracy) if score is not None]
     rank_zero_only(print)(f"test: {', '.join(map(str, scores))}\nthe model, its samples and the training curve: {out}")

@@ -11,6 +11,7 @@ from nbflows.__main__ import main
 from nbflows.data import ImageData
 from nbflows.layers import AffineCoupling, Dequantize, checkerboard
 from nbflows.nets import ConvNet, GatedAttentionNet
+from tests.interrupt import killed_after
 
 # Torch looks at the gradients of all that goes into a graph, and hides its own warning only where it is shown.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
@@ -214,7 +215,8 @@ def test_a_compiled_training_ends_with_the_weights_of_an_uncompiled_one(digits, 
 @pytest.mark.parametrize("compiled_first", [True, False])
 def test_checkpoints_of_compiled_and_uncompiled_runs_are_interchangeable(digits, tmp_path, quick, compiled_first):
     whole = _train(digits, tmp_path / "whole", max_steps=6)
-    _train(digits, tmp_path / "parts", max_steps=4, compile=compiled_first)
+    with killed_after(4):
+        _train(digits, tmp_path / "parts", max_steps=6, compile=compiled_first, checkpoint_seconds=0)
     resumed = _train(digits, tmp_path / "parts", max_steps=6, compile=not compiled_first, resume=True)
     assert compiling.num_graphs() == 3
     for a, b in zip(whole.flow.parameters(), resumed.flow.parameters(), strict=True):

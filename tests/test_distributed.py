@@ -17,6 +17,7 @@ from nbflows import data, hardware, metrics, models, recipes, set_memory
 from nbflows.data import Batches, ImageData
 from nbflows.layers import RussianRoulette, SeriesLogDet
 from tests import ranks
+from tests.interrupt import killed_after
 
 RECIPE = replace(recipes.get("digits-glow"), batch_size=16, accumulate=2, warmup_steps=2, validate_every=1)
 MODELS = {
@@ -105,7 +106,12 @@ def test_gradients_and_first_batches_are_those_of_one_process(tmp_path):
 # --- training ---------------------------------------------------------------------------------------------------------
 
 
-def train_without_chance(out, memory="plain", max_steps=5, resume=False):
+def train_in_part(out):
+    with killed_after(2):
+        train_without_chance(out, checkpoint_seconds=0)
+
+
+def train_without_chance(out, memory="plain", resume=False, checkpoint_seconds=30):
     from nbflows import training
 
     result = training.train(
@@ -113,7 +119,8 @@ def train_without_chance(out, memory="plain", max_steps=5, resume=False):
         digits(),
         out=out,
         resume=resume,
-        max_steps=max_steps,
+        max_steps=5,
+        checkpoint_seconds=checkpoint_seconds,
         precision="64-true",
         device="cpu",
         devices=int(os.environ.get("WORLD_SIZE", 1)),
@@ -157,7 +164,7 @@ def test_training_ends_with_the_weights_and_scores_of_one_process(memory, whole,
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
 def test_a_training_goes_on_with_another_number_of_ranks(before, after, whole, tmp_path):
     out = tmp_path / "run"
-    ranks.run(train_without_chance, tmp_path / "first", out, max_steps=2, world_size=before)
+    ranks.run(train_in_part, tmp_path / "first", out, world_size=before)
     for resumed in ranks.run(train_without_chance, tmp_path / "second", out, resume=True, world_size=after):
         torch.testing.assert_close(resumed["weights"], whole["weights"], atol=1e-10, rtol=1e-8)
         torch.testing.assert_close(resumed["averages"], whole["averages"], atol=1e-10, rtol=1e-8)
