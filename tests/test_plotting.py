@@ -142,7 +142,8 @@ def test_show_stores_a_png_with_alt_text_and_width_and_frees_the_figure(shown):
 
 def test_show_repeats_the_alt_text_for_tools_that_give_a_picture_none(shown):
     plotting.show(plotting.image_grid(images(2), num_levels=17), alt='"a" < b')
-    (html,) = shown[1]["data"].values()
+    assert shown[1]["data"].keys() == {"text/html", "text/latex"} and not shown[1]["data"]["text/latex"]
+    html = shown[1]["data"]["text/html"]
     assert html.endswith(">Figure: &quot;a&quot; &lt; b</p>") and "<img" not in html
     assert shown[1]["metadata"] == {"nbflows_alt": True} and len(shown) == 2
 

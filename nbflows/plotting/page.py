@@ -13,13 +13,16 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from nbflows import extras
+
 # In the metadata of an output that repeats the alt text of the figure before it.
 ALT_OUTPUT = "nbflows_alt"
 
 
 def use_style() -> None:
     """One look for all figures: colour-blind safe, light grid, readable at the width of a notebook."""
-    import seaborn as sns
+    with extras.explained():
+        import seaborn as sns
 
     sns.set_theme(style="whitegrid", palette="colorblind", context="notebook")
     plt.rcParams.update({"figure.dpi": 100, "figure.constrained_layout.use": True, "image.interpolation": "nearest"})
@@ -65,7 +68,8 @@ def _outputs(png: bytes, alt: str, width: int) -> list[tuple[dict, dict]]:
         width: of the picture as shown, in CSS pixels.
     """
     figure = {"image/png": base64.b64encode(png).decode(), "text/plain": alt}
-    text = {"text/html": f'<p style="{_HIDDEN}">Figure: {html.escape(alt)}</p>'}
+    # LaTeX has no hidden text, and nbconvert warns of an output that it cannot represent.
+    text = {"text/html": f'<p style="{_HIDDEN}">Figure: {html.escape(alt)}</p>', "text/latex": ""}
     return [(figure, {"image/png": {"alt": alt, "width": width}}), (text, {ALT_OUTPUT: True})]
 
 
