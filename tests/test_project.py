@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+import nbflows
 from nbflows import __main__, recipes
 
 ROOT = Path(__file__).parents[1]
@@ -100,3 +102,66 @@ def test_no_file_is_larger_than_eight_megabytes():
     for folder in ("saved_models", "notebooks", "tests", "docs"):
         for file in (ROOT / folder).rglob("*"):
             assert file.stat().st_size < 8_000_000, file
+
+
+def test_the_version_stands_alike_in_the_package_its_citation_and_the_newest_release_of_the_changelog():
+    (cited,) = re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.M)
+    released = re.findall(r"^## \[(\d[^]]*)\] - (\d{4}-\d\d-\d\d)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert cited == nbflows.__version__ == released[0][0]
+    (date,) = re.findall(r"^date-released: (.+)$", (ROOT / "CITATION.cff").read_text(), re.M)
+    assert date == released[0][1]
+
+
+def test_the_changelog_begins_with_what_is_not_released():
+    headings = re.findall(r"^##+ (.+)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert headings[0] == "[Unreleased]"
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert {heading for heading in headings if not heading.startswith("[")} <= kinds
+
+
+def test_type_checkers_read_the_annotations():
+    assert (ROOT / "nbflows" / "py.typed").read_text() == ""
+
+
+def _forms():
+    return {file.stem: yaml.safe_load(file.read_text()) for file in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")}
+
+
+@pytest.mark.parametrize("name", ["bug", "lesson", "feature"])
+def test_a_form_asks_in_fields_that_have_a_label_and_a_name_of_their_own(name):
+    form = _forms()[name]
+    assert form["name"] and form["description"]
+    assert {field["type"] for field in form["body"]} <= {"textarea", "input", "dropdown"}
+    assert all(field["attributes"]["label"] for field in form["body"])
+    assert len({field["id"] for field in form["body"]}) == len(form["body"])
+    assert any(field.get("validations", {}).get("required") for field in form["body"])
+
+
+def test_the_form_for_a_lesson_offers_every_lesson():
+    (field,) = (field for field in _forms()["lesson"]["body"] if field["type"] == "dropdown")
+    numbers = [option.split()[0] for option in field["attributes"]["options"]]
+    assert numbers == [file.name[:2] for file in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+
+
+def _steps():
+    """What the workflow runs, in the order of its jobs."""
+    workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
+    return [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+
+
+def test_the_workflow_runs_make_targets_and_files_that_exist():
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+    run = "\n".join(_steps())
+    named = re.findall(r"\bmake ([\w-]+)", run)
+    assert len(named) == 4 and set(named) <= targets
+    for file in re.findall(r"\btools/\w+\.py", run):
+        assert (ROOT / file).exists()
+
+
+def test_every_job_of_the_workflow_ends_and_may_only_read():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+    for job in workflow["jobs"].values():
+        assert job["timeout-minutes"] <= 60 and "permissions" not in job
+        for step in job["steps"]:
+            assert "uses" not in step or re.fullmatch(r"actions/[\w-]+@v\d+", step["uses"])
