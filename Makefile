@@ -3,13 +3,19 @@
 PYTHON ?= python3
 # Passed to pip: for example make test PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
 PIP_ARGS ?=
-BIN := .venv/bin
+BIN = .venv/bin
 INSTALLED := .venv/.installed
+LOCK := requirements.lock
+EXTRAS := all,test
+INSTALL = $(BIN)/python -m pip install --quiet $(PIP_ARGS) --editable ".[$(EXTRAS)]"
+COMPILE = $(BIN)/uv pip compile --quiet --no-annotate --extra all --extra test
+# What a contributor runs at every change.
+FAST = $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not full_size"
 # One worker a notebook; a worker computes on one thread, as the lessons do.
 NBVAL := -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
 	-p no:cacheprovider -p tests.lesson_seconds --no-cov -W default
 
-.PHONY: demo test lab notebooks lint bench bench-peers clean
+.PHONY: demo test lab notebooks lint bench bench-peers clean lock test-lowest test-newest
 
 # Runs the quickstart and shows it as one HTML page and as pictures.
 demo: $(INSTALLED)
@@ -44,8 +50,31 @@ bench-peers: $(INSTALLED)
 clean:
 	rm -rf build .coverage .pytest_cache .ruff_cache
 
+# Exact versions for every Python, anew: what the index has today, within the ranges of pyproject.toml.
+lock: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet uv
+	$(COMPILE) --universal --python-version 3.10 --upgrade --custom-compile-command "make lock" -o $(LOCK) pyproject.toml
+
+# The fast tests with the oldest versions that pyproject.toml allows, and with the newest, in environments of their own.
+test-lowest: PYTHON = python3.10
+test-lowest: BIN = .venv-lowest/bin
+test-lowest:
+	$(PYTHON) -m venv .venv-lowest
+	$(BIN)/python -m pip install --quiet uv
+	@mkdir -p build
+	$(COMPILE) --resolution lowest-direct -o build/lowest.txt pyproject.toml
+	$(INSTALL) --constraint build/lowest.txt
+	$(FAST)
+
+test-newest: PYTHON = python3.13
+test-newest: BIN = .venv-newest/bin
+test-newest:
+	$(PYTHON) -m venv .venv-newest
+	$(INSTALL) --upgrade
+	$(FAST)
+
 # Written last, so that an installation that was interrupted starts again.
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml $(LOCK)
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --editable ".[notebooks,test]"
+	$(INSTALL) --constraint $(LOCK)
 	@touch $@

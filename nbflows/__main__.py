@@ -1,4 +1,4 @@
-"""The command line: nbflows train | evaluate | sample | translate | publish | list."""
+"""The command line: nbflows train | evaluate | sample | translate | publish | lessons | list."""
 
 import argparse
 import sys
@@ -8,7 +8,20 @@ from pathlib import Path
 
 import torch
 
-from nbflows import __version__, data, listing, metrics, pretrained, recipes, recompute, tasks, translate, upstream
+from nbflows import (
+    __version__,
+    data,
+    extras,
+    lessons,
+    listing,
+    metrics,
+    pretrained,
+    recipes,
+    recompute,
+    tasks,
+    translate,
+    upstream,
+)
 from nbflows.flow import Flow
 from nbflows.joint import JointFlow
 from nbflows.translation import TranslationFlow
@@ -37,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         options.parser.error(f"unknown: {' '.join(unknown)}. The options are listed above; --help explains them")
     try:
         return options.command(options) or 0
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, extras.MissingPackageError) as error:
         # An explained error, not a stack trace: the message has the numbers and the way out. One without is a defect.
         if options.traceback or not str(error):
             raise
@@ -380,7 +393,7 @@ def _draw(
     device: str,
     chunk_size: int = 256,
 ) -> None:
-    from nbflows.training import num_levels_of, save_samples
+    from nbflows.pictures import num_levels_of, save_samples
 
     if flow.context_shape is not None:
         raise ValueError("this model makes pictures of pictures: nbflows translate, with a source")
@@ -493,8 +506,15 @@ def _publish(options) -> None:
 
 
 def _add_list(commands) -> None:
+    parser = _command(commands, "lessons", _lessons, "copy the lessons to a folder, to work on them there")
+    parser.add_argument("folder", metavar="DIR", help="where to; it is made if it does not exist")
     parser = _command(commands, "list", _list, "the recipes, and the models that are trained already")
     parser.add_argument("name", nargs="?", help="show what is known of this recipe or model (default: list them all)")
+
+
+def _lessons(options) -> None:
+    copies = lessons.copy_lessons(options.folder)
+    print(f"{len(copies)} lessons, the first one {copies[0]}. Open them with: jupyter lab {options.folder}")
 
 
 def _list(options) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from nbflows import toys
+from nbflows import extras, toys
 from nbflows.hardware import has_room_for
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
@@ -266,10 +266,9 @@ class Batches:
 
 
 def _digits(root: Path) -> ImageData:
-    try:
+    with extras.explained():
         from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise FileNotFoundError("the digits come with scikit-learn: pip install scikit-learn") from error
+
     digits, sizes = load_digits(), (1437, 180, 180)
     images = _split(torch.from_numpy(digits.images).to(torch.uint8)[:, None], sizes)
     labels = _split(torch.from_numpy(digits.target).long(), sizes)
@@ -278,13 +277,10 @@ def _digits(root: Path) -> ImageData:
 
 
 def _photo_patches(root: Path) -> ImageData:
-    try:
+    with extras.explained():
         import skimage.data
         from sklearn.datasets import load_sample_image
-    except ImportError as error:
-        raise FileNotFoundError(
-            "the photo patches come with scikit-learn and scikit-image: pip install scikit-learn scikit-image"
-        ) from error
+
     photographs = [load_sample_image("china.jpg"), load_sample_image("flower.jpg")]
     photographs += [
         getattr(skimage.data, name)()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from nbflows import download, listing, upstream, weights
+from nbflows import download, installed, listing, upstream, weights
 from nbflows.flow import Flow
 from nbflows.manifest import Manifest, sha256
 from nbflows.metrics import BitsPerDim
@@ -18,7 +18,7 @@ URL_VARIABLE, CACHE_VARIABLE = "NBFLOWS_PRETRAINED_URL", "NBFLOWS_CACHE"
 def load_pretrained(name: str, device: str | torch.device = "cpu", progress: bool = True) -> Flow:
     """A trained model, in eval mode, in one line.
 
-    Its file is looked for in ``saved_models/`` (here, or beside the package), then in the user's cache, and is
+    Its file is looked for in ``saved_models/`` (here, or of the package), then in the user's cache, and is
     otherwise downloaded into the cache. Whichever it is, the bytes are compared with the SHA-256 of the manifest before
     they are opened.
 
@@ -127,15 +127,17 @@ def record(model: str | Path, score: BitsPerDim, **details) -> str:
 
 
 def saved_models() -> Path:
-    """The folder of published models: ``saved_models`` here if it has a manifest, or the one beside the package."""
+    """The folder of published models: ``saved_models`` here if it has a manifest, or the one of the package.
+
+    A clone has them all, an installed package the smallest.
+    """
     here = Path("saved_models")
-    return here if (here / "manifest.json").exists() else Path(__file__).resolve().parents[1] / "saved_models"
+    return here if (here / "manifest.json").exists() else installed.folder("saved_models")
 
 
 def find_manifest() -> Manifest:
-    """That of ``saved_models()``; without such a folder the copy that is installed with the package."""
-    file = saved_models() / "manifest.json"
-    return Manifest.read(file if file.exists() else Path(__file__).with_name("manifest.json"))
+    """That of ``saved_models()``, which lists all models, also those whose files are elsewhere."""
+    return Manifest.read(saved_models() / "manifest.json")
 
 
 def cache_folder() -> Path:
@@ -188,17 +190,22 @@ def _find(name: str, known: Manifest, progress: bool) -> Path:
     if cached.exists() and sha256(cached.read_bytes()) == entry["sha256"]:
         return cached
     base = _base_url(known)
+    missing = f"{name} is neither in {saved_models()} nor in {cached.parent}, and"
+    by_hand = (
+        f"copy saved_models/{name}.safetensors of a clone of nbflows to {cached}; or train it: nbflows train {name}"
+    )
+    if not base:
+        raise download.DownloadError(
+            f"{missing} there is no address to download it from yet. Run in the folder of a clone of nbflows, which "
+            f"has all models; {by_hand}"
+        )
     try:
-        if not base:
-            raise download.DownloadError(f"no address to download it from is known ({URL_VARIABLE} is not set)")
         address = f"{base.rstrip('/')}/{name}.safetensors"
         return download.fetch(address, cached, entry["sha256"], entry["bytes"], progress)
     except download.DownloadError as error:
         raise download.DownloadError(
-            f"{name} is neither in {saved_models()} nor in {cached.parent}, and could not be downloaded: {error}.\n"
-            f"Three ways out: bring {name}.safetensors from a clone of nbflows into {saved_models()}; set "
-            f"{URL_VARIABLE} to an address that has it, or {CACHE_VARIABLE} to a folder that can be written; or train "
-            f"it yourself: nbflows train {name}"
+            f"{missing} could not be downloaded: {error}. Set {URL_VARIABLE} to another address that has it, or "
+            f"{CACHE_VARIABLE} to a folder that can be written; {by_hand}"
         ) from error
 
 

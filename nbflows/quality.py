@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from nbflows import extras
 from nbflows.data import PairData
 from nbflows.tasks import get, with_channels
 from nbflows.translation import TranslationFlow
@@ -147,7 +148,8 @@ def psnr(results: Tensor, targets: Tensor, num_levels: int = 256) -> Tensor:
     10 log10((num_levels - 1)^2 / MSE), over all pixels and channels, with an MSE of 1/12 at least, that of rounding:
     at most 58.9 dB with 256 levels, where equal pictures would make every mean infinite.
     """
-    from torchmetrics.functional.image import peak_signal_noise_ratio
+    with extras.explained():
+        from torchmetrics.functional.image import peak_signal_noise_ratio
 
     _check(results, targets, num_levels)
     largest = 10 * math.log10(12 * (num_levels - 1) ** 2)
@@ -165,7 +167,8 @@ def ssim(results: Tensor, targets: Tensor, num_levels: int = 256) -> Tensor:
 
     Source: Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004.
     """
-    from torchmetrics.functional.image import structural_similarity_index_measure
+    with extras.explained():
+        from torchmetrics.functional.image import structural_similarity_index_measure
 
     _check(results, targets, num_levels)
     height, width = targets.shape[2:]
@@ -201,7 +204,8 @@ def lpips(results: Tensor, targets: Tensor, num_levels: int = 256) -> Tensor:
     Raises:
         FileNotFoundError: the network cannot be had; says where it belongs.
     """
-    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+    with extras.explained():
+        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
     from torchvision.models import AlexNet_Weights
 
     _check(results, targets, num_levels)
@@ -280,7 +284,8 @@ def _in_chunks(measure: Callable, results: Tensor, targets: Tensor) -> Tensor:
 def _frechet_distance():
     if find_spec("torch_fidelity") is None:
         raise FileNotFoundError("the Inception network of FID comes with torch-fidelity: pip install torch-fidelity")
-    from torchmetrics.image.fid import FrechetInceptionDistance
+    with extras.explained():
+        from torchmetrics.image.fid import FrechetInceptionDistance
 
     return FrechetInceptionDistance(feature_extractor_weights_path=str(_network(_INCEPTION)))
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from nbflows import data as datasets
+from nbflows import extras
 from nbflows.data import SPLITS, ImageData, PairData
 
 
@@ -327,12 +328,8 @@ def load_pairs(
 
 def _scikit_image(module: str):
     # Imported here: training on other tasks runs without it.
-    try:
+    with extras.explained():
         return import_module(f"skimage.{module}")
-    except ImportError as error:
-        raise FileNotFoundError(
-            "edges, and the guess that inpainting is compared with, come with scikit-image: pip install scikit-image"
-        ) from error
 
 
 def grey(images: Tensor) -> Tensor:

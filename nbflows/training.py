@@ -12,25 +12,28 @@ from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, WeightAveraging
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from nbflows import compiling, hardware, metrics, pretrained, ranks, tasks, weights
+from nbflows import compiling, extras, hardware, metrics, pretrained, ranks, tasks, weights
 from nbflows import data as datasets
 from nbflows.bijection import set_memory
 from nbflows.data import Batches, Data
 from nbflows.flow import Flow
 from nbflows.joint import JointFlow
 from nbflows.nets import update_norms
+from nbflows.pictures import num_levels_of, save_samples
 from nbflows.recipes import Recipe
 from nbflows.schedule import Budget, learning_rate_factor
 from nbflows.translation import TranslationFlow
+
+with extras.explained():
+    import lightning as L
+    from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, WeightAveraging
+    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+    from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
 
 class NonFiniteError(RuntimeError):
@@ -500,26 +503,6 @@ def _or_say_why(trainer):
         yield
     except RuntimeError as error:
         print(f"no samples at step {trainer.global_step}: {error}")
-
-
-def num_levels_of(flow: Flow) -> int | None:
-    """Grey levels of an image flow; None for a flow on points."""
-    return getattr(flow.bijection[0], "num_levels", None)
-
-
-def save_samples(samples: Tensor, file: str | Path, num_levels: int | None, columns: int = 8) -> None:
-    """Writes uint8 images as one PNG, small ones enlarged; of points ``(N, 2)``, how many fell where in [-4, 4]^2."""
-    from torchvision.utils import save_image
-
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
-    if num_levels is None:
-        counts = torch.histogramdd(samples.cpu(), bins=[128, 128], range=[-4.0, 4.0, -4.0, 4.0]).hist
-        # The picture's rows go down, y goes up.
-        save_image((counts / counts.max().clamp(min=1)).T.flip(0).repeat_interleave(3, 0).repeat_interleave(3, 1), file)
-        return
-    scale = max(1, 32 // samples.shape[-1])
-    enlarged = (samples.float() / (num_levels - 1)).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    save_image(enlarged, file, nrow=columns)
 
 
 def train(

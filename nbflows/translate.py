@@ -57,7 +57,7 @@ def translate_files(
         FileNotFoundError: no such picture or folder.
         ValueError: a picture cannot be read or does not fit; nothing is written then.
     """
-    from nbflows.training import num_levels_of, save_samples
+    from nbflows.pictures import num_levels_of, save_samples
 
     if num_samples < 1:
         raise ValueError(f"num_samples is at least 1, got {num_samples}")

@@ -199,13 +199,10 @@ def test_the_hash_is_sha_256():
     assert manifest.sha256(b"abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def test_the_manifest_in_the_package_is_that_of_saved_models():
-    assert (ROOT / "nbflows" / "manifest.json").read_bytes() == (ROOT / "saved_models" / "manifest.json").read_bytes()
-
-
-def test_without_a_clone_the_manifest_of_the_package_is_taken(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrained, "saved_models", lambda: tmp_path / "saved_models")
+def test_a_manifest_in_the_folder_where_one_works_comes_before_that_of_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     assert pretrained.find_manifest() == Manifest.read(ROOT / "saved_models" / "manifest.json")
     (tmp_path / "saved_models").mkdir()
+    assert pretrained.find_manifest() == Manifest.read(ROOT / "saved_models" / "manifest.json")
     Manifest({"tiny": ENTRY}).write(tmp_path / "saved_models" / "manifest.json")
     assert list(pretrained.find_manifest().models) == ["tiny"]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nbflows import data, tasks
+from nbflows import data, extras, tasks
 from nbflows.data import ImageData, PairData
 from nbflows.tasks import Colorization, Inpainting, SideBySide, Sketch, SuperResolution
 
@@ -150,10 +150,10 @@ def test_smoothing_leaves_fewer_edges(photos):
 
 
 def test_what_needs_scikit_image_says_so(photos, monkeypatch):
-    monkeypatch.setitem(sys.modules, "skimage.feature", None)
-    monkeypatch.setitem(sys.modules, "skimage.restoration", None)
+    for name in ("skimage", "skimage.feature", "skimage.restoration"):
+        monkeypatch.setitem(sys.modules, name, None)
     for compute in (lambda: Sketch().pair(photos), lambda: Inpainting().baseline(photos, 3)):
-        with pytest.raises(FileNotFoundError, match="pip install scikit-image"):
+        with pytest.raises(extras.MissingPackageError, match=r'pip install "nbflows\[data\]"'):
             compute()
 
 

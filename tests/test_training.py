@@ -22,6 +22,7 @@ from nbflows import (
     load_pretrained,
     metrics,
     models,
+    pictures,
     recipes,
     toys,
     training,
@@ -384,7 +385,7 @@ def test_every_recipe_builds_its_model_for_its_data(name):
     with torch.device("meta" if "residual_flow" in recipe.builder and recipe.data not in toys.names() else "cpu"):
         flow = recipe.build(examples)
     assert flow.shape == shape
-    assert training.num_levels_of(flow) == levels
+    assert pictures.num_levels_of(flow) == levels
     assert (recipe.density_weight is not None) == isinstance(flow, JointFlow)
     json.dumps(recipe.model_arguments(examples))
 

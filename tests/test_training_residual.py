@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn.utils import parametrize
 
-from nbflows import JointFlow, data, load_flow, metrics, models, recipes, training
+from nbflows import JointFlow, data, load_flow, metrics, models, pictures, recipes, training
 from nbflows.__main__ import main
 from nbflows.data import Data, ImageData
 from nbflows.nets import OperatorNorm, update_norms
@@ -201,7 +201,7 @@ def test_a_picture_of_points_shows_them_where_they_are(tmp_path):
     from PIL import Image
 
     # Right above: x > 0 and y > 0.
-    training.save_samples(torch.tensor([[2.0, 2.0], [2.01, 2.01], [-9.0, 0.0]]), tmp_path / "points.png", None)
+    pictures.save_samples(torch.tensor([[2.0, 2.0], [2.01, 2.01], [-9.0, 0.0]]), tmp_path / "points.png", None)
     picture = np.asarray(Image.open(tmp_path / "points.png").convert("L"))
     rows, columns = picture.nonzero()
     height, width = picture.shape

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nbflows import data, load_flow, metrics, models, recipes, save_flow, tasks, training, weights
+from nbflows import data, load_flow, metrics, models, pictures, recipes, save_flow, tasks, training, weights
 from nbflows.data import SPLITS, ImageData, PairData
 from nbflows.models.caflow import RELATIONS
 from nbflows.translation import TranslationFlow
@@ -423,7 +423,7 @@ def test_every_recipe_of_a_translation_builds_its_model_for_its_pairs(name):
         flow = recipe.build(pairs)
     assert isinstance(flow, TranslationFlow) and flow.shape == shape == pairs.shape
     assert flow.context_shape == tuple(pairs.sources["train"].shape[1:])
-    assert training.num_levels_of(flow) == levels == flow.source.bijection[0].num_levels
+    assert pictures.num_levels_of(flow) == levels == flow.source.bijection[0].num_levels
     assert recipe.source_weight > 0 and recipe.density_weight is None
     json.dumps(recipe.model_arguments(pairs))
 

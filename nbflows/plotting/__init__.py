@@ -1,5 +1,10 @@
 """The figures of the lessons, in one style: functions that take data, draw it and return the figure."""
 
+from nbflows import extras
+
+with extras.explained():
+    import matplotlib  # noqa: F401
+
 from nbflows.plotting.autoregressive import (
     bits_along_paths,
     channel_correlations,

@@ -1,0 +1,10 @@
+"""Where the files are that come with the package but are not code: beside it in a clone, inside it once installed."""
+
+from pathlib import Path
+
+
+def folder(name: str) -> Path:
+    """ "notebooks" or "saved_models"."""
+    package = Path(__file__).parent
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name

@@ -1,0 +1,28 @@
+"""Samples as a PNG: images side by side, points in the plane as a density."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nbflows.flow import Flow
+
+
+def num_levels_of(flow: Flow) -> int | None:
+    """Grey levels of an image flow; None for a flow on points."""
+    return getattr(flow.bijection[0], "num_levels", None)
+
+
+def save_samples(samples: Tensor, file: str | Path, num_levels: int | None, columns: int = 8) -> None:
+    """Writes uint8 images as one PNG, small ones enlarged; of points ``(N, 2)``, how many fell where in [-4, 4]^2."""
+    from torchvision.utils import save_image
+
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    if num_levels is None:
+        counts = torch.histogramdd(samples.cpu(), bins=[128, 128], range=[-4.0, 4.0, -4.0, 4.0]).hist
+        # The picture's rows go down, y goes up.
+        save_image((counts / counts.max().clamp(min=1)).T.flip(0).repeat_interleave(3, 0).repeat_interleave(3, 1), file)
+        return
+    scale = max(1, 32 // samples.shape[-1])
+    enlarged = (samples.float() / (num_levels - 1)).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    save_image(enlarged, file, nrow=columns)
