@@ -115,26 +115,36 @@ def _overheads(flow, images, **options):
 
 
 def _least_frequencies(num_levels, num_values, step):
-    """Bits lost to giving each step of a dequantized value 2 of the 2^48 frequencies."""
-    return num_values * 2 * num_levels / step * 2.0**-PRECISION * math.log2(math.e)
+    """Bits lost to giving 2 of 2^48 frequencies to each step of a value, and to each of the 2^27 cells of a latent."""
+    num_cells = num_levels / step + 2.0**27
+    return num_values * 2 * num_cells * 2.0**-PRECISION * math.log2(math.e)
 
 
-def _equal_shares(z):
-    """Bits added by the prior, as all latents of a cell are as probable as its middle: -log2 N(middle) + log2 N(z)."""
-    width = 2.0**-10
-    middle = (torch.floor(z / width) + 0.5) * width
-    return (middle.square() - z.square()).sum().item() / 2 * math.log2(math.e)
+def _equal_shares(index, low, mean, std):
+    """Bits lost because all integers of a cell are as probable as its middle: log2 N(integer) - log2 N(middle)."""
+    cell = 2.0 ** (torch.frexp(std).exponent - 11).clamp(min=0)
+    middle = low + (torch.floor((index - low) / cell) + 0.5) * cell - 0.5
+    squares = ((middle - mean) / std).square() - ((index - mean) / std).square()
+    return squares.sum().item() / 2 * math.log2(math.e)
 
 
-def _rounding(t_v, t_z, widths, z, grid_bits=8):
-    """Bits by which the masses of bins differ from the densities at their middles, at most.
+def _known_and_unknown(v, z, mean_v, widths, t_z, num_levels=17, std_bits=22, grid_bits=8):
+    """Bits by which a net length differs from that by densities: those known, and a bound on the rest.
 
-    Mass and density times width of a bin h standard deviations wide, t from the mean, differ by h^2 / 24 |t^2 - 1|
-    nats. h is 2^-grid_bits in v, that over the width of z given those before, and 2^-10 in a cell of the prior of z.
+    ``widths`` are those of z given v and the z before, in units of s and of either sign; z is t_z widths off its mean.
+    The mass of a bin h standard deviations wide, t from the mean, differs by h^2 / 24 |t^2 - 1| nats from the density
+    at its middle. h is 2^-grid_bits in v, that over the width in z, and 2^-10 in a cell of the prior of z.
     """
-    steps = (t_v.square() - 1).abs().sum() + ((t_z.square() - 1) / widths.square()).abs().sum()
-    cells = (z.square() - 1).abs().sum()
-    return (4.0**-grid_bits * steps + 4.0**-10 * cells).item() / 24 * math.log2(math.e)
+    step = torch.tensor(2.0 ** -(std_bits + grid_bits), dtype=torch.float64)
+    index, stds = z / step, 2.0**grid_bits * widths.abs().expand_as(z)
+    near_mean = index - t_z * widths * 2.0**grid_bits
+    known = _equal_shares(index, -(2.0**16) / step, 0.0, 1 / step)
+    known -= _equal_shares(index, torch.floor(near_mean - 16 * stds), near_mean, stds)
+    known += _least_frequencies(num_levels, z.numel(), step.item())
+    t_v = (v - mean_v) * 2.0**std_bits
+    nats = (t_v.square() - 1).abs().sum() * 4.0**-grid_bits + ((t_z.square() - 1) / stds.square()).abs().sum()
+    nats += (z.square() - 1).abs().sum() * 4.0**-10
+    return known, nats.item() / 24 * math.log2(math.e)
 
 
 def _within_four_errors(values, expected=0.0):
@@ -317,11 +327,10 @@ def test_the_net_length_is_that_of_the_four_densities(coded, digits_flow):
     log_density = Normal(0, 1).log_prob(z).sum() + Normal(back, s).log_prob(v).sum() - near
     # The noise has density 1, on the steps of v.
     r = torch.linalg.qr(jacobians.mT).R
-    t_z = torch.linalg.solve_triangular(r.mT, (z - means)[..., None], upper=False) / s
-    rounding = _rounding((v - back) / s, t_z[..., 0], r.diagonal(dim1=1, dim2=2), z)
-    known = _equal_shares(z) + _least_frequencies(17, e.numel(), 2.0**-30)
-    assert rounding < 0.01
-    assert abs(coded.net[:count].sum().item() + log_density.item() / math.log(2) - known) < rounding
+    t_z = torch.linalg.solve_triangular(r.mT, (z - means)[..., None], upper=False)[..., 0] / s
+    known, rest = _known_and_unknown(v.flatten(1), z, back.flatten(1), r.diagonal(dim1=1, dim2=2), t_z)
+    assert rest < 0.01
+    assert abs(coded.net[:count].sum().item() + log_density.item() / math.log(2) - known) < rest
 
 
 def test_the_net_length_is_the_log_probability_that_the_flow_gives_with_this_noise(coded):
@@ -347,13 +356,12 @@ def test_a_linear_flow_is_coded_at_its_log_probability():
     z0 = layer(coded.v / 17)[0].flatten(1)
     # All that differs is that z, not f(v), is coded under the prior.
     expected = (z.square() - z0.square()).sum().item() / 2 * math.log2(math.e)
-    known = expected + _equal_shares(z) + _least_frequencies(17, 200 * 4, 2.0**-30)
     r = torch.linalg.qr(layer.matrix.mT / 17).R
     t_z = torch.linalg.solve_triangular(r.mT, (z - z0).T, upper=False).T * 2.0**22
-    t_v = (coded.v.flatten(1) - layer.inverse(z.view_as(coded.v)).flatten(1) * 17) * 2.0**22
-    rounding = _rounding(t_v, t_z, r.diagonal(), z)
-    assert rounding < 0.02
-    assert abs((coded.net - coded.bound).sum().item() - known) < rounding
+    back = layer.inverse(z.view_as(coded.v)).flatten(1) * 17
+    known, rest = _known_and_unknown(coded.v.flatten(1), z, back, r.diagonal(), t_z)
+    assert rest < 0.02
+    assert abs((coded.net - coded.bound).sum().item() - expected - known) < rest
     # And that is of the order of s.
     assert abs(expected) < 4 * 2.0**-22 * (z0 @ layer.matrix / 17).norm().item() * math.log2(math.e)
     assert torch.equal(decode(flow, coded.message), images)
