@@ -68,6 +68,7 @@ def fake_tasks(tmp_path, monkeypatch):
     return "fake_tasks"
 
 
+@pytest.mark.slow  # Starts fresh processes, which is what a benchmark does.
 def test_memory_and_time_are_those_of_the_fresh_process_after_warming_up(fake_tasks):
     # Were the peak inherited from this process, 200 MiB more would not show.
     ballast = torch.ones(200 * 2**20)
@@ -80,6 +81,7 @@ def test_memory_and_time_are_those_of_the_fresh_process_after_warming_up(fake_ta
     assert min(measured.seconds) < 0.2 <= measured.first
 
 
+@pytest.mark.slow  # Starts fresh processes, which is what a benchmark does.
 def test_a_task_runs_with_the_threads_the_precision_and_the_package_it_is_told(fake_tasks, tmp_path):
     shutil.copytree(ROOT / "nbflows", tmp_path / "nbflows", symlinks=True)
     settings = Configuration(threads=1, precision="bf16-mixed")
@@ -88,12 +90,14 @@ def test_a_task_runs_with_the_threads_the_precision_and_the_package_it_is_told(f
         harness.measure(fake_tasks, "settings", replace(settings, threads=2), 1, source=tmp_path.resolve())
 
 
+@pytest.mark.slow  # Starts fresh processes, which is what a benchmark does.
 def test_a_task_runs_in_the_memory_mode_it_is_told(fake_tasks):
     harness.measure(fake_tasks, "flow", Configuration(memory="invertible"), 1)
     with pytest.raises(TaskError, match="'flow' does not run with default: ZeroDivisionError"):
         harness.measure(fake_tasks, "flow", Configuration(), 1)
 
 
+@pytest.mark.slow  # Starts fresh processes, which is what a benchmark does.
 def test_a_task_that_does_not_run_says_why(fake_tasks, monkeypatch, tmp_path):
     with pytest.raises(TaskError, match="'fails' does not run with precision=bf16-mixed: KeyError: 'a key'"):
         harness.measure(fake_tasks, "fails", Configuration(precision="bf16-mixed"), 1)

@@ -159,6 +159,7 @@ def test_with_two_levels_nothing_is_shared():
 BINARY = ((torch.arange(2**16)[:, None] >> torch.arange(16)) & 1).byte().view(-1, 1, 4, 4)
 
 
+@pytest.mark.slow  # The only proof that the whole model is a density.
 @pytest.mark.parametrize("relation", ["gaussian", "per-level", "unshared"])
 @torch.no_grad()
 def test_the_probabilities_of_all_65536_binary_images_given_a_source_sum_to_one(relation):

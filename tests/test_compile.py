@@ -94,7 +94,11 @@ def _step(flow, batch=16) -> list[torch.Tensor]:
     return [log_prob.detach(), *(p.grad.clone() for p in flow.parameters() if p.grad is not None)]
 
 
-@pytest.mark.parametrize("name", MODELS)
+# Two for fast feedback, all kinds of layers in `make test`.
+@pytest.mark.parametrize(
+    "name",
+    ["simple", "glow", *(pytest.param(n, marks=pytest.mark.slow) for n in MODELS if n not in ("simple", "glow"))],
+)
 def test_a_compiled_step_has_the_same_numbers_in_as_many_graphs_as_there_are_kinds_of_layers(name):
     build, graphs = MODELS[name]
     flow = _away_from_its_start(build)
@@ -186,6 +190,7 @@ def test_networks_in_half_precision_compile_too():
     assert 0.3 * error < compiled_error < 3 * error
 
 
+@pytest.mark.slow  # A whole training, compiled.
 def test_the_number_of_graphs_is_that_of_the_first_steps_through_validation_and_samples(digits, tmp_path, quick):
     def graphs_of(steps):
         torch._dynamo.reset()
@@ -212,6 +217,7 @@ def test_a_compiled_training_ends_with_the_weights_of_an_uncompiled_one(digits, 
     assert compiling.num_graphs() == 0
 
 
+@pytest.mark.slow  # Two trainings, one of them compiled.
 @pytest.mark.parametrize("compiled_first", [True, False])
 def test_checkpoints_of_compiled_and_uncompiled_runs_are_interchangeable(digits, tmp_path, quick, compiled_first):
     whole = _train(digits, tmp_path / "whole", max_steps=6)
@@ -312,6 +318,7 @@ def _train(digits, out, recipe=RECIPE, **options):
     return training.train(recipe, digits, out=out, precision="32-true", device="cpu", progress=False, **options)
 
 
+@pytest.mark.slow  # More compilations than torch allows for one function.
 def test_many_models_in_one_process_are_all_compiled():
     x = torch.randn(2, 4, 4, 4)
     for hidden in range(4, 20):

@@ -77,11 +77,13 @@ def test_every_level_comes_back_with_any_noise(num_levels, alpha, dtype, u):
     assert torch.equal(layer.inverse(z), x)
 
 
+# Every 70th of all images, and all of them.
+@pytest.mark.parametrize("stride", [70, pytest.param(1, marks=pytest.mark.full_size)])
 @pytest.mark.parametrize("make", [Dequantize, _variational], ids=["uniform", "variational"])
-def test_all_mnist_images_come_back_exactly_and_log_det_is_that_of_float64(make):
+def test_mnist_images_come_back_exactly_and_log_det_is_that_of_float64(make, stride):
     data = mnist()
-    images = torch.cat([data.train, data.validation, data.test])
-    assert len(images) == 70_000
+    images = torch.cat([data.train, data.validation, data.test])[::stride]
+    assert len(images) == 70_000 // stride
     torch.manual_seed(0)
     layer, exact = make(), make().double()
     exact.load_state_dict(layer.state_dict())

@@ -200,6 +200,7 @@ def test_nearly_all_the_work_of_a_training_step_is_done_in_half_precision(name):
 # What it changes -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # Every published model, in both precisions.
 @pytest.mark.parametrize("name", pretrained.find_manifest().models)
 def test_half_precision_changes_a_pretrained_model_by_a_thousandth_and_three_standard_errors_at_most(name):
     flow, task = load_pretrained(name), pretrained.describe(name).get("task")

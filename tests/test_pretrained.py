@@ -470,6 +470,7 @@ print(*(parameter.double().sum().item() for parameter in flow.parameters()))
 """
 
 
+@pytest.mark.slow  # Two fresh processes: a race shows in no other way.
 def test_two_processes_that_download_at_the_same_time_both_succeed(here, server, monkeypatch):
     both = threading.Barrier(2)
     slowly = http_server.in_pieces(here.content, 1000, seconds=0.01)

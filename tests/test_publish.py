@@ -390,6 +390,7 @@ def few(tmp_path_factory):
     return tmp_path_factory.mktemp("data") / "few"
 
 
+@pytest.mark.slow  # Scores every published model.
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_model_reaches_what_the_manifest_says(name, at_home, few):
     flow, entry = loaded(name), PUBLISHED[name]

@@ -282,6 +282,7 @@ def test_training_works_without_the_packages_it_can_do_without(digits, tmp_path,
     assert isinstance(load_flow(tmp_path), Flow)
 
 
+@pytest.mark.slow  # A fresh process, in which packages are missing.
 def test_training_needs_no_more_than_torch_torchvision_lightning_and_numpy(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
