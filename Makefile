@@ -9,22 +9,29 @@ LOCK := requirements.lock
 EXTRAS := all,test
 INSTALL = $(BIN)/python -m pip install --quiet $(PIP_ARGS) --editable ".[$(EXTRAS)]"
 COMPILE = $(BIN)/uv pip compile --quiet --no-annotate --extra all --extra test
-# What a contributor runs at every change.
 FAST = $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not full_size"
 # One worker a notebook; a worker computes on one thread, as the lessons do.
 NBVAL := -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
 	-p no:cacheprovider -p tests.lesson_seconds --no-cov -W default
 
-.PHONY: demo test lab notebooks lint bench bench-peers clean lock test-lowest test-newest
+.PHONY: demo test test-fast test-full lab notebooks lint bench bench-peers clean lock test-lowest test-newest
 
 # Runs the quickstart and shows it as one HTML page and as pictures.
 demo: $(INSTALLED)
 	$(BIN)/python tools/notebooks.py demo
 
-# Every test and every notebook.
+# Every test but those on whole data sets, and every notebook.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist worksteal --cov --cov-report=term-missing:skip-covered --durations=5
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not full_size" --cov --cov-report=term-missing:skip-covered --durations=5
 	$(BIN)/python -m pytest $(NBVAL) notebooks
+
+# At every change: minutes, without slow tests and notebooks.
+test-fast: $(INSTALLED)
+	$(FAST) -q --durations=5
+
+# Tests on whole data sets, where these are in data/; after a change of the models or of how they are scored.
+test-full: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 -m full_size --durations=0
 
 # With the environment on the PATH: lessons call the command line.
 lab: $(INSTALLED)
