@@ -112,7 +112,7 @@ def test_every_figure_has_a_png_and_a_long_alt_text_which_follows_once_more(file
         assert abs(picture.width - 2 * outputs[index]["metadata"]["image/png"]["width"]) <= 2
         assert text_of(outputs[index]) == text
         repeated = "".join(outputs[index + 1]["data"]["text/html"])
-        assert f">Figure: {html.escape(text)}</p>" in repeated and ALT_OUTPUT in outputs[index + 1]["metadata"]
+        assert f">Figure: {html.escape(text)}</div>" in repeated and ALT_OUTPUT in outputs[index + 1]["metadata"]
 
 
 @each_lesson

@@ -144,7 +144,7 @@ def test_show_repeats_the_alt_text_for_tools_that_give_a_picture_none(shown):
     plotting.show(plotting.image_grid(images(2), num_levels=17), alt='"a" < b')
     assert shown[1]["data"].keys() == {"text/html", "text/latex"} and not shown[1]["data"]["text/latex"]
     html = shown[1]["data"]["text/html"]
-    assert html.endswith(">Figure: &quot;a&quot; &lt; b</p>") and "<img" not in html
+    assert html.endswith(">Figure: &quot;a&quot; &lt; b</div>") and "<img" not in html
     assert shown[1]["metadata"] == {"nbflows_alt": True} and len(shown) == 2
 
 

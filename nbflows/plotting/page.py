@@ -37,7 +37,7 @@ def show(figure: Figure, alt: str) -> None:
 
     The notebook stores two outputs. The first is the figure as ``image/png``, so that every tool shows it. Its text is
     in ``metadata["image/png"]["alt"]``, where ``IPython.display.Image`` puts it, and in ``text/plain``. The second is a
-    paragraph of ``text/html`` with the same text that only screen readers read: JupyterLab 4.6 and the templates of
+    piece of ``text/html`` with the same text that only screen readers read: JupyterLab 4.6 and the default template of
     nbconvert 7.17 take the width of an image from the metadata, but not its alt text.
 
     Args:
@@ -68,8 +68,9 @@ def _outputs(png: bytes, alt: str, width: int) -> list[tuple[dict, dict]]:
         width: of the picture as shown, in CSS pixels.
     """
     figure = {"image/png": base64.b64encode(png).decode(), "text/plain": alt}
-    # LaTeX has no hidden text, and nbconvert warns of an output that it cannot represent.
-    text = {"text/html": f'<p style="{_HIDDEN}">Figure: {html.escape(alt)}</p>', "text/latex": ""}
+    # A div, because the sanitizer of nbconvert prints the tags of a paragraph. LaTeX has no hidden text, and nbconvert
+    # warns of an output that it cannot represent.
+    text = {"text/html": f'<div style="{_HIDDEN}">Figure: {html.escape(alt)}</div>', "text/latex": ""}
     return [(figure, {"image/png": {"alt": alt, "width": width}}), (text, {ALT_OUTPUT: True})]
 
 
