@@ -165,8 +165,6 @@ def _add_train(commands) -> None:
 
 def _train(options) -> None:
     # Lightning takes seconds to import: not for --help.
-    from lightning.pytorch.utilities.rank_zero import rank_zero_only
-
     from nbflows import training
 
     recipe = recipes.get(options.recipe)
@@ -196,7 +194,7 @@ def _train(options) -> None:
         start_from=options.start_from,
     )
     scores = [score for score in (result.test, result.accuracy) if score is not None]
-    rank_zero_only(print)(f"test: {', '.join(map(str, scores))}\nthe model, its samples and the training curve: {out}")
+    training.rank_zero_only(print)(f"test: {', '.join(map(str, scores))}\nthe model, its samples and the training curve: {out}")
 
 
 def _training_data(options, recipe: recipes.Recipe) -> data.Data:

@@ -34,6 +34,7 @@ with extras.explained():
     from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, WeightAveraging
     from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
     from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only  # noqa: F401
 
 
 class NonFiniteError(RuntimeError):

@@ -14,7 +14,7 @@ from nbflows import __main__, recipes
 
 ROOT = Path(__file__).parents[1]
 # What conda-forge calls them.
-CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib"}
+CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib", "python-build": "build"}
 
 
 def _packages_of_pyproject():
