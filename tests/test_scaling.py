@@ -73,6 +73,7 @@ def test_invertible_steps_multiply_more_and_keep_less():
     assert costs[1].peak < 0.8 * costs[0].peak
 
 
+@pytest.mark.slow  # Three models: the page on scaling rests on it.
 def test_a_residual_flow_of_three_blocks_a_level_costs_what_one_and_two_say():
     steps = [
         scaling.count_step("mnist-residual", num_blocks=(count,) * 3, hidden_channels=4, end_features=8)

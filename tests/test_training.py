@@ -373,6 +373,7 @@ def test_training_uses_the_recipes_optimizer_and_moves_its_images(digits, tmp_pa
         replace(recipe, optimizer="SGD")
 
 
+@pytest.mark.slow  # Models of every size, some with norms found by power iteration.
 @pytest.mark.parametrize("name", [name for name, recipe in recipes.RECIPES.items() if recipe.task is None])
 def test_every_recipe_builds_its_model_for_its_data(name):
     recipe = recipes.get(name)

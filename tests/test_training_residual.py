@@ -226,6 +226,7 @@ def test_joint_training_minimises_lambda_times_the_density_and_the_labels(digits
         assert torch.equal(measured["accuracy"], (logits.argmax(1) == labels).float())
 
 
+@pytest.mark.slow  # Training until something is learned.
 def test_joint_training_learns_classes_and_keeps_its_accuracy(digits, tmp_path, monkeypatch, capsys):
     result = _train(JOINT, digits, tmp_path / "run", max_steps=60)
     assert isinstance(result.flow, JointFlow)

@@ -100,17 +100,17 @@ def test_loading_leaves_the_state_dict_as_it_was():
     assert set(state) == keys
 
 
+@pytest.mark.slow  # The larger of the original's models, on its own data.
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_mnist_images_come_back_from_their_latents(dtype):
-    # 0 wrong pixels in float64; in float32 fewer than 1 in 100,000, each off by one level.
-    images = mnist().test[:128]
+    # 0 wrong pixels in float64; in float32 fewer than 1 in 100,000, each off by one level: here one at most.
+    images = mnist().test[:32]
     flow = upstream.uva(uva_state_dict("vardeq")).to(dtype).eval()
     torch.manual_seed(0)
     with torch.no_grad():
         back = flow.decode(flow.encode(images)[0])
     difference = (back.int() - images.int()).abs()
-    allowed = 0 if dtype == torch.float64 else images.numel() // 100_000
-    assert (difference > 0).sum() <= allowed
+    assert (difference > 0).sum() <= (0 if dtype == torch.float64 else 1)
     assert difference.max() <= 1
 
 
@@ -124,6 +124,7 @@ def _evaluate(name, images):
     return result
 
 
+@pytest.mark.slow  # Both models, on their own data.
 @PUBLISHED
 def test_mnist_bits_per_dim_of_100_images_are_near_those_of_the_original_code(name, published):
     result = _evaluate(name, mnist().test[::100])
