@@ -27,7 +27,7 @@ def _packages_of_pyproject():
 
 def _packages_of_conda():
     text = (ROOT / "environment.yml").read_text()
-    found = {match.groups() for match in re.finditer(r"^  - ([\w-]+)>=([\d.]+)$", text, re.M)}
+    found = {match.groups() for match in re.finditer(r"^ +- ([\w-]+)>=([\d.]+)$", text, re.M)}
     return {(CONDA_NAMES.get(name, name), version) for name, version in found}
 
 
