@@ -194,7 +194,8 @@ def _train(options) -> None:
         start_from=options.start_from,
     )
     scores = [score for score in (result.test, result.accuracy) if score is not None]
-    training.rank_zero_only(print)(f"test: {', '.join(map(str, scores))}\nthe model, its samples and the training curve: {out}")
+    say = training.rank_zero_only(print)
+    say(f"test: {', '.join(map(str, scores))}\nthe model, its samples and the training curve: {out}")
 
 
 def _training_data(options, recipe: recipes.Recipe) -> data.Data:

@@ -310,18 +310,24 @@ def _built(entry: dict) -> str:
 
 
 def _training(entry: dict) -> str:
-    """The data; the budget: steps, time, hardware."""
-    budget = []
-    if "steps" in entry:
-        batch = entry.get("recipe", {}).get("batch_size")
-        budget.append(f"{entry['steps']:,} steps{f' of {batch} images' if batch else ''}")
+    """The data; the budget: steps, time, hardware, and that of the models whose weights it began with."""
+    batch = entry.get("recipe", {}).get("batch_size")
+    parts = _steps_and_time(entry, f" of {batch} images" if batch else "")
+    budget = [", ".join([*parts, *([entry["hardware"]] if "hardware" in entry else [])])]
+    data, before = entry.get("data"), entry.get("started_from")
+    while before:
+        budget.append(f"started from `{before['model']}` after {', '.join(_steps_and_time(before))}")
+        before = before.get("started_from")
+    return "<br>".join(part for part in (data, *budget) if part)
+
+
+def _steps_and_time(entry: dict, of: str = "") -> list[str]:
+    parts = [f"{entry['steps']:,} steps{of}"] if "steps" in entry else []
     if "seconds" in entry:
         minutes = entry["seconds"] / 60
         hours = f"{minutes / 60:.1f} hours"
-        budget.append(hours if minutes >= 120 else f"{minutes:.{0 if minutes >= 10 else 1}f} minutes")
-    if "hardware" in entry:
-        budget.append(entry["hardware"])
-    return "<br>".join(part for part in (entry.get("data"), ", ".join(budget)) if part)
+        parts.append(hours if minutes >= 120 else f"{minutes:.{0 if minutes >= 10 else 1}f} minutes")
+    return parts
 
 
 def _bits_per_dim(entry: dict) -> str:
