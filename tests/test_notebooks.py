@@ -57,6 +57,14 @@ def test_notebooks_name_a_kernel_that_everyone_has(file):
 
 
 @each_notebook
+def test_the_first_cell_says_how_to_install_what_is_missing(file):
+    first = source(cells(file, "code")[0]).splitlines()[0]
+    assert first == '# nbflows is missing? In a clone, run this in a cell of its own: %pip install -e "..[all]"'
+    # The folder above is the project, and has that extra.
+    assert re.search(r"^all = \[", (file.parents[1] / "pyproject.toml").read_text(encoding="utf-8"), re.M)
+
+
+@each_notebook
 def test_code_cells_are_short_and_stand_apart(file):
     kinds = [cell["cell_type"] for cell in cells(file)]
     assert ("code", "code") not in list(itertools.pairwise(kinds))
