@@ -69,7 +69,7 @@ test-lowest:
 	$(PYTHON) -m venv .venv-lowest
 	$(BIN)/python -m pip install --quiet uv
 	@mkdir -p build
-	$(COMPILE) --resolution lowest-direct -o build/lowest.txt pyproject.toml
+	$(COMPILE) --python $(BIN)/python --resolution lowest-direct -o build/lowest.txt pyproject.toml
 	$(INSTALL) --constraint build/lowest.txt
 	$(FAST)
 
