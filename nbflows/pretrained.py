@@ -219,4 +219,7 @@ def _score(entry: dict, key: str = "test_bits_per_dim") -> str:
 def _budget(entry: dict) -> str:
     parts = [f"{entry['steps']:,} steps"] if "steps" in entry else []
     parts += [f"{entry['seconds'] / 60:.0f} minutes"] if "seconds" in entry else []
-    return ", ".join([*parts, entry["hardware"]] if "hardware" in entry else parts)
+    parts += [entry["hardware"]] if "hardware" in entry else []
+    before = entry.get("started_from", {})
+    parts += [f"started from {before['model']} after {before['steps']:,} steps"] if "steps" in before else []
+    return ", ".join(parts)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nbflows import cards, models, upstream, weights
+from nbflows import cards, models, pretrained, upstream, weights
 from nbflows.__main__ import main
 from nbflows.manifest import Manifest, sha256
 
@@ -186,3 +186,15 @@ def test_publish_says_what_it_needs(arguments, message, capsys):
     with pytest.raises(SystemExit):
         main(["publish", *arguments])
     assert message in capsys.readouterr().err
+
+
+def test_a_budget_says_what_a_training_started_from():
+    before = {"model": "tiny", "steps": 1000, "seconds": 600, "started_from": {"model": "first", "steps": 20}}
+    entry = {"data": "MNIST", "steps": 2000, "seconds": 90, "hardware": "1 CPU core", "started_from": before}
+    assert cards._training(entry).split("<br>") == [
+        "MNIST",
+        "2,000 steps, 1.5 minutes, 1 CPU core",
+        "started from `tiny` after 1,000 steps, 10 minutes",
+        "started from `first` after 20 steps",
+    ]
+    assert pretrained._budget(entry) == "2,000 steps, 2 minutes, 1 CPU core, started from tiny after 1,000 steps"
