@@ -132,7 +132,7 @@ def _counting(runs: list):
 
 def test_more_kinds_of_layers_than_torch_allows_recompilations_are_compiled_all_the_same():
     flow = _away_from_its_start(partial(models.digits_caflow, num_steps=1, num_relation_steps=1))
-    limits = torch._dynamo.config.patch(recompile_limit=1, accumulated_recompile_limit=1)
+    limits = torch._dynamo.config.patch(cache_size_limit=1, accumulated_cache_size_limit=1)
     with limits, compiling.CompiledLayers(flow, "eager").active():
         _step(flow)
     assert compiling.num_graphs() == 8
