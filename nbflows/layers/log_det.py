@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from nbflows import ranks
 from nbflows.bijection import sum_dimensions, zero_log_det
+from nbflows.determinants import log_abs_det
 
 
 class ExactLogDet:
@@ -24,7 +25,7 @@ class ExactLogDet:
         rows = [_product(g, x, unit, differentiable) for unit in _unit_vectors(g)]
         jacobian = torch.stack([row.flatten(1) for row in rows], dim=1)
         identity = torch.eye(jacobian.shape[1], dtype=jacobian.dtype, device=jacobian.device)
-        return torch.linalg.slogdet(identity + jacobian).logabsdet
+        return log_abs_det(identity + jacobian)
 
 
 def _unit_vectors(like: Tensor) -> Iterator[Tensor]:
