@@ -7,8 +7,8 @@ from operator import index
 def number(value, name: str, low: float = -math.inf, high: float = math.inf, *, above: float | None = None) -> float:
     """``value`` as a float in [low, high], or larger than ``above``.
 
-    It may be an int, a float, a string, or one number of torch or numpy. Raises ``ValueError`` with the name, the range and what was given; NaN
-    and infinities are in no range.
+    It may be an int, a float, a string, or one number of torch or numpy. Raises ``ValueError`` with the name, the range
+    and what was given; NaN and infinities are in no range.
     """
     return _in_range(_single(value, name, float, "a number"), value, name, low, high, above)
 
