@@ -122,6 +122,10 @@ def test_a_page_that_lacks_something_ends_the_export_with_one_line(results, tmp_
             [code(outputs=[nbformat.v4.new_output("error", ename="KeyError", evalue="'a'")])],
             "cell 0 raised KeyError: 'a'",
         ),
+        (
+            [code(outputs=[nbformat.v4.new_output("stream", name="stderr", text="Old: go\nhere")])],
+            "cell 0 shows a warning: Old: go",
+        ),
         ([code(outputs=[picture()])], "cell 0 shows a figure without alternative text"),
         ([code(outputs=[picture("image/svg+xml", "<svg/>")])], "cell 0 shows a picture that is not image/png"),
         ([code(outputs=[picture("text/html", '<img src="a.png">')])], "cell 0 shows a picture that is not image/png"),

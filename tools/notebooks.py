@@ -36,6 +36,8 @@ def faults(notebook: Path) -> list[str]:
         data = output.get("data", {})
         if output["output_type"] == "error":
             found.append(f"cell {number} raised {output['ename']}: {output['evalue']}")
+        if output.get("name") == "stderr":
+            found.append(f"cell {number} shows a warning: {''.join(output['text']).strip().splitlines()[0]}")
         if "<img" in "".join(data.get("text/html", "")) or any(
             kind.startswith("image/") and kind != "image/png" for kind in data
         ):
@@ -150,7 +152,7 @@ def main() -> None:
     commands.add_parser("demo", help="execute the quickstart and show it as a page and as pictures in build/")
     for name, text in (
         ("execute", "execute notebooks, keep their outputs, and check them"),
-        ("check", "check that stored notebooks have outputs, no errors, alternative texts, and less than 1 MB"),
+        ("check", "check stored notebooks: outputs, alternative texts, no errors or warnings, below 1 MB"),
         ("html", "write notebooks as pages that need no network into build/"),
     ):
         commands.add_parser(name, help=text).add_argument("notebooks", type=Path, nargs="+")
