@@ -16,8 +16,10 @@ from nbflows import (
     listing,
     metrics,
     pretrained,
+    provenance,
     recipes,
     recompute,
+    runs,
     tasks,
     translate,
     upstream,
@@ -50,6 +52,10 @@ def main(arguments: list[str] | None = None) -> int:
         options.parser.error(f"unknown: {' '.join(unknown)}. The options are listed above; --help explains them")
     try:
         return options.command(options) or 0
+    except KeyboardInterrupt as stop:
+        # Of a training, with how to go on.
+        print(f"nbflows: {stop or 'interrupted'}", file=sys.stderr)
+        return 130
     except (ValueError, OSError, RuntimeError, extras.MissingPackageError) as error:
         # An explained error, not a stack trace: the message has the numbers and the way out. One without is a defect.
         if options.traceback or not str(error):
@@ -168,17 +174,27 @@ def _train(options) -> None:
     from nbflows import training
 
     recipe = recipes.get(options.recipe)
-    changes = {
+    out = Path(options.out or f"runs/{options.recipe}")
+    before = runs.begin(out, resume=True)["run"] if options.resume else {}
+    given = {
         "epochs": options.epochs,
         "batch_size": options.batch_size,
         "learning_rate": options.lr,
         "seed": options.seed,
     }
+    # A resumed run keeps what it was started with, unless it is given anew.
+    changes = {name: before["recipe"][name] if before and value is None else value for name, value in given.items()}
     recipe = replace(recipe, **{name: value for name, value in changes.items() if value is not None})
-    out = Path(options.out or f"runs/{options.recipe}")
+    if before and not (options.data or options.sources):
+        images = provenance.load(before["data"], out)
+    else:
+        images = _training_data(options, recipe)
+    images = recipe.prepare(images)
+    say = training.rank_zero_only(print)
+    say("\n".join(filter(None, (f"data: {images.variant}", getattr(images, "ignored", "")))))
     result = training.train(
         recipe,
-        _training_data(options, recipe),
+        images,
         out=out,
         resume=options.resume,
         max_minutes=options.max_minutes,
@@ -194,7 +210,6 @@ def _train(options) -> None:
         start_from=options.start_from,
     )
     scores = [score for score in (result.test, result.accuracy) if score is not None]
-    say = training.rank_zero_only(print)
     say(f"test: {', '.join(map(str, scores))}\nthe model, its samples and the training curve: {out}")
 
 
@@ -252,8 +267,8 @@ def _add_evaluate(commands) -> None:
 
 def _evaluate(options) -> None:
     theirs = options.upstream or options.model.startswith("upstream/")
-    if options.record and (theirs or options.data or options.sources or options.limit):
-        raise ValueError("--record is for a model of ours on all test images: without --upstream, --data and --limit")
+    if options.record and (theirs or options.limit):
+        raise ValueError("--record is for a model of ours on all test images: without --upstream and --limit")
     flow, images = _model_and_images(options)
     if options.png and isinstance(flow, TranslationFlow):
         raise ValueError("--png is for models that need no source; nbflows translate draws this one's pictures")
@@ -286,10 +301,10 @@ def _model_and_images(options) -> tuple[Flow, data.Data]:
     """The model to evaluate, and data that fit it."""
     task = tasks.get(options.task) if options.task else None
     details = {} if options.upstream else pretrained.describe(options.model)
-    if "task" in details:
-        if task:
-            raise ValueError(f"--task is for --upstream: this model's task is {details['task']['name']}")
-        task = tasks.get(**details["task"])
+    own_task = provenance.task_of(details, options.model)
+    if task and own_task:
+        raise ValueError(f"--task is for --upstream: this model's task is {own_task.name}")
+    task = task or own_task
 
     def load(name: str) -> data.Data:
         images = _load(options, name, task)
@@ -299,26 +314,46 @@ def _model_and_images(options) -> tuple[Flow, data.Data]:
     if options.upstream:
         flow = upstream.load_upstream(options.model, images.shape if images else None).to(options.device)
         # The tutorial's models; the others do not say what they were trained on.
-        trained_on = "mnist" if flow.shape == (1, 28, 28) else None
+        if not images and flow.shape == (1, 28, 28):
+            images = load("mnist")
     else:
         flow = pretrained.load(options.model, options.device)
-        trained_on = details.get("recipe", {}).get("data")
+        images = _own_data(options, details, images, load)
     if isinstance(flow, TranslationFlow) and not (task or options.sources):
         raise ValueError(f"the model makes images of images: say how with --task, one of {', '.join(tasks.names())}")
-    # Pairs of one's own are in no data set that has a name.
-    if not images and (not trained_on or isinstance(task, tasks.SideBySide)):
+    if not images:
         raise ValueError("the model does not say what it was trained on: name the data with --data")
-    images = images or load(trained_on)
-    levels, found = (getattr(one, "num_levels", None) for one in (flow.bijection[0], images))
-    # A file may count as 256 levels and hold fewer: too large a value is found by the flow itself.
-    if (levels is None) != (found is None) or (levels and found < levels):
-        raise ValueError(f"the model is for {levels} grey levels, {images.name} has {found}")
+    provenance.require_fit(flow, images)
     if isinstance(images, data.PairData):
         # A grey source, where the authors' code takes three equal channels.
         channels = flow.context_shape[0]
         sources = {split: tasks.with_channels(part, channels) for split, part in images.sources.items()}
         images = replace(images, sources=sources)
     return flow, images
+
+
+def _own_data(options, details: dict, given: data.Data | None, load) -> data.Data | None:
+    """The data that a model was trained on; or those that the options name, and then it is said whether they differ."""
+    if given is None:
+        if options.image_size or options.num_bits != 8:
+            raise ValueError(
+                "--image-size is for folders, and --num-bits for data that --data names (only images of 256 levels "
+                "can be reduced): give --data too"
+            )
+        # Published by their authors, who have no recipe of ours.
+        if str(options.model).startswith("upstream/"):
+            return load(details["recipe"]["data"]) if details["recipe"]["data"] else None
+        return provenance.training_data(details, options.model)
+    known = provenance.part(details, "trained_on", options.model)
+    same = bool(known) and provenance.same(known, provenance.fingerprint(given))
+    if options.record and not same:
+        raise ValueError(
+            f"--record is for the data that the model was trained on: {known.get('variant', details.get('data'))}; "
+            f"--data names {given.variant}"
+        )
+    if known and not same:
+        print(f"other data than the model was trained on: {provenance.against(known, provenance.fingerprint(given))}")
+    return given
 
 
 def _quality(flow: TranslationFlow, pairs: data.PairData, options) -> dict:

@@ -36,6 +36,7 @@ class Data:
     Attributes:
         name: as given to ``load``.
         variant: what exactly the data are; stands beside every figure measured on them.
+        origin: what ``load`` or ``tasks.load_pairs`` was given, paths in full; empty for data made otherwise.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Data:
     train: Tensor
     validation: Tensor
     test: Tensor
+    origin: dict = field(default_factory=dict, kw_only=True)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -132,6 +134,9 @@ def load(
     if num_bits not in range(1, 9):
         raise ValueError(f"num_bits is 1 to 8, got {num_bits}")
     data = _load(name, image_size, root)
+    # The arguments of another call that loads the same.
+    where = str(name) if str(name) in _LOADERS else str(Path(name).resolve())
+    data = replace(data, origin={"name": where, "image_size": image_size, "num_bits": num_bits})
     return data if num_bits == 8 else _reduce(data, num_bits)
 
 

@@ -3,14 +3,18 @@
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nbflows.flow import Flow
 
 
 def num_levels_of(flow: Flow) -> int | None:
     """Grey levels of an image flow; None for a flow on points."""
-    return getattr(flow.bijection[0], "num_levels", None)
+    first = flow.bijection
+    # A flow may be of one layer, or of parts with layers of their own.
+    while isinstance(layers := getattr(first, "layers", None), nn.ModuleList) and layers:
+        first = layers[0]
+    return getattr(first, "num_levels", None)
 
 
 def save_samples(samples: Tensor, file: str | Path, num_levels: int | None, columns: int = 8) -> None:

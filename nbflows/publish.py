@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import Tensor
 from torch.nn import functional as F
 
-from nbflows import __version__, data, metrics, pretrained, tasks, weights
+from nbflows import __version__, data, metrics, pretrained, provenance, tasks, weights
 from nbflows.flow import Flow
 from nbflows.manifest import Manifest, check_name, sha256
 
@@ -46,7 +46,7 @@ def publish(
             "float16 (--half), or publish a smaller one"
         )
     stored = weights.rebuild(weights.parse(content, name), description, name)
-    images = training_data(description)
+    images = training_data(description, model)
     _check_rounding(flow, stored, images)
     # Of other weights, perhaps; one draw is measured anew, more of them by `evaluate --record`.
     description = {key: value for key, value in description.items() if not key.startswith("test_bits_per_dim")}
@@ -121,11 +121,15 @@ def _score(flow: Flow, images: data.Data, step: int) -> metrics.BitsPerDim:
     return metrics.evaluate(flow, *subset(images, step))
 
 
-def training_data(description: dict) -> data.Data:
-    """The data that a model was trained on, of which it says the name; for a translation made into pairs."""
-    name = description.get("recipe", {}).get("data")
+def training_data(description: dict, model: str | Path = "the model") -> data.Data:
+    """The data that a model was trained on, if everyone can have them; for a translation made into pairs.
+
+    Raises:
+        ValueError: they have no name, or are not what the model was trained on.
+    """
+    known = provenance.part(description, "trained_on", model)
+    name = provenance.part(known, "origin", model).get("name") if known else None
+    name = name if known else provenance.part(description, "recipe", model).get("data")
     if name not in data.names():
-        raise ValueError(f"the model does not say on which data set it was trained, but {name!r}: its score needs one")
-    images = data.load(name)
-    task = description.get("task")
-    return tasks.apply(tasks.get(**task), images) if task else images
+        raise ValueError(f"{model} does not say on which data set it was trained, but {name!r}: its score needs one")
+    return provenance.training_data(description, model)

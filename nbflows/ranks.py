@@ -1,5 +1,7 @@
 """What the ranks of a training have in common: the processes that share its batches, one on each device."""
 
+import os
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,12 @@ def rank_and_world_size() -> tuple[int, int]:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
+
+
+def is_first() -> bool:
+    """Whether this process is the first rank, or alone: known before the ranks have found each other."""
+    # torchrun's, Lightning's own and SLURM's.
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:

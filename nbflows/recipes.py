@@ -1,10 +1,21 @@
 """What ``nbflows train NAME`` runs: model, data and schedule by name."""
 
-from dataclasses import dataclass, field
+import inspect
+import json
+from dataclasses import asdict, dataclass, field
 
-from nbflows import models, tasks, toys
+from nbflows import inputs, models, tasks, toys
 from nbflows.data import Data, PairData
 from nbflows.flow import Flow
+
+# What a resumed training may have otherwise. All else decides what its weights, its optimizer or its place in the data
+# mean; the data have a fingerprint of their own.
+CHANGEABLE = {"description", "data", "epochs", "learning_rate", "decay_per_epoch", "warmup_steps", "drop_at_step"}
+CHANGEABLE |= {"clip_norm", "ema_decay", "validate_every"}
+
+# The least of each number.
+_WHOLE = {"batch_size": 1, "accumulate": 1, "epochs": 1, "warmup_steps": 0, "validate_every": 1}
+_REAL = ("learning_rate", "weight_decay", "decay_per_epoch", "clip_norm", "ema_decay", "source_weight")
 
 
 @dataclass(frozen=True)
@@ -62,18 +73,22 @@ class Recipe:
     seed: int = 42
 
     def __post_init__(self):
+        checked = {name: inputs.whole(getattr(self, name), name, low) for name, low in _WHOLE.items()}
+        checked |= {name: inputs.number(getattr(self, name), name, 0) for name in _REAL}
+        # What numpy takes.
+        checked["seed"] = inputs.whole(self.seed, "seed", 0, 2**32 - 1)
+        if self.density_weight is not None:
+            checked["density_weight"] = inputs.number(self.density_weight, "density_weight", 0)
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
         if self.optimizer not in ("Adam", "AdamW", "Adamax"):
             raise ValueError(f"optimizer is 'Adam', 'AdamW' or 'Adamax', got {self.optimizer!r}")
         if self.weight_decay and self.optimizer != "AdamW":
             raise ValueError(f"weight_decay {self.weight_decay} is of AdamW alone, the optimizer is {self.optimizer}")
         if self.augment not in (None, "shift_and_flip", "mirror"):
             raise ValueError(f"augment is 'shift_and_flip', 'mirror' or None, got {self.augment!r}")
-        if self.accumulate < 1 or self.batch_size % self.accumulate:
+        if self.batch_size % self.accumulate:
             raise ValueError(f"a batch of {self.batch_size} does not divide into {self.accumulate} equal parts")
-        if self.density_weight is not None and self.density_weight < 0:
-            raise ValueError(f"density_weight is at least 0, got {self.density_weight}")
-        if self.source_weight < 0:
-            raise ValueError(f"source_weight is at least 0, got {self.source_weight}")
 
     def prepare(self, data: Data) -> Data:
         """The data as this recipe needs them: pairs for a task, unless they are pairs already."""
@@ -86,8 +101,19 @@ class Recipe:
         return {**data.model_arguments(), **self.arguments}
 
     def build(self, data: Data) -> Flow:
-        """The model, sized for this data."""
-        return getattr(models, self.builder)(**self.model_arguments(data))
+        """The model, sized for this data. Raises ValueError if it is for data of another kind."""
+        builder, arguments = getattr(models, self.builder), self.model_arguments(data)
+        known = inspect.signature(builder).parameters.values()
+        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known)
+        unknown = set() if takes_any else set(arguments) - {parameter.name for parameter in known}
+        if unknown or len(data.shape) not in (1, 3):
+            kind = "points" if len(data.shape) == 1 else "images"
+            raise ValueError(f"{self.builder} is not for {kind} such as {data.name}: it takes no {', '.join(unknown)}")
+        return builder(**arguments)
+
+    def to_json(self) -> dict:
+        """All settings, as they are after a way through JSON."""
+        return json.loads(json.dumps(asdict(self)))
 
 
 # The schedule of the UvA tutorial: Adam 1e-3, decay 0.99, 200 epochs, batch 128, clipping at 1, validation every 5

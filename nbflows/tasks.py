@@ -304,6 +304,7 @@ def apply(task: Task, data: ImageData) -> PairData:
         sources={split: sources for split, (sources, _) in pairs.items()},
         known=task.known(*pairs["train"][1].shape[2:]),
         task=task.describe(),
+        origin=data.origin,
     )
 
 
@@ -323,7 +324,8 @@ def load_pairs(
         ValueError: nothing readable, a file without a partner, or sizes that do not fit; names files and numbers.
     """
     pairs = datasets._load_pairs(Path(sources), Path(targets), image_size, Path(root) / "cache")
-    return replace(pairs, task=SideBySide().describe())
+    folders = {"sources": str(Path(sources).resolve()), "targets": str(Path(targets).resolve())}
+    return replace(pairs, task=SideBySide().describe(), origin={**folders, "image_size": image_size})
 
 
 def _scikit_image(module: str):

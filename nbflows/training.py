@@ -1,13 +1,16 @@
 """Trains a flow with Lightning: the loss, the schedule, averaged weights, checkpoints that survive a kill."""
 
 import contextlib
-import csv
 import json
 import logging
 import math
+import os
+import signal
 import sys
+import threading
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from nbflows import compiling, extras, hardware, metrics, pretrained, ranks, tasks, weights
+from nbflows import compiling, extras, hardware, metrics, pretrained, provenance, ranks, recipes, runs, tasks, weights
 from nbflows import data as datasets
 from nbflows.bijection import set_memory
 from nbflows.data import Batches, Data
@@ -26,14 +29,16 @@ from nbflows.joint import JointFlow
 from nbflows.nets import update_norms
 from nbflows.pictures import num_levels_of, save_samples
 from nbflows.recipes import Recipe
+from nbflows.runs import read_log
 from nbflows.schedule import Budget, learning_rate_factor
 from nbflows.translation import TranslationFlow
 
 with extras.explained():
     import lightning as L
-    from lightning.pytorch.callbacks import Callback, ModelCheckpoint, ProgressBar, WeightAveraging
-    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+    from lightning.pytorch.callbacks import Callback, ProgressBar, WeightAveraging
+    from lightning.pytorch.loggers import TensorBoardLogger
     from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+    from lightning.pytorch.plugins.io import TorchCheckpointIO
     from lightning.pytorch.utilities.rank_zero import rank_zero_only  # noqa: F401
 
 
@@ -80,10 +85,12 @@ class FlowModule(L.LightningModule):
         self.flow = flow
         self.recipe = recipe
         self.steps_per_epoch = steps_per_epoch
+        self.steps_per_validation = recipe.validate_every * steps_per_epoch
         self.budget = Budget.of(recipe, steps_per_epoch, None, None) if budget is None else budget
         # The first rank's clock: all ranks have the same learning rate, and end together.
         self.shared_seconds = 0.0
-        # What model.json says of the weights that training began with.
+        # What a resumed training has to have in common with this one, and what model.json says of its weights.
+        self.run: dict = {}
         self.started_from: dict = {}
         self._validated = {name: [] for name in self.measured}
         self._random_states_to_restore = []
@@ -145,9 +152,11 @@ class FlowModule(L.LightningModule):
             bad = [
                 name for name, p in self.flow.named_parameters() if p.grad is not None and not p.grad.isfinite().all()
             ]
+            # The squares of gradients that are finite may overflow.
+            where = f"gradients of {', '.join(bad[:5])}" if bad else "each gradient is finite, and they are too large"
             raise NonFiniteError(
                 f"the gradient's norm is {norm.item()} at {self._where(self.trainer.fit_loop.batch_idx)}, the loss is "
-                f"still finite; gradients of {', '.join(bad[:5])}. {self._way_out()}"
+                f"still finite; {where}. {self._way_out()}"
             )
         nn.utils.clip_grads_with_norm_(parameters, self.recipe.clip_norm, norm)
         self.log("gradient_norm", norm)
@@ -190,17 +199,23 @@ class FlowModule(L.LightningModule):
         return learning_rate_factor(self.recipe, self.budget, self.steps_per_epoch, step, self.shared_seconds)
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
+        # Always between two steps: the number of steps is all there is to know of the loops, see on_load_checkpoint.
+        del checkpoint["loops"]
+        checkpoint["run"] = self.run
         checkpoint["random_state"] = ranks.of_all_ranks(_random_state())
         checkpoint["seconds"] = self.seconds
         checkpoint["started_from"] = self.started_from
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
-        states = checkpoint["random_state"]
-        # Earlier versions kept the first rank's alone.
-        self._random_states_to_restore = states if isinstance(states, list) else [states]
+        self._random_states_to_restore = checkpoint["random_state"]
         self._seconds_before = self.shared_seconds = checkpoint["seconds"]
-        # Earlier versions did not know it.
-        self.started_from = checkpoint.get("started_from", {})
+        self.started_from = checkpoint["started_from"]
+        # Lightning's own way to resume knows of half finished steps, epochs and validations, and loses its place in
+        # some of them. Its loops begin anew here, at this step.
+        step, loop = checkpoint["global_step"], self.trainer.fit_loop.epoch_loop
+        loop.automatic_optimization.optim_progress.optimizer.step.total.completed = step
+        loop.batch_progress.total.ready = step * self.recipe.accumulate
+        loop._batches_that_stepped = step
 
     def on_train_start(self) -> None:
         self._started_at = time.monotonic()
@@ -218,11 +233,12 @@ class FlowModule(L.LightningModule):
         self._random_states_to_restore = []
 
     def _where(self, batch_index: int) -> str:
-        return f"step {self.trainer.global_step} (epoch {self.trainer.current_epoch}, batch {batch_index})"
+        step, accumulate = self.trainer.global_step, self.recipe.accumulate
+        epoch, batch = divmod(step * accumulate + batch_index % accumulate, self.steps_per_epoch * accumulate)
+        return f"step {step} (epoch {epoch}, batch {batch})"
 
     def _way_out(self) -> str:
-        savers = [callback for callback in self.trainer.callbacks if isinstance(callback, SaveLast)]
-        saved = next((saver.file for saver in savers if saver.file.exists()), None)
+        saved = runs.checkpoint_to_resume(Path(self.trainer.default_root_dir))
         where = f"The last good checkpoint is {saved}: resume" if saved else "There is no checkpoint yet: start again"
         return f"{where} with a lower learning rate (--lr), a longer warm-up or --precision 32-true"
 
@@ -297,11 +313,17 @@ def first_non_finite(flow: Flow, *inputs: Tensor) -> str:
 
 
 class ImageBatches(L.LightningDataModule):
-    """The batches of each rank; with ``paired`` each image with its label or its source, by split."""
+    """The batches of each rank; with ``paired`` each image with its label or its source, by split.
 
-    def __init__(self, data: Data, batch_size: int, seed: int, paired: dict[str, Tensor] | None = None):
+    Training begins behind the first ``position`` batches of its stream, which has no end.
+    """
+
+    def __init__(
+        self, data: Data, batch_size: int, seed: int, paired: dict[str, Tensor] | None = None, position: int = 0
+    ):
         super().__init__()
         self.data, self.batch_size, self.seed, self.paired = data, batch_size, seed, paired
+        self.position = position
 
     def _batches(self, split: str, batch_size: int, **options) -> Batches:
         paired = None if self.paired is None else self.paired[split]
@@ -312,11 +334,24 @@ class ImageBatches(L.LightningDataModule):
         }
         return Batches(getattr(self.data, split), batch_size, paired=paired, **place, **options)
 
-    def train_dataloader(self) -> Batches:
-        return self._batches("train", self.batch_size, shuffle=True, seed=self.seed)
+    def train_dataloader(self) -> "Endless":
+        batches = self._batches("train", self.batch_size, shuffle=True, seed=self.seed)
+        batches.position = self.position
+        return Endless(batches)
 
     def val_dataloader(self) -> Batches:
         return self._batches("validation", max(self.batch_size, 128))
+
+
+class Endless:
+    """One epoch after the other. To Lightning a training is a single epoch: it does not resume well between two."""
+
+    def __init__(self, batches: Batches):
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
+        while True:
+            yield from self.batches
 
 
 class AveragedWeights(WeightAveraging):
@@ -342,37 +377,103 @@ class AveragedWeights(WeightAveraging):
 class StopAfter(Callback):
     """Ends the training when its budget is used; a last validation follows."""
 
-    def on_train_start(self, trainer, module) -> None:
-        step, budget = trainer.global_step, module.budget
-        if step >= budget.steps:
-            raise ValueError(
-                f"the run is at step {step} already, and it was asked to end at {budget.steps}; "
-                "nothing to train, give more --max-steps or epochs"
-            )
-        if module.shared_seconds >= budget.seconds:
-            raise ValueError(
-                f"the run has been trained for {module.shared_seconds / 60:.1f} minutes already, and it was asked to "
-                f"end after {budget.seconds / 60:g}; nothing to train, give more --max-minutes"
-            )
-
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
         module.shared_seconds = trainer.strategy.broadcast(module.seconds)
         if module.budget.done(trainer.global_step, module.shared_seconds) >= 1:
             trainer.should_stop = True
 
 
-class SaveLast(Callback):
-    """Writes ``last.ckpt`` every so many seconds, and when training stops; each time at once or not at all."""
+class _Stop(BaseException):
+    """Someone asked the training to stop. No KeyboardInterrupt, upon which Lightning ends the process."""
 
-    def __init__(self, file: Path, seconds: float):
-        self.file, self.seconds = file, seconds
+
+class Checkpoints(Callback):
+    """Keeps the log, ``last.ckpt`` and ``best.ckpt``, always between two steps, with the validation done that is due.
+
+    last.ckpt is written every so many seconds, after every validation, and when Ctrl-C or SIGTERM ends the training.
+    It is best.ckpt too if the validated loss has never been lower.
+    """
+
+    def __init__(self, out: Path, seconds: float):
+        self.out, self.seconds = out, seconds
         self.saved_at = time.monotonic()
+        self.best, self.best_step = math.inf, None
+        self.asked = False
+
+    @property
+    def state_key(self) -> str:
+        return "Checkpoints"
+
+    def state_dict(self) -> dict:
+        return {"best": self.best, "best_step": self.best_step}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.best, self.best_step = state["best"], state["best_step"]
+
+    def on_train_start(self, trainer, module) -> None:
+        if trainer.is_global_zero:
+            validated = [f"validation_{name}" for name in (*module.measured, "standard_error")]
+            self.log = runs.Log(self.out, [*module.measured, "gradient_norm", *validated], trainer.global_step)
+        # Instead of Lightning's own, which it puts back at the end.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, self._ask)
+
+    def _ask(self, number: int, frame) -> None:
+        if self.asked:
+            raise _Stop
+        self.asked = True
+        # Not print, which may be at work just now.
+        os.write(2, b"nbflows: stopping after this step, once it is saved; ask again to stop at once\n")
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
-        due = trainer.should_stop or time.monotonic() - self.saved_at > self.seconds
-        if trainer.strategy.broadcast(due):
-            trainer.save_checkpoint(self.file)
-            self.saved_at = time.monotonic()
+        if (batch_index + 1) % trainer.accumulate_grad_batches:
+            return
+        step = trainer.global_step
+        if step % trainer.log_every_n_steps == 0:
+            self._write(trainer, [*module.measured, "gradient_norm"])
+        if not (trainer.should_stop or step % module.steps_per_validation == 0):
+            due = self.asked or time.monotonic() - self.saved_at > self.seconds
+            if trainer.strategy.broadcast(due):
+                self._save(trainer)
+
+    def on_validation_end(self, trainer, module) -> None:
+        names = [f"validation_{name}" for name in (*module.measured, "standard_error")]
+        values = self._write(trainer, names)
+        loss = values[f"validation_{module.objective}"]
+        better = self.best_step is None or loss < self.best
+        if better:
+            # A loss that is not a number is worse than all others.
+            self.best, self.best_step = loss if math.isfinite(loss) else math.inf, trainer.global_step
+        self._save(trainer, better)
+
+    def _write(self, trainer, names: list[str]) -> dict[str, float]:
+        values = {name: trainer.callback_metrics[name].item() for name in names}
+        if trainer.is_global_zero:
+            self.log.write(step=trainer.global_step - 1, **values)
+        return values
+
+    def _save(self, trainer, best: bool = False) -> None:
+        trainer.save_checkpoint(self.out / runs.LAST)
+        if best and trainer.is_global_zero:
+            runs.keep_as_best(self.out)
+        self.saved_at = time.monotonic()
+        if trainer.strategy.broadcast(self.asked):
+            raise _Stop
+
+
+class AtOnce(TorchCheckpointIO):
+    """Has Lightning write checkpoints as ``runs.write_checkpoint`` does, and resume from one that is read already."""
+
+    def __init__(self, checkpoint: dict | None):
+        self.checkpoint = checkpoint
+
+    def save_checkpoint(self, checkpoint: dict, path, storage_options=None) -> None:
+        runs.write_checkpoint(checkpoint, Path(path))
+
+    def load_checkpoint(self, path, *args, **options) -> dict:
+        checkpoint, self.checkpoint = self.checkpoint, None
+        return checkpoint
 
 
 class CompileLayers(Callback):
@@ -551,127 +652,188 @@ def train(
         start_from: a model by its name, its file or the folder of its training, whose weights training begins with;
             the optimizer is a new one.
 
+    Ctrl-C and SIGTERM save last.ckpt after the step under way, and end in a ``KeyboardInterrupt`` that says how to go
+    on.
+
     Raises:
-        FileExistsError: ``out`` holds a run already and ``resume`` is off.
+        FileExistsError: ``out`` holds a run already and ``resume`` is off, or another training writes to it.
         FileNotFoundError: there is nothing to resume.
         NonFiniteError: the loss or a gradient is not finite.
         RuntimeError: ``compile`` is on, and there is no compiler.
-        ValueError: ``compile`` is on, and the model has nothing to compile; the weights to start from do not fit the
-            model; and other settings that do not fit.
+        ValueError: the run to resume is of other data or another recipe, is done, or its checkpoint is damaged;
+            ``compile`` is on, and the model has nothing to compile; the weights to start from do not fit the model or
+            are of data of another form; and other settings that do not fit.
     """
     out = Path(out)
-    last, best = out / "last.ckpt", out / "best.ckpt"
-    if resume and not last.exists():
-        raise FileNotFoundError(f"nothing to resume: {last} does not exist; start without --resume")
-    if not resume and (last.exists() or best.exists()):
-        raise FileExistsError(f"{out} holds a run already: go on with --resume, or choose another folder with --out")
     if resume and start_from is not None:
-        raise ValueError(f"resuming goes on with the weights of {last}: leave start_from (--start-from) away")
-    L.seed_everything(recipe.seed, verbose=False)
-    if data is None and recipe.data is None:
-        raise ValueError("this recipe is for images of your own: give them as data, or on the command line with --data")
-    data = recipe.prepare(datasets.load(recipe.data) if data is None else data)
-    joint = recipe.density_weight is not None
-    if joint and getattr(data, "labels", None) is None:
-        raise ValueError(f"the recipe trains a classifier too, and {data.name} has no labels")
-    sources = getattr(data, "sources", None)
-    paired = data.labels if joint else sources
-    batches = ImageBatches(data, recipe.batch_size // recipe.accumulate, recipe.seed, paired)
-    batches_per_epoch = len(Batches(data.train, batches.batch_size, shuffle=True))
-    steps_per_epoch = max(1, batches_per_epoch // recipe.accumulate)
-    hardware.keep_freed_memory()
-    own_model = flow is not None
-    flow = flow if own_model else recipe.build(data)
-    started_from = {} if start_from is None else _start_from(start_from, flow)
-    if memory is not None:
-        set_memory(flow, memory)
-    if compile:
-        # Raises if there are none: before anything takes long.
-        compiling.compilable(flow)
-    if joint != isinstance(flow, JointFlow):
-        raise ValueError("a recipe has a density_weight if and only if its model is a JointFlow")
-    if (sources is None) == isinstance(flow, TranslationFlow):
-        raise ValueError("data are pairs of source and target if and only if the model is a TranslationFlow")
-    kind = JointModule if joint else FlowModule if sources is None else TranslationModule
-    module = kind(flow, recipe, steps_per_epoch, Budget.of(recipe, steps_per_epoch, max_steps, max_minutes))
-    module.started_from = started_from
-    checkpoint = ModelCheckpoint(
-        out, filename="best", monitor=f"validation_{module.objective}", mode="min", enable_version_counter=False
-    )
-    callbacks = [
-        # Before the averaged weights are swapped out again, and with the decision to stop made before it is saved.
-        DrawSamples(out / "samples") if sources is None else DrawTranslations(out / "samples"),
-        AveragedWeights(recipe.ema_decay),
-        StopAfter(),
-        SaveLast(last, checkpoint_seconds),
-        checkpoint,
-        *([CompileLayers()] if compile else []),
-    ]
-    with quiet():
-        trainer = L.Trainer(
-            accelerator=device,
-            devices=devices,
-            num_nodes=num_nodes,
-            precision=hardware.faster_precision(device, devices * num_nodes) if precision == "auto" else precision,
-            max_epochs=-1,
-            # In batches, not epochs: then stopping in the middle of an epoch validates too.
-            check_val_every_n_epoch=None,
-            val_check_interval=recipe.validate_every * batches_per_epoch,
-            accumulate_grad_batches=recipe.accumulate,
-            num_sanity_val_steps=0,
-            callbacks=[*callbacks, StepsBar()] if progress else callbacks,
-            logger=_loggers(out),
-            log_every_n_steps=min(10, steps_per_epoch),
-            enable_model_summary=False,
-            enable_progress_bar=progress,
-            default_root_dir=out,
-        )
-        # Before the averaged weights are copied from it: Lightning converts later.
-        trainer.precision_plugin.convert_module(module)
-        _check_launcher(trainer)
+        raise ValueError(f"resuming goes on with the weights of {out}: leave start_from (--start-from) away")
+    with runs.lock(out):
+        checkpoint = runs.begin(out, resume)
+        before = checkpoint.get("run", {})
+        L.seed_everything(recipe.seed, verbose=False)
+        if data is None and before:
+            data = provenance.load(before["data"], out)
+        if data is None and recipe.data is None:
+            raise ValueError(
+                "this recipe is for images of your own: give them as data, or on the command line with --data"
+            )
+        data = recipe.prepare(datasets.load(recipe.data) if data is None else data)
+        joint = recipe.density_weight is not None
+        if joint and getattr(data, "labels", None) is None:
+            raise ValueError(f"the recipe trains a classifier too, and {data.name} has no labels")
+        sources = getattr(data, "sources", None)
+        paired = data.labels if joint else sources
+        trained_on = provenance.fingerprint(data, labelled=joint)
+        if before:
+            _require_same_run(before, recipe, trained_on, out)
+            precision = before["precision"] if precision == "auto" else precision
+        batch_size = recipe.batch_size // recipe.accumulate
+        steps_per_epoch = max(1, len(Batches(data.train, batch_size, shuffle=True)) // recipe.accumulate)
+        budget = Budget.of(recipe, steps_per_epoch, max_steps, max_minutes)
+        step, seconds = checkpoint.get("global_step", 0), checkpoint.get("seconds", 0.0)
+        done = budget.done(step, seconds) >= 1
+        if done:
+            _require_unscored(out, step, seconds, budget)
+        hardware.keep_freed_memory()
+        own_model = flow is not None
+        flow = flow if own_model else recipe.build(data)
+        provenance.require_fit(flow, data)
+        started_from = {} if start_from is None else _start_from(start_from, flow, trained_on)
+        if memory is not None:
+            set_memory(flow, memory)
         if compile:
-            compiling.require_compiler(trainer.strategy.root_device)
-        # Raises if the ranks could not share a batch equally: before other processes are started.
-        Batches(data.train, batches.batch_size, shuffle=True, world_size=trainer.world_size)
-        try:
-            with hardware.denormals_as_zero(), _lost_ranks_explained(trainer, last):
-                trainer.fit(module, batches, ckpt_path=last if resume else None, weights_only=True)
-        finally:
-            ranks.draw_alike(None)
-    seconds = module.seconds
-    state = torch.load(best, map_location="cpu", weights_only=True)["state_dict"]
-    flow = module.flow.to(trainer.strategy.root_device)
-    flow.load_state_dict({name.removeprefix("flow."): tensor for name, tensor in state.items()})
-    update_norms(flow)
-    test_sources = None if sources is None else sources["test"]
-    with _lost_ranks_explained(trainer, last):
-        bar = progress and trainer.is_global_zero
-        test = metrics.evaluate(flow, data.test, test_sources, progress=bar, shared=True)
-        accuracy = metrics.accuracy(flow, data.test, data.labels["test"], shared=True) if joint else None
-    history = read_log(out)
-    if trainer.is_global_zero:
-        _save_curve(history, out)
-        if not own_model:
-            details = {
-                "recipe": asdict(recipe),
-                "data": data.variant,
-                **({"started_from": module.started_from} if module.started_from else {}),
-                "steps": trainer.global_step,
-                "seconds": round(seconds),
-                "hardware": _hardware(trainer),
-                "precision": trainer.precision,
-                checkpoint.monitor: checkpoint.best_model_score.item(),
-                "test_bits_per_dim": asdict(test),
-                **({"test_accuracy": asdict(accuracy)} if joint else {}),
-                **({} if sources is None else {"task": data.task}),
-            }
+            # Raises if there are none: before anything takes long.
+            compiling.compilable(flow)
+        if joint != isinstance(flow, JointFlow):
+            raise ValueError("a recipe has a density_weight if and only if its model is a JointFlow")
+        if (sources is None) == isinstance(flow, TranslationFlow):
+            raise ValueError("data are pairs of source and target if and only if the model is a TranslationFlow")
+        kind = JointModule if joint else FlowModule if sources is None else TranslationModule
+        module = kind(flow, recipe, steps_per_epoch, budget)
+        module.started_from = checkpoint.get("started_from", started_from)
+        if checkpoint:
+            _require_same_tensors(checkpoint["current_model_state"], module.state_dict(), f"the run in {out}")
+        callbacks = [
+            # Before the averaged weights are swapped out again, and with the decision to stop made before it is saved.
+            DrawSamples(out / "samples") if sources is None else DrawTranslations(out / "samples"),
+            AveragedWeights(recipe.ema_decay),
+            StopAfter(),
+            Checkpoints(out, checkpoint_seconds),
+            *([CompileLayers()] if compile else []),
+        ]
+        with quiet():
+            trainer = L.Trainer(
+                accelerator=device,
+                devices=devices,
+                num_nodes=num_nodes,
+                precision=hardware.faster_precision(device, devices * num_nodes) if precision == "auto" else precision,
+                max_epochs=-1,
+                # In batches, not epochs: then stopping in the middle of an epoch validates too.
+                check_val_every_n_epoch=None,
+                val_check_interval=module.steps_per_validation * recipe.accumulate,
+                accumulate_grad_batches=recipe.accumulate,
+                num_sanity_val_steps=0,
+                callbacks=[*callbacks, StepsBar()] if progress else callbacks,
+                plugins=[AtOnce(checkpoint)],
+                logger=TensorBoardLogger(out, name="tensorboard") if find_spec("tensorboard") else False,
+                log_every_n_steps=min(10, steps_per_epoch),
+                enable_checkpointing=False,
+                enable_model_summary=False,
+                enable_progress_bar=progress,
+                default_root_dir=out,
+            )
+            module.run = {"recipe": recipe.to_json(), "data": trained_on, "precision": trainer.precision}
+            if before and trainer.is_global_zero:
+                _say_changes(before, module.run)
+            # Before the averaged weights are copied from it: Lightning converts later.
+            trainer.precision_plugin.convert_module(module)
+            _check_launcher(trainer)
+            if compile:
+                compiling.require_compiler(trainer.strategy.root_device)
+            # Raises if the ranks could not share a batch equally: before other processes are started.
+            Batches(data.train, batch_size, shuffle=True, world_size=trainer.world_size)
+            if not done:
+                batches = ImageBatches(data, batch_size, recipe.seed, paired, position=step * recipe.accumulate)
+                with hardware.denormals_as_zero(), _lost_ranks_explained(trainer, out), _stop_explained(trainer, out):
+                    trainer.fit(module, batches, ckpt_path=out / runs.LAST if resume else None, weights_only=True)
+                step, seconds = trainer.global_step, module.seconds
+        best = runs.read_checkpoint(out / runs.BEST)
+        flow = module.flow.to(trainer.strategy.root_device)
+        flow.load_state_dict(runs.averaged_weights(best))
+        update_norms(flow)
+        loss = best["callbacks"]["Checkpoints"]["best"]
+        details = {
+            "recipe": asdict(recipe),
+            "data": data.variant,
+            "trained_on": trained_on,
+            **({"started_from": module.started_from} if module.started_from else {}),
+            "steps": step,
+            "seconds": round(seconds),
+            "hardware": _hardware(trainer),
+            "precision": trainer.precision,
+            f"validation_{module.objective}": loss if math.isfinite(loss) else None,
+            **({} if sources is None else {"task": data.task}),
+        }
+        if trainer.is_global_zero and not own_model:
+            # Before its test images are scored: that may take long, and fail.
             _save_model(flow, out, details)
-    return TrainingResult(flow.eval(), test, accuracy, history, out)
+        with _lost_ranks_explained(trainer, out):
+            bar = progress and trainer.is_global_zero
+            test_sources = None if sources is None else sources["test"]
+            test = metrics.evaluate(flow, data.test, test_sources, progress=bar, shared=True)
+            accuracy = metrics.accuracy(flow, data.test, data.labels["test"], shared=True) if joint else None
+        if trainer.is_global_zero:
+            score = {"test_bits_per_dim": test.mean, "test_standard_error": test.standard_error}
+            runs.Log(out, list(score), step).write(step=step - 1, **score)
+            _save_curve(read_log(out), out)
+            if not own_model:
+                scores = {"test_bits_per_dim": asdict(test), **({"test_accuracy": asdict(accuracy)} if joint else {})}
+                weights.update_description(out, **scores)
+        return TrainingResult(flow.eval(), test, accuracy, read_log(out), out)
 
 
-def _start_from(model: str | Path, flow: Flow) -> dict:
-    """Gives a flow the weights of another model; returns what its JSON says of that. ValueError if they do not fit."""
-    theirs, ours = pretrained.load(model).state_dict(), flow.state_dict()
+def _require_same_run(before: dict, recipe: Recipe, trained_on: dict, out: Path) -> None:
+    """Raises ValueError if a run cannot go on with these data or with this recipe, naming both sides."""
+    another = f"or begin another run with its weights, --start-from {out} and another --out"
+    if not provenance.same(before["data"], trained_on):
+        raise ValueError(
+            f"the run in {out} is of other data: {provenance.against(before['data'], trained_on)}. Resume it with its "
+            f"own, {another}"
+        )
+    fixed = [change for change in _changes(before["recipe"], recipe.to_json()) if change[0] not in recipes.CHANGEABLE]
+    if fixed:
+        listed = ", ".join(f"{name} is {old!r} there and {new!r} here" for name, old, new in fixed[:3])
+        raise ValueError(f"the run in {out} is of another recipe: {listed}. Resume it with its own, {another}")
+
+
+def _changes(before: dict, now: dict) -> list[tuple[str, object, object]]:
+    return [(name, before[name], value) for name, value in now.items() if name in before and before[name] != value]
+
+
+def _say_changes(before: dict, now: dict) -> None:
+    sides = ({**run["recipe"], "precision": run["precision"]} for run in (before, now))
+    changes = [change for change in _changes(*sides) if change[0] not in ("description", "data")]
+    if changes:
+        print("resuming with " + ", ".join(f"{name} {new!r} (before: {old!r})" for name, old, new in changes))
+
+
+def _require_unscored(out: Path, step: int, seconds: float, budget: Budget) -> None:
+    """Raises ValueError if a run whose budget is used has its test score too: then there is nothing left to do."""
+    if not any(row["step"] == step - 1 and "test_bits_per_dim" in row for row in read_log(out)):
+        return
+    if step >= budget.steps:
+        raise ValueError(
+            f"the run is at step {step} already, and it was asked to end at {budget.steps}; nothing to train, give "
+            "more --max-steps or epochs"
+        )
+    raise ValueError(
+        f"the run has been trained for {seconds / 60:.1f} minutes already, and it was asked to end after "
+        f"{budget.seconds / 60:g}; nothing to train, give more --max-minutes"
+    )
+
+
+def _require_same_tensors(theirs: dict[str, Tensor], ours: dict[str, Tensor], whose: str) -> None:
+    """Raises ValueError if weights do not fit a model, naming some that differ."""
     different = [
         f"{name} is {' against '.join(str(list(s[name].shape)) if name in s else 'missing' for s in (theirs, ours))}"
         for name in {**theirs, **ours}
@@ -679,21 +841,34 @@ def _start_from(model: str | Path, flow: Flow) -> dict:
     ]
     if different:
         raise ValueError(
-            f"the weights of {model} do not fit this recipe's model: {len(different)} of {len(ours)} tensors differ, "
-            f"there against here {'; '.join(different[:3])}. Start from a model of the same recipe and size"
+            f"the weights of {whose} do not fit this recipe's model: {len(different)} of {len(ours)} tensors differ, "
+            f"there against here {'; '.join(different[:3])}. Take a model of the same recipe and size"
         )
-    flow.load_state_dict(theirs)
-    known = pretrained.describe(model)
-    return {"model": str(model), **{key: known[key] for key in ("steps", "seconds", "started_from") if key in known}}
 
 
-def read_log(out: str | Path) -> list[dict[str, float]]:
-    """All logged steps of a run, resumed parts included, in order."""
-    rows = []
-    for file in sorted((Path(out) / "log").glob("version_*/metrics.csv"), key=lambda f: int(f.parent.name[8:])):
-        with open(file, newline="") as stream:
-            rows += [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(stream)]
-    return rows
+def _start_from(model: str | Path, flow: Flow, trained_on: dict) -> dict:
+    """Gives a flow the weights of another model; returns what its JSON says of that. ValueError if they do not fit."""
+    theirs, known = pretrained.load(model), pretrained.describe(model)
+    _require_same_tensors(theirs.state_dict(), flow.state_dict(), str(model))
+    levels = num_levels_of(theirs), num_levels_of(flow)
+    if levels[0] != levels[1]:
+        raise ValueError(
+            f"the weights of {model} are for images of {levels[0]} grey levels, these have {levels[1]}; start from a "
+            "model of the same data"
+        )
+    flow.load_state_dict(theirs.state_dict())
+    data = provenance.part(known, "trained_on", model)
+    if ranks.is_first() and not (
+        provenance.same(data, trained_on) if data else known.get("data") == trained_on["variant"]
+    ):
+        # Not refused: to go on with other images is what a small set of them needs.
+        print(
+            f"starting from a model of other data: {model} was trained on {known.get('data', 'data unknown')}, this "
+            f"training is on {trained_on['variant']}. If test images of these were among its training images, the "
+            "test score means nothing"
+        )
+    kept = ("data", "steps", "seconds", "started_from")
+    return {"model": str(model), **{key: known[key] for key in kept if key in known}}
 
 
 @contextlib.contextmanager
@@ -714,24 +889,43 @@ def quiet():
         logger.setLevel(level)
 
 
-def _loggers(out: Path) -> list:
-    loggers = [CSVLogger(out, name="log", flush_logs_every_n_steps=10)]
-    return [*loggers, TensorBoardLogger(out, name="tensorboard")] if find_spec("tensorboard") else loggers
-
-
 @contextlib.contextmanager
-def _lost_ranks_explained(trainer, last: Path):
+def _lost_ranks_explained(trainer, out: Path):
     try:
         yield
     except RuntimeError as error:
         # gloo has no exception of its own.
         if trainer.world_size == 1 or not (isinstance(error, torch.distributed.DistError) or "gloo" in str(error)):
             raise
-        way_out = f"go on from {last} with --resume" if last.exists() else "start again: there is no checkpoint yet"
         raise RuntimeError(
             f"rank {trainer.global_rank} of {trainer.world_size} lost the others: one of them has ended, and may have "
-            f"said why. When that is mended, {way_out} ({error})"
+            f"said why. When that is mended, {_how_to_go_on(out)} ({error})"
         ) from error
+
+
+@contextlib.contextmanager
+def _stop_explained(trainer, out: Path):
+    """Makes one ``KeyboardInterrupt`` of Ctrl-C and SIGTERM, with how to go on; puts their handlers back."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except (_Stop, SystemExit) as error:
+        # Before the first step Ctrl-C is Lightning's, which makes an exit of it.
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, KeyboardInterrupt):
+            raise
+        if not trainer.is_global_zero:
+            raise SystemExit(130) from None
+        raise KeyboardInterrupt(f"stopped at step {trainer.global_step}; {_how_to_go_on(out)}") from None
+    finally:
+        if in_main_thread:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+
+def _how_to_go_on(out: Path) -> str:
+    saved = runs.checkpoint_to_resume(out)
+    return f"go on from {saved} with --resume" if saved else "start again: there is no checkpoint yet"
 
 
 def _check_launcher(trainer) -> None:

@@ -7,16 +7,20 @@ import pytest
 from nbflows import training
 
 
+class Killed(BaseException):
+    """Nothing of a training catches it, and nothing is saved upon it."""
+
+
 @contextlib.contextmanager
 def killed_after(step: int):
     """Trainings started within end right after a step, once it is saved (``checkpoint_seconds=0`` saves each)."""
 
-    class SaveThenDie(training.SaveLast):
-        def on_train_batch_end(self, trainer, *rest):
-            super().on_train_batch_end(trainer, *rest)
+    class SaveThenDie(training.Checkpoints):
+        def _save(self, trainer, best=False):
+            super()._save(trainer, best)
             if trainer.global_step == step:
-                raise SystemExit("killed")
+                raise Killed
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit, match="killed"):
-        patch.setattr(training, "SaveLast", SaveThenDie)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(training, "Checkpoints", SaveThenDie)
         yield

@@ -142,7 +142,7 @@ def test_weight_decay_is_applied_and_not_part_of_the_gradient(digits):
     [
         ({"augment": "rotate"}, "'shift_and_flip', 'mirror' or None, got 'rotate'"),
         ({"accumulate": 3}, "a batch of 32 does not divide into 3 equal parts"),
-        ({"density_weight": -1.0}, "density_weight is at least 0, got -1.0"),
+        ({"density_weight": -1.0}, "density_weight is 0 or more, not -1.0"),
     ],
 )
 def test_a_recipe_refuses_settings_that_cannot_be(change, message):

@@ -320,7 +320,7 @@ def test_a_recipe_makes_pairs_of_images_and_leaves_pairs_as_they_are(digits, pai
     assert recipes.get("digits-glow").prepare(digits) is digits
     assert torch.equal(pairs.train, digits.train) and set(pairs.sources) == set(SPLITS)
     assert RECIPE.model_arguments(pairs)["source_channels"] == 1
-    with pytest.raises(ValueError, match=r"source_weight is at least 0, got -0\.1"):
+    with pytest.raises(ValueError, match=r"source_weight is 0 or more, not -0\.1"):
         replace(RECIPE, source_weight=-0.1)
 
 

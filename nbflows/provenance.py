@@ -1,0 +1,142 @@
+"""What a model was trained on: a fingerprint of the data, kept with it and compared before it is used again."""
+
+import hashlib
+from pathlib import Path
+
+from torch import Tensor
+
+from nbflows import data as datasets
+from nbflows import tasks
+from nbflows.data import SPLITS, Data, PairData
+from nbflows.flow import Flow
+from nbflows.pictures import num_levels_of
+
+# How the text of a user's own data begins, see ``data.load`` and ``tasks.load_pairs``.
+_OWN = ("images of folder ", "arrays of ", "pairs of folders ")
+
+
+def fingerprint(data: Data, labelled: bool = False) -> dict:
+    """Where data came from, what they are, and a digest of every value in them; goes into JSON and checkpoints.
+
+    Args:
+        labelled: whether their labels are trained on too.
+    """
+    paired = [data.sources] if isinstance(data, PairData) else []
+    return {
+        "origin": data.origin,
+        "variant": data.variant,
+        "shape": list(data.shape),
+        "num_levels": getattr(data, "num_levels", None),
+        "content": _digest([{split: getattr(data, split) for split in SPLITS}, *paired]),
+        **({"labels": _digest([data.labels])} if labelled else {}),
+    }
+
+
+def _digest(parts: list[dict[str, Tensor]]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for tensors in parts:
+        for split in SPLITS:
+            tensor = tensors[split]
+            digest.update(f"{split} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            # In pieces: a tensor that is a view of another one is copied.
+            for piece in tensor.split(4096):
+                digest.update(piece.cpu().contiguous().numpy())
+    return digest.hexdigest()
+
+
+def same(known: dict, found: dict) -> bool:
+    """Whether two fingerprints are of the same data, wherever they were found."""
+    parts = ("shape", "num_levels", "content", *(["labels"] if "labels" in known and "labels" in found else []))
+    return all(known.get(part) == found[part] for part in parts)
+
+
+def against(known: dict, found: dict) -> str:
+    """Both sides of two fingerprints that differ, in words."""
+    if known["variant"] != found["variant"] or known["num_levels"] != found["num_levels"]:
+        return f"{_named(known)}, against {_named(found)}"
+    return f"{known['variant']}, against data of the same description with other values"
+
+
+def _named(known: dict) -> str:
+    levels = known["num_levels"]
+    return f"{known['variant']}{'' if levels is None else f' ({levels} grey levels)'}"
+
+
+def load(known: dict, model: str | Path) -> Data:
+    """The data of a model's fingerprint, loaded anew from where they came; the caller compares the fingerprints.
+
+    Raises:
+        ValueError: they did not come from a name or path, they are gone, or the fingerprint is damaged.
+    """
+    origin = part(known, "origin", model)
+    if not set(known) >= {"variant", "shape", "num_levels", "content"}:
+        raise ValueError(f"what {model} says of its data is damaged: name them with --data")
+    if not origin:
+        raise ValueError(
+            f"{model} was trained on {known['variant']}, which was not loaded by a name or path: give it with --data"
+        )
+    paths = [path for key in ("name", "sources", "targets") if Path(path := str(origin.get(key, ""))).is_absolute()]
+    gone = [path for path in paths if not Path(path).exists()]
+    if gone:
+        raise ValueError(
+            f"{model} was trained on {known['variant']}, and {gone[0]} is no longer there: give its place with --data"
+        )
+    size = origin.get("image_size")
+    size = tuple(size) if isinstance(size, list) else size
+    if "sources" in origin:
+        return tasks.load_pairs(origin["sources"], origin["targets"], size)
+    return datasets.load(origin["name"], size, num_bits=origin.get("num_bits", 8))
+
+
+def require_fit(flow: Flow, data: Data) -> None:
+    """Raises ValueError if a flow is for data of another shape, or of other grey levels."""
+    levels, found = num_levels_of(flow), getattr(data, "num_levels", None)
+    # A file may count as 256 levels and hold fewer: too large a value is found by the flow itself.
+    if (levels is None) != (found is None) or (levels and found < levels):
+        raise ValueError(f"the model is for {levels} grey levels, {data.name} has {found}")
+    if flow.shape != data.shape:
+        raise ValueError(f"the model expected a batch of {flow.shape}, the examples of {data.name} are {data.shape}")
+
+
+def training_data(description: dict, model: str | Path) -> Data:
+    """The data that a model was trained on, as its JSON tells; made into pairs if it translates.
+
+    Raises:
+        ValueError: the JSON does not say it, or what is there now are other data.
+    """
+    known, task = part(description, "trained_on", model), task_of(description, model)
+    if known:
+        images = load(known, model)
+    else:
+        name = part(description, "recipe", model).get("data")
+        if name not in datasets.names():
+            raise ValueError(f"{model} does not say on which data set it was trained: name the data with --data")
+        images = datasets.load(name)
+    if task and not isinstance(images, PairData):
+        images = tasks.apply(task, images)
+    if known and not same(known, found := fingerprint(images)):
+        raise ValueError(
+            f"{model} was trained on other data than are there now: {against(known, found)}. Bring them back, or name "
+            "the data to use with --data"
+        )
+    # Earlier versions kept the text alone, and looked for the recipe's data whatever it said.
+    text = str(description.get("data", ""))
+    if not known and text != images.variant and text.startswith(_OWN):
+        raise ValueError(f"{model} was trained on {text}, not on {name}: name the data with --data")
+    return images
+
+
+def task_of(description: dict, model: str | Path) -> tasks.Task | None:
+    """The task in the JSON of a model. Raises ValueError if it is damaged."""
+    try:
+        return tasks.get(**found) if (found := part(description, "task", model)) else None
+    except TypeError as error:
+        raise ValueError(f"the JSON of {model} is damaged: 'task' does not name one ({error})") from error
+
+
+def part(description: dict, key: str, model: str | Path) -> dict:
+    """An object in the JSON of a model, empty if it is not there. Raises ValueError if it is something else."""
+    value = description.get(key, {})
+    if not isinstance(value, dict):
+        raise ValueError(f"the JSON of {model} is damaged: {key!r} is {value!r:.50}, and should be an object")
+    return value
