@@ -1,7 +1,14 @@
-"""Numbers from outside, on the command line and in calls: each is checked at once, by its name and its range."""
+"""What comes from outside, on the command line, in calls and in small files: each is checked at once, by its name."""
 
+import difflib
+import json
 import math
+from collections.abc import Iterable
 from operator import index
+from pathlib import Path
+
+# Of a JSON file. The largest of ours has 0.1 MB; in memory it takes twenty times its bytes at most.
+MAX_JSON_BYTES = 2**22
 
 
 def number(value, name: str, low: float = -math.inf, high: float = math.inf, *, above: float | None = None) -> float:
@@ -16,6 +23,28 @@ def number(value, name: str, low: float = -math.inf, high: float = math.inf, *, 
 def whole(value, name: str, low: float = -math.inf, high: float = math.inf) -> int:
     """``value`` as an int in [low, high]; like ``number``, and 2.5 is refused, not rounded."""
     return _in_range(_single(value, name, _whole, "a whole number"), value, name, low, high)
+
+
+def json_object(file: Path) -> dict:
+    """What a JSON file holds. Raises ``ValueError`` naming the file, unless it is one object of at most 4 MiB."""
+    if not file.is_file() and file.exists():
+        raise ValueError(f"{file} is no file but a folder or a device")
+    if file.stat().st_size > MAX_JSON_BYTES:
+        raise ValueError(f"{file} has {file.stat().st_size} bytes, too many for a description in JSON")
+    try:
+        content = json.loads(file.read_bytes())
+    # RecursionError: lists in lists in lists.
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds a {type(content).__name__}, not a JSON object")
+    return content
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A sentence with the names most like this one and a space behind it; nothing if there are none."""
+    close = difflib.get_close_matches(name, known)
+    return f"did you mean {' or '.join(map(repr, close))}? " if close else ""
 
 
 def _single(value, name: str, convert, kind: str):

@@ -1,13 +1,12 @@
 """What is published: ``manifest.json`` says of every model what it is, and which bytes it has."""
 
-import difflib
 import hashlib
 import json
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nbflows import weights
+from nbflows import inputs, weights
 
 FORMAT = 1
 # What loading needs; whatever else an entry says is kept, and used by those who know it.
@@ -33,11 +32,8 @@ class Manifest:
     @classmethod
     def read(cls, file: Path) -> "Manifest":
         """Raises ValueError if the file is no manifest, one of a newer format, or has a bad name or field."""
-        try:
-            content = json.loads(file.read_text())
-        except ValueError as error:
-            raise ValueError(f"{file} is not JSON: {error}") from error
-        if not isinstance(content, dict) or not isinstance(content.get("models"), dict):
+        content = inputs.json_object(file)
+        if not isinstance(content.get("models"), dict):
             raise ValueError(f"{file} is no manifest: it has no 'models'")
         if content.get("format") != FORMAT:
             raise ValueError(
@@ -50,6 +46,7 @@ class Manifest:
             for key, kind in REQUIRED.items():
                 if not isinstance(entry, dict) or not isinstance(entry.get(key), kind):
                     raise ValueError(f"{file}: the entry of {name} has no {key!r} that is a {kind.__name__}")
+            inputs.whole(entry["bytes"], f"{file}: the size of {name}", 0)
             if not re.fullmatch("[0-9a-f]{64}", entry["sha256"]):
                 raise ValueError(f"{file}: the sha256 of {name} is no 64 hexadecimal digits: {entry['sha256']!r}")
         rest = {key: value for key, value in content.items() if key not in ("format", "models", "base_url")}
@@ -68,11 +65,10 @@ class Manifest:
     def entry(self, name: str) -> dict:
         """What is known of a model. Raises ValueError that names those that there are."""
         if name not in self.models:
-            close = difflib.get_close_matches(name, self.models, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
+            few = f"available: {', '.join(sorted(self.models))}. " if len(self.models) <= 5 else ""
             raise ValueError(
-                f"no pretrained model named {name!r}; {hint}available: {', '.join(sorted(self.models))}. A model of "
-                "your own is loaded by its .safetensors file or the folder of its training"
+                f"no pretrained model named {name!r}; {inputs.did_you_mean(name, self.models)}{few}nbflows list shows "
+                "them all, and a model of your own is loaded by its .safetensors file or the folder of its training"
             )
         return self.models[name]
 

@@ -15,7 +15,7 @@ from nbflows.metrics import BitsPerDim
 URL_VARIABLE, CACHE_VARIABLE = "NBFLOWS_PRETRAINED_URL", "NBFLOWS_CACHE"
 
 
-def load_pretrained(name: str, device: str | torch.device = "cpu", progress: bool = True) -> Flow:
+def load_pretrained(name: str | Path, device: str | torch.device = "cpu", progress: bool = True) -> Flow:
     """A trained model, in eval mode, in one line.
 
     Its file is looked for in ``saved_models/`` (here, or of the package), then in the user's cache, and is
@@ -32,15 +32,18 @@ def load_pretrained(name: str, device: str | torch.device = "cpu", progress: boo
         ValueError: no such model, or a file that is not the published one.
         DownloadError: the file is not here and cannot be had; says what happened and what one can do.
     """
+    name = _text(name)
     if _is_theirs(name):
         return upstream.load_published(name, cache_folder(), progress).to(device)
     known = find_manifest()
     entry = known.entry(name)
     file = _find(name, known, progress)
-    content = file.read_bytes()
-    if sha256(content) != entry["sha256"]:
+    # A file of another size is not read, whatever it is.
+    content = file.read_bytes() if (num_bytes := file.stat().st_size) == entry["bytes"] else None
+    if content is None or sha256(content) != entry["sha256"]:
+        found = f"it has {num_bytes} bytes" if content is None else f"its SHA-256 begins with {sha256(content)[:12]}"
         raise ValueError(
-            f"{file} is not the published {name}: its SHA-256 begins with {sha256(content)[:12]}, the manifest says "
+            f"{file} is not the published {name}: {found}, the manifest says {entry['bytes']} bytes and "
             f"{entry['sha256'][:12]}. Delete it, or bring it back with git checkout; a model of your own is loaded by "
             f"its file, load_flow({str(file)!r})"
         )
@@ -95,14 +98,14 @@ class Listing(dict):
 
 def load(model: str | Path, device: str | torch.device = "cpu") -> Flow:
     """A model by its name, or by its file or the folder of its training as ``load_flow`` takes it."""
-    return load_pretrained(str(model), device) if _is_name(model) else weights.load_flow(model, device)
+    return weights.load_flow(model, device) if _is_path(model) else load_pretrained(model, device)
 
 
 def describe(model: str | Path) -> dict:
     """What is known of a model: of a published one what the manifest says, of another the JSON beside it."""
     if _is_theirs(model):
-        return upstream.find_published(str(model)).describe()
-    return find_manifest().entry(str(model)) if _is_name(model) else weights.describe(model)
+        return upstream.find_published(_text(model)).describe()
+    return weights.describe(model) if _is_path(model) else find_manifest().entry(_text(model))
 
 
 def record(model: str | Path, score: BitsPerDim, **details) -> str:
@@ -117,12 +120,12 @@ def record(model: str | Path, score: BitsPerDim, **details) -> str:
     details = {key: asdict(score), **details}
     if _is_theirs(model):
         raise ValueError(f"{model} is its authors' model: a score of it is not kept")
-    if _is_name(model):
-        known = find_manifest()
-        known.entry(str(model)).update(details)
-        known.write(saved_models() / "manifest.json")
-    else:
+    if _is_path(model):
         weights.update_description(model, **details)
+    else:
+        known = find_manifest()
+        known.entry(_text(model)).update(details)
+        known.write(saved_models() / "manifest.json")
     return key
 
 
@@ -163,11 +166,19 @@ def status(name: str, known: Manifest | None = None) -> str:
 
 
 def _is_theirs(model: str | Path) -> bool:
-    return _is_name(model) and str(model).startswith("upstream/")
+    return Path(_text(model)).parts[:1] == ("upstream",) and not Path(model).is_dir()
 
 
-def _is_name(model: str | Path) -> bool:
-    return isinstance(model, str) and not model.endswith(".safetensors") and not Path(model).is_dir()
+def _is_path(model: str | Path) -> bool:
+    """Whether it says where a model is, not what its name is: a name has no folder and no suffix."""
+    path = Path(_text(model))
+    return not _is_theirs(model) and (path.name != str(model) or bool(path.suffix) or path.is_dir())
+
+
+def _text(model: str | Path) -> str:
+    if not isinstance(model, str | Path):
+        raise TypeError(f"a model is named by a str or a Path, not by a {type(model).__name__}")
+    return str(model)
 
 
 def _places(name: str, known: Manifest) -> tuple[Path, Path]:

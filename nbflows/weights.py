@@ -7,8 +7,26 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nbflows import models
+from nbflows import inputs, models
 from nbflows.flow import Flow
+from nbflows.models.builder import no_larger_than
+from nbflows.unpickle import read_checkpoint
+
+_OTHER_SUFFIXES = {
+    ".ckpt",
+    ".pt",
+    ".pth",
+    ".bin",
+    ".pkl",
+    ".npz",
+    ".npy",
+    ".onnx",
+    ".h5",
+    ".zip",
+    ".png",
+    ".md",
+    ".txt",
+}
 
 
 def save_flow(flow: Flow, file: str | Path, half: bool = False, **details) -> Path:
@@ -16,7 +34,7 @@ def save_flow(flow: Flow, file: str | Path, half: bool = False, **details) -> Pa
 
     Args:
         flow: made by a function of ``nbflows.models``; its name and arguments go into the JSON.
-        file: with or without the suffix.
+        file: with or without the suffix; dots within a name are part of it.
         half: store float32 as float16, in half the bytes; ``load_flow`` makes float32 of it again. Scores are then to
             be measured anew.
         details: whatever else the JSON should say: recipe, data, bits/dim, budget.
@@ -25,7 +43,8 @@ def save_flow(flow: Flow, file: str | Path, half: bool = False, **details) -> Pa
         The safetensors file.
 
     Raises:
-        ValueError: the flow was not made by a function of ``nbflows.models``.
+        ValueError: the flow was not made by a function of ``nbflows.models``, the name is that of a folder or of
+            another kind of file, or JSON cannot say one of the details.
     """
     if flow.built_by is None:
         raise ValueError(
@@ -33,13 +52,18 @@ def save_flow(flow: Flow, file: str | Path, half: bool = False, **details) -> Pa
             "make it with a function of nbflows.models"
         )
     builder, arguments = flow.built_by
-    file = Path(file).with_suffix(".safetensors")
-    file.parent.mkdir(parents=True, exist_ok=True)
     if half:
         details = {"weights": "float16", **details}
+    try:
+        description = json.dumps({"builder": builder, "arguments": arguments, **details}, indent=1).encode()
+    except TypeError as error:
+        raise ValueError(f"the details of a model are numbers, text, lists and dicts: {error}") from None
+    if Path(file).is_dir():
+        raise ValueError(f"{file} is a folder: name a file in it, {Path(file, 'model')} for one")
+    file, beside = _pair(Path(file))
+    file.parent.mkdir(parents=True, exist_ok=True)
     write(file, to_bytes(flow, half))
-    description = {"builder": builder, "arguments": arguments, **details}
-    write(file.with_suffix(".json"), json.dumps(description, indent=1).encode())
+    write(beside, description)
     return file
 
 
@@ -52,15 +76,19 @@ def load_flow(model: str | Path, device: str | torch.device = "cpu") -> Flow:
 
     Raises:
         FileNotFoundError: no such files.
-        ValueError: the files do not belong together, or are damaged.
+        ValueError: the files do not belong together, are damaged or of another kind, or hold numbers that are not
+            finite.
     """
-    file, description = _existing_files(model)
+    file, _ = _existing_files(model)
+    description = describe(model)
     if file.suffix == ".ckpt":
-        state = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
-        weights = {name.removeprefix("flow."): tensor for name, tensor in state.items() if name.startswith("flow.")}
+        state = read_checkpoint(file).get("state_dict")
+        if not isinstance(state, dict):
+            raise ValueError(f"{file} is no checkpoint of a training: it has no weights")
+        weights = {key.removeprefix("flow."): value for key, value in state.items() if str(key).startswith("flow.")}
     else:
-        weights = parse(file.read_bytes(), file)
-    return rebuild(weights, json.loads(description.read_text()), model).to(device)
+        weights = parse(file, file)
+    return rebuild(weights, description, file).to(device)
 
 
 def to_bytes(flow: Flow, half: bool = False) -> bytes:
@@ -75,41 +103,82 @@ def to_bytes(flow: Flow, half: bool = False) -> bytes:
     return save(weights)
 
 
-def parse(content: bytes, where: str | Path) -> dict[str, Tensor]:
-    """The tensors in the bytes of a safetensors file. Raises ValueError naming ``where`` if they are damaged."""
+def parse(content: bytes | Path, where: str | Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, from its bytes or its place. Raises ValueError naming ``where`` if damaged."""
     from safetensors import SafetensorError
-    from safetensors.torch import load
+    from safetensors.torch import load, load_file
 
     try:
-        return load(content)
-    # KeyError: a number format of safetensors that torch has not.
-    except (SafetensorError, KeyError) as error:
-        raise ValueError(f"{where} is no safetensors file, or a damaged one: {error}") from error
+        # Of a file, memory is taken only when the tensors are copied, once it is known that they fit.
+        return load_file(content) if isinstance(content, Path) else load(content)
+    # KeyError: a number format of safetensors that torch has not. RuntimeError: more memory than there is.
+    except (SafetensorError, KeyError, RuntimeError) as error:
+        raise ValueError(f"{where} is no safetensors file, or a damaged one: {first(error)}") from error
 
 
 def rebuild(weights: dict[str, Tensor], description: dict, where: str | Path) -> Flow:
-    """The flow that a description names, with these weights, in eval mode. Raises ValueError if they do not fit."""
+    """The flow that a description names, with these weights, in eval mode.
+
+    Raises ValueError naming ``where`` if they do not fit, or are not finite; before it takes memory for a flow that is
+    larger than the weights.
+    """
+    _check(description, where)
+    if strange := [name for name, weight in weights.items() if not isinstance(weight, Tensor)]:
+        raise ValueError(f"{where}: {strange[0]} among its weights is no tensor")
     builders = {name: getattr(models, name) for name in models.__all__}
     if description["builder"] not in builders:
         raise ValueError(f"{where}: unknown builder {description['builder']!r}; known: {', '.join(sorted(builders))}")
-    arguments = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in description["arguments"].items()
-    }
+    num_elements = sum(weight.numel() for weight in weights.values())
     try:
-        flow = builders[description["builder"]](**arguments)
-    except TypeError as error:
-        raise ValueError(f"{where}: its builder does not take the arguments that it names: {error}") from error
+        with no_larger_than(len(weights), num_elements):
+            flow = builders[description["builder"]](**_arguments(description["arguments"], num_elements))
+    # What a builder says of arguments of any kind and size.
+    except Exception as error:
+        raise ValueError(f"{where}: its builder does not take the arguments that it names: {first(error)}") from error
     try:
         shared = {other: weights[name] for name, *others in _names(flow) if name in weights for other in others}
         flow.load_state_dict({**weights, **shared})
     except RuntimeError as error:
-        raise ValueError(f"{where}: the weights are not those of its builder: {error}") from error
+        raise ValueError(f"{where}: the weights are not those of its builder: {first(error)}") from error
+    for name, tensor in flow.state_dict().items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{where}: {name} has values that are not finite: the model is spoilt, train it again")
     return flow.eval()
 
 
+def _arguments(arguments: dict, largest: int) -> dict:
+    """Lists as tuples. No size of a flow is larger than the number of its weights, or than 65,536 grey levels."""
+    for value in arguments.values():
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, int | float) and abs(part) > max(largest, 2**16):
+                raise ValueError(f"{part:.3g} is too large for {largest} weights")
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()}
+
+
+def first(error: Exception) -> str:
+    """What an error says, in one line and not at any length: torch lists every key that differs."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:300]} ..."
+
+
 def describe(model: str | Path) -> dict:
-    """What the JSON of a model says; ``model`` as in ``load_flow``."""
-    return json.loads(_existing_files(model)[1].read_text())
+    """What the JSON of a model says; ``model`` as in ``load_flow``. Raises ValueError if it is no such JSON."""
+    file = _existing_files(model)[1]
+    description = inputs.json_object(file)
+    _check(description, file)
+    return description
+
+
+def _check(description: dict, where: str | Path) -> None:
+    kinds = {"builder": str, "arguments": dict}
+    # What is missing here is missing in old files too.
+    kinds |= {name: dict for name in ("recipe", "task") if name in description}
+    for name, kind in kinds.items():
+        if not isinstance(description.get(name), kind):
+            raise ValueError(f"{where} is no description of a model: it has no {name!r} that is a {kind.__name__}")
+    data, task = description.get("recipe", {}).get("data"), description.get("task", {"name": ""})
+    if not isinstance(data, str | None) or (task and not isinstance(task.get("name"), str)):
+        raise ValueError(f"{where} is no description of a model: a name of its data or its task is no text")
 
 
 def update_description(model: str | Path, **details) -> None:
@@ -137,17 +206,35 @@ def _names(flow: Flow) -> list[list[str]]:
     return list(names.values())
 
 
+def _pair(path: Path) -> tuple[Path, Path]:
+    """The two files of a model that is named with or without the suffix of one of them."""
+    suffix = path.suffix.lower()
+    if suffix in (".safetensors", ".json"):
+        return path if suffix == ".safetensors" else path.with_suffix(".safetensors"), path.with_suffix(".json")
+    if suffix in _OTHER_SUFFIXES:
+        raise ValueError(
+            f"{path} is no .safetensors file: of a training run give the folder, {path.parent}; the checkpoints of "
+            "other authors are for load_upstream, or --upstream"
+        )
+    if not path.name:
+        raise ValueError(f"{str(path)!r} is no name of a file")
+    return path.with_name(f"{path.name}.safetensors"), path.with_name(f"{path.name}.json")
+
+
 def _existing_files(model: str | Path) -> tuple[Path, Path]:
     path = Path(model)
     if path.is_dir():
         exported = path / "model.safetensors"
         files = exported if exported.exists() else path / "best.ckpt", path / "model.json"
     else:
-        files = path.with_suffix(".safetensors"), path.with_suffix(".json")
+        files = _pair(path)
     for file in files:
-        if not file.exists():
+        if not file.is_file():
+            there = path if path.parent.is_dir() else path.parent
+            stems = {name.stem for name in there.parent.glob("*")}
+            hint = inputs.did_you_mean(there.stem, stems - {there.stem})
             raise FileNotFoundError(
-                f"{file} does not exist. A model is a .safetensors file with its .json, or the folder of a training "
-                "run; those that have a name are loaded with load_pretrained"
+                f"{file} does not exist, or is no file; {hint}a model is a .safetensors file with its .json, or the "
+                "folder of a training run; those that have a name are loaded with load_pretrained"
             )
     return files

@@ -1,10 +1,19 @@
-"""Remembers how a model was built, so that a file can say it."""
+"""Remembers how a model was built, so that a file can say it; and builds none that is larger than the file."""
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as registration
 
 from nbflows.flow import Flow
+
+# The tensors and the numbers in them that a flow may have; None for any.
+_limit: ContextVar[tuple[int, int] | None] = ContextVar("limit", default=None)
 
 
 def builder(build: Callable[..., Flow]) -> Callable[..., Flow]:
@@ -13,6 +22,13 @@ def builder(build: Callable[..., Flow]) -> Callable[..., Flow]:
 
     @functools.wraps(build)
     def remembering(*args, **kwargs) -> Flow:
+        if limit := _limit.get():
+            before = _limit.set(None)
+            try:
+                with torch.device("meta"), _counted(*limit):
+                    build(*args, **kwargs)
+            finally:
+                _limit.reset(before)
         flow = build(*args, **kwargs)
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
@@ -25,3 +41,40 @@ def builder(build: Callable[..., Flow]) -> Callable[..., Flow]:
         return flow
 
     return remembering
+
+
+@contextlib.contextmanager
+def no_larger_than(num_tensors: int, num_elements: int) -> Iterator[None]:
+    """Within it a builder first builds without memory, and raises ValueError for a flow much larger than said here.
+
+    Sizes that a file names could otherwise ask for all memory, or for a loop without end.
+    """
+    # The constants of a layer are in no file: a mask, a permutation.
+    before = _limit.set((4 * num_tensors + 1000, 2 * num_elements + 2**16))
+    try:
+        yield
+    finally:
+        _limit.reset(before)
+
+
+@contextlib.contextmanager
+def _counted(num_parts: int, num_elements: int) -> Iterator[None]:
+    parts = elements = 0
+
+    def count(owner: nn.Module, name: str, part: nn.Module | Tensor | None) -> None:
+        nonlocal parts, elements
+        parts += 1
+        elements += part.numel() if isinstance(part, Tensor) else 0
+        if parts > num_parts or elements > num_elements:
+            raise ValueError("the sizes that it names make a flow larger than its weights")
+
+    handles = [
+        registration.register_module_parameter_registration_hook(count),
+        registration.register_module_buffer_registration_hook(count),
+        registration.register_module_module_registration_hook(count),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

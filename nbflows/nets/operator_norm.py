@@ -168,6 +168,8 @@ def update_norms(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, parametrize.ParametrizationList):
             norms += [(norm, layer.original) for norm in layer if isinstance(norm, OperatorNorm)]
+    # Without memory, on the device "meta", there are no numbers to look at.
+    norms = [(norm, weight) for norm, weight in norms if not weight.is_meta]
     with torch.no_grad():
         _converge([(norm, weight) for norm, weight in norms if norm.vector is not None])
 

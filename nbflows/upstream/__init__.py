@@ -1,11 +1,11 @@
 """The original authors' weights in our models: one file per system, and by name what the authors publish."""
 
+from nbflows.unpickle import read_checkpoint
 from nbflows.upstream.caflow import caflow
 from nbflows.upstream.checkpoint import load_upstream
 from nbflows.upstream.mar_scf import mar_scf
 from nbflows.upstream.published import PUBLISHED, Published, find_published, is_here, load_published
 from nbflows.upstream.residual_flow import residual_flow
-from nbflows.upstream.unpickle import read_checkpoint
 from nbflows.upstream.uva import uva
 
 __all__ = [

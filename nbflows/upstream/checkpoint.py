@@ -3,11 +3,16 @@
 from pathlib import Path
 
 from nbflows.flow import Flow
+from nbflows.models.builder import no_larger_than
+from nbflows.unpickle import read_checkpoint
 from nbflows.upstream.caflow import caflow
 from nbflows.upstream.mar_scf import mar_scf
 from nbflows.upstream.residual_flow import residual_flow
-from nbflows.upstream.unpickle import read_checkpoint
+from nbflows.upstream.state import tensors
 from nbflows.upstream.uva import uva
+from nbflows.weights import first
+
+_PREFIXES = {"uva": "flows.", "mar_scf": "flow.layers.", "residual_flow": "transforms.", "caflow": "model.rflow."}
 
 
 def load_upstream(file: str | Path, shape: tuple[int, int, int] | None = None, num_levels: int = 256) -> Flow:
@@ -29,16 +34,26 @@ def load_upstream(file: str | Path, shape: tuple[int, int, int] | None = None, n
     state = content.get("state_dict", content)
     if not isinstance(state, dict):
         raise ValueError(f"{file}: its state_dict is a {type(state).__name__}, not a dict")
-    if any(key.startswith("flows.") for key in state):
-        return uva(state).eval()
-    if any(key.startswith("flow.layers.") for key in state):
-        return mar_scf(state, (3, 32, 32) if shape is None else shape).eval()
-    if any(key.startswith("transforms.") for key in state):
-        return residual_flow(content, shape, num_levels).eval()
-    if any(key.startswith("model.rflow.") for key in state):
-        return caflow(state, (3, 64, 64) if shape is None else shape).eval()
-    raise ValueError(
-        f"{file} is no checkpoint of the UvA tutorial (keys 'flows.N...'), of mAR-SCF (keys 'flow.layers.N...'), of a "
-        f"Residual Flow (keys 'transforms.N...') or of CAFLOW (keys 'model.rflow...'); its keys begin with "
-        f"{', '.join(sorted(state)[:3])}"
-    )
+    kind = next((kind for kind, prefix in _PREFIXES.items() if any(str(key).startswith(prefix) for key in state)), None)
+    if kind is None:
+        raise ValueError(
+            f"{file} is no checkpoint of the UvA tutorial (keys 'flows.N...'), of mAR-SCF (keys 'flow.layers.N...'), "
+            f"of a Residual Flow (keys 'transforms.N...') or of CAFLOW (keys 'model.rflow...'); its keys begin with "
+            f"{', '.join(sorted(map(str, state))[:3])}"
+        )
+    try:
+        # Tensors may share memory, and a tensor of many numbers lie in a file of few bytes.
+        memories = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors(state)}
+        with no_larger_than(len(state), sum(memories.values())):
+            if kind == "uva":
+                flow = uva(state)
+            elif kind == "mar_scf":
+                flow = mar_scf(state, (3, 32, 32) if shape is None else shape)
+            elif kind == "residual_flow":
+                flow = residual_flow(content, shape, num_levels)
+            else:
+                flow = caflow(state, (3, 64, 64) if shape is None else shape)
+    # The keys are those of a system; what they stand for may be anything.
+    except Exception as error:
+        raise ValueError(f"{file} is not complete, or damaged: {first(error)}") from error
+    return flow.eval()

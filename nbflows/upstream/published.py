@@ -1,14 +1,13 @@
 """The weights that the original authors publish, by name: fetched from their addresses, kept in our format."""
 
 import hashlib
-import json
 import os
 import shutil
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from nbflows import download, weights
+from nbflows import download, inputs, weights
 from nbflows.flow import Flow
 from nbflows.manifest import sha256
 from nbflows.upstream.checkpoint import load_upstream
@@ -120,7 +119,8 @@ PUBLISHED = {
 def find_published(name: str) -> Published:
     """One of ``PUBLISHED``. Raises ValueError that names them all."""
     if name not in PUBLISHED:
-        raise ValueError(f"no published weights named {name!r}; available: {', '.join(PUBLISHED)}")
+        hint = inputs.did_you_mean(name, PUBLISHED)
+        raise ValueError(f"no published weights named {name!r}; {hint}available: {', '.join(PUBLISHED)}")
     return PUBLISHED[name]
 
 
@@ -229,11 +229,10 @@ def _load_converted(converted: Path) -> Flow | None:
     description = converted.with_suffix(".json")
     if not converted.exists() or not description.exists():
         return None
-    content = converted.read_bytes()
     try:
-        known = json.loads(description.read_text())
-    except ValueError:
+        known, content = inputs.json_object(description), converted.read_bytes()
+    except (ValueError, OSError):
         return None
-    if not isinstance(known, dict) or known.get("converted_sha256") != sha256(content):
+    if known.get("converted_sha256") != sha256(content):
         return None
     return weights.rebuild(weights.parse(content, converted), known, converted)

@@ -4,6 +4,16 @@ import torch
 from torch import Tensor, nn
 
 
+def tensors(state: dict) -> list[Tensor]:
+    """Its values. Raises ValueError naming a key that is no text, or a value that is no tensor."""
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise ValueError(
+                f"a state dict holds tensors by their names, this one a {type(value).__name__}: {key!s:.100}"
+            )
+    return list(state.values())
+
+
 def take(state: dict[str, Tensor], key: str, keep: bool = False) -> Tensor:
     """The tensor of this key; removed from ``state`` unless ``keep``. Raises ValueError naming a missing key."""
     if key not in state:
@@ -23,4 +33,4 @@ def copy(weights: dict[nn.Parameter | Tensor, Tensor], where: str) -> None:
 def nothing_left(state: dict[str, Tensor]) -> None:
     """Raises ValueError naming the keys that nothing has used."""
     if state:
-        raise ValueError(f"unexpected keys: {', '.join(sorted(state))}")
+        raise ValueError(f"{len(state)} unexpected keys: {', '.join(sorted(state)[:5])}")
