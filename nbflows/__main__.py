@@ -175,7 +175,8 @@ def _train(options) -> None:
 
     recipe = recipes.get(options.recipe)
     out = Path(options.out or f"runs/{options.recipe}")
-    before = runs.begin(out, resume=True)["run"] if options.resume else {}
+    saved = runs.checkpoint_to_resume(out) if options.resume else None
+    before = runs.read_checkpoint(saved)["run"] if saved else {}
     given = {
         "epochs": options.epochs,
         "batch_size": options.batch_size,

@@ -69,23 +69,22 @@ def load(known: dict, model: str | Path) -> Data:
         ValueError: they did not come from a name or path, they are gone, or the fingerprint is damaged.
     """
     origin = part(known, "origin", model)
-    if not set(known) >= {"variant", "shape", "num_levels", "content"}:
+    places = {key: origin[key] for key in ("name", "sources", "targets") if key in origin}
+    if not set(known) >= {"variant", "shape", "num_levels", "content"} or not (
+        set(places) in (set(), {"name"}, {"sources", "targets"}) and all(isinstance(p, str) for p in places.values())
+    ):
         raise ValueError(f"what {model} says of its data is damaged: name them with --data")
-    if not origin:
-        raise ValueError(
-            f"{model} was trained on {known['variant']}, which was not loaded by a name or path: give it with --data"
-        )
-    paths = [path for key in ("name", "sources", "targets") if Path(path := str(origin.get(key, ""))).is_absolute()]
-    gone = [path for path in paths if not Path(path).exists()]
+    trained = f"{model} was trained on {known['variant']}"
+    if not places:
+        raise ValueError(f"{trained}, which was not loaded by a name or path: give it with --data")
+    gone = [place for place in places.values() if Path(place).is_absolute() and not Path(place).exists()]
     if gone:
-        raise ValueError(
-            f"{model} was trained on {known['variant']}, and {gone[0]} is no longer there: give its place with --data"
-        )
+        raise ValueError(f"{trained}, and {gone[0]} is no longer there: give its place with --data")
     size = origin.get("image_size")
     size = tuple(size) if isinstance(size, list) else size
-    if "sources" in origin:
-        return tasks.load_pairs(origin["sources"], origin["targets"], size)
-    return datasets.load(origin["name"], size, num_bits=origin.get("num_bits", 8))
+    if "name" in places:
+        return datasets.load(places["name"], size, num_bits=origin.get("num_bits", 8))
+    return tasks.load_pairs(places["sources"], places["targets"], size)
 
 
 def require_fit(flow: Flow, data: Data) -> None:

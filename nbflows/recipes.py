@@ -102,14 +102,12 @@ class Recipe:
 
     def build(self, data: Data) -> Flow:
         """The model, sized for this data. Raises ValueError if it is for data of another kind."""
-        builder, arguments = getattr(models, self.builder), self.model_arguments(data)
-        known = inspect.signature(builder).parameters.values()
-        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in known)
-        unknown = set() if takes_any else set(arguments) - {parameter.name for parameter in known}
-        if unknown or len(data.shape) not in (1, 3):
-            kind = "points" if len(data.shape) == 1 else "images"
-            raise ValueError(f"{self.builder} is not for {kind} such as {data.name}: it takes no {', '.join(unknown)}")
-        return builder(**arguments)
+        builder, given = getattr(models, self.builder), set(data.model_arguments())
+        taken = set(inspect.signature(builder).parameters) & {"shape", "num_levels", "source_channels"}
+        if not given <= taken or "num_levels" in taken - given:
+            kind = "points" if "num_levels" not in given else "pairs" if "source_channels" in given else "images"
+            raise ValueError(f"the model {self.builder} is not for {kind} such as {data.name}; choose another recipe")
+        return builder(**self.model_arguments(data))
 
     def to_json(self) -> dict:
         """All settings, as they are after a way through JSON."""

@@ -90,17 +90,18 @@ def read_checkpoint(file: Path) -> dict:
     Raises:
         ValueError: the file is damaged, or something else; with the way out.
     """
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-        if not isinstance(checkpoint, dict) or not set(checkpoint) >= _KEYS:
-            raise ValueError("it is no checkpoint of a training")
-        return _upgraded(checkpoint)
-    except (OSError, MemoryError):
-        raise
-    # Of a file that may hold anything: the reader of its archive and that of its pickle raise what they like.
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{file} is damaged ({reason:.100}): {_way_out(file)}") from error
+    with open(file, "rb") as stream:
+        try:
+            checkpoint = torch.load(stream, map_location="cpu", weights_only=True)
+            if not isinstance(checkpoint, dict) or not set(checkpoint) >= _KEYS:
+                raise ValueError("it is no checkpoint of a training")
+            return _upgraded(checkpoint)
+        except MemoryError:
+            raise
+        # Of a file that may hold anything: the reader of its archive and that of its pickle raise what they like.
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"{file} is damaged ({reason:.100}): {_way_out(file)}") from error
 
 
 def _way_out(file: Path) -> str:

@@ -1,10 +1,19 @@
 """A training that ends in the middle, as a kill would end it."""
 
 import contextlib
+import os
+import pickle
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from nbflows import training
+from nbflows import runs, training
 
 
 class Killed(BaseException):
@@ -24,3 +33,53 @@ def killed_after(step: int):
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr(training, "Checkpoints", SaveThenDie)
         yield
+
+
+# --- real processes ---------------------------------------------------------------------------------------------------
+
+COMMAND = ["train", "digits-simple", "--device", "cpu", "--precision", "32-true", "--no-progress", "--batch-size", "20"]
+COMMAND += ["--max-steps", "8", "--checkpoint-seconds", "0", "--data", "images.npy"]
+
+
+def kill_chains(place: Path, temporary: Path, num_chains: int, seed: int) -> dict[str, int]:
+    """Trains by the command line and kills it (SIGKILL) at random times, up to three times a run; says how runs ended.
+
+    Three batches an epoch. Each run goes on by --resume if its folder has a checkpoint, else by the same command, and
+    is compared with an unbroken one: weights, averaged weights, log.
+    """
+    chance = random.Random(seed)
+    pixels = np.random.default_rng(0).integers(0, 17, (76, 8, 8), dtype=np.uint8)
+    np.save(place / "images.npy", pixels)
+    (temporary / "tmp").mkdir()
+    environment = {**os.environ, "TMPDIR": str(temporary / "tmp"), "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+
+    def start(out):
+        resume = ["--resume"] if runs.checkpoint_to_resume(place / out) else []
+        command = [sys.executable, "-m", "nbflows", *COMMAND, "--out", out, *resume]
+        return subprocess.Popen(command, cwd=place, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    def end(out):
+        last = torch.load(place / out / "last.ckpt", weights_only=True)
+        kept = {key: last[key] for key in ("state_dict", "current_model_state", "global_step", "random_state")}
+        return pickle.dumps(kept), (place / out / "log" / "metrics.csv").read_text()
+
+    began = time.monotonic()
+    assert start("whole").wait() == 0
+    seconds, whole = time.monotonic() - began, end("whole")
+    counts = {"chains": num_chains, "kills": 0, "dead ends": 0, "different": 0, "left in TMPDIR": 0}
+    for chain in range(num_chains):
+        for _ in range(3):
+            process = start(f"run{chain}")
+            # Most of the time goes into imports.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=chance.uniform(0.5, 1.0) * seconds)
+            counts["kills"] += process.poll() is None
+            process.kill()
+            process.wait()
+        _, errors = (process := start(f"run{chain}")).communicate()
+        finished = b"nothing to train" in errors
+        counts["dead ends"] += process.returncode != 0 and not finished
+        counts["different"] += end(f"run{chain}") != whole
+    counts["left in TMPDIR"] = len(list((temporary / "tmp").iterdir()))
+    return counts

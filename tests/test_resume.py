@@ -2,16 +2,24 @@
 
 import contextlib
 import csv
+import os
+import pickle
+import shutil
+import signal
+import tempfile
+import zipfile
+from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 import torch
 
-from nbflows import Flow, Sequential, data, recipes, runs, training
+from nbflows import Flow, Sequential, data, load_flow, recipes, runs, training, weights
 from nbflows.data import ImageData
 from nbflows.layers import ActNorm, AffineCoupling, Dequantize, checkerboard
 from nbflows.nets import ConvNet
-from tests.interrupt import Killed
+from tests.interrupt import Killed, kill_chains
 
 # Three batches an epoch, a validation after each second epoch.
 RECIPE = recipes.Recipe(
@@ -177,3 +185,217 @@ def test_chains_of_kills_at_every_step_of_two_epochs(digits, whole, seen, tmp_pa
         seen.clear()
         _assert_same(_end(_chain(digits, tmp_path / str(i), kills), seen), whole)
     assert len(ALL) == 65
+
+
+# --- asked to stop ----------------------------------------------------------------------------------------------------
+
+
+def _asked(step, number, again_at=None):
+    """Sends this process a signal during a step, as Ctrl-C and SLURM do."""
+    train_step = training.FlowModule.training_step
+
+    def interrupted(module, batch, batch_index):
+        if module.trainer.global_step in (step, again_at):
+            signal.raise_signal(number)
+        return train_step(module, batch, batch_index)
+
+    return interrupted
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+# The 6th step ends in a validation, which is done first.
+@pytest.mark.parametrize("step", [1, 5, 8])
+def test_who_asks_a_training_to_stop_loses_nothing_and_is_told_how_to_go_on(
+    digits, whole, seen, tmp_path, monkeypatch, capfd, number, step
+):
+    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    with monkeypatch.context() as patch:
+        patch.setattr(training.FlowModule, "training_step", _asked(step, number))
+        with pytest.raises(KeyboardInterrupt) as stopped:
+            _train(digits, tmp_path / "run", checkpoint_seconds=1000)
+    assert str(stopped.value) == f"stopped at step {step + 1}; go on from {tmp_path}/run/last.ckpt with --resume"
+    assert "nbflows: stopping after this step" in capfd.readouterr().err
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == step + 1
+    _assert_same(_end(_train(digits, tmp_path / "run", resume=True, checkpoint_seconds=1000), seen), whole)
+
+
+def test_who_asks_twice_does_not_wait_for_the_step(digits, tmp_path, monkeypatch):
+    def both(module, batch, batch_index):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.FlowModule, "training_step", both)
+        with pytest.raises(KeyboardInterrupt, match="stopped at step 0; start again: there is no checkpoint yet"):
+            _train(digits, tmp_path / "run")
+    # No dead end either.
+    assert _train(digits, tmp_path / "run", max_steps=1).test.num_images == 10
+
+
+def test_a_stop_before_the_first_step_is_one_too(digits, tmp_path, monkeypatch):
+    def setup(module):
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.FlowModule, "configure_optimizers", setup)
+        with pytest.raises(KeyboardInterrupt, match="there is no checkpoint yet"):
+            _train(digits, tmp_path / "run")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+
+
+def test_two_trainings_do_not_share_a_folder(digits, tmp_path, monkeypatch):
+    refused = []
+    step = training.FlowModule.training_step
+
+    def while_it_trains(module, batch, batch_index):
+        if module.trainer.global_step == 1:
+            for resume in (True, False):
+                with pytest.raises(FileExistsError, match=r"another training is writing to .*run: wait for its end"):
+                    _train(digits, tmp_path / "run", resume=resume)
+                refused.append(resume)
+        return step(module, batch, batch_index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.FlowModule, "training_step", while_it_trains)
+        _train(digits, tmp_path / "run", max_steps=3)
+    assert refused == [True, False]
+    _train(digits, tmp_path / "run", max_steps=4, resume=True)
+
+
+def test_a_folder_is_made_only_by_a_training_that_begins(digits, tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing to resume"):
+        _train(digits, tmp_path / "run", resume=True)
+    with pytest.raises(ValueError, match="batch_size 64 does not fit 26 images"):
+        _train(digits, tmp_path / "run", recipe=replace(RECIPE, batch_size=64))
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(OSError, match="file"):
+        _train(digits, tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"junk", b"PK\x03\x04", "list", "dict", "foreign", "cut", "flipped", "pickle"]
+)
+@pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
+def test_a_damaged_checkpoint_is_named_with_a_way_out_that_works(digits, once_trained, tmp_path, name, content):
+    out = shutil.copytree(once_trained, tmp_path / "run")
+    file = out / name
+    whole = file.read_bytes()
+    if content in ("list", "dict", "foreign"):
+        torch.save({"list": [1], "dict": {}, "foreign": dict.fromkeys(runs._KEYS, 1)}[content], file)
+    elif content == "pickle":
+        file.write_bytes(pickle.dumps({"os": os.system}))
+    else:
+        with zipfile.ZipFile(file) as archive:
+            largest = max(archive.infolist(), key=lambda record: record.file_size)
+        # Between tensors it has bytes that nobody reads.
+        flipped = bytearray(whole)
+        flipped[largest.header_offset + largest.file_size] ^= 255
+        file.write_bytes({"cut": whole[: len(whole) // 2], "flipped": bytes(flipped)}.get(content, content))
+    with pytest.raises(ValueError, match=rf"{name} is damaged \(.*\): delete it, and --resume goes on from ") as error:
+        _train(digits, out, resume=True)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 500
+    file.unlink()
+    assert _train(digits, out, resume=True).test.num_images == 10
+
+
+@pytest.fixture(scope="module")
+def once_trained(digits, tmp_path_factory):
+    out = tmp_path_factory.mktemp("once") / "run"
+    with _kill(8, "before the step"), contextlib.suppress(Killed):
+        _train(digits, out)
+    return out
+
+
+def test_a_run_goes_on_without_its_best_model_and_keeps_the_best_of_what_follows(digits, once_trained, whole, tmp_path):
+    out = shutil.copytree(once_trained, tmp_path / "run")
+    (out / "best.ckpt").unlink()
+    _train(digits, out, resume=True)
+    assert torch.load(out / "best.ckpt", weights_only=True)["callbacks"]["Checkpoints"]["best_step"] == 12
+
+
+def test_nothing_is_left_in_the_folder_for_temporary_files(digits, tmp_path, monkeypatch):
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    for moment in MOMENTS:
+        with _kill(6, moment), contextlib.suppress(Killed):
+            _train(digits, tmp_path / moment)
+        assert not list(temporary.iterdir())
+        # Beside the checkpoint, and there one at most.
+        assert len(list((tmp_path / moment).glob("*.tmp"))) <= 1
+        _train(digits, tmp_path / moment, resume=True, max_steps=7)
+        assert not list((tmp_path / moment).glob("*.tmp"))
+
+
+# --- what comes after the last step -----------------------------------------------------------------------------------
+
+
+def test_a_model_is_there_before_its_test_images_are_scored(tmp_path, monkeypatch, digits):
+    def fails(*_, **__):
+        raise MemoryError("too large")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.metrics, "evaluate", fails)
+        with pytest.raises(MemoryError):
+            _train(digits, tmp_path / "run", flow=None, max_steps=2)
+    described = weights.describe(tmp_path / "run")
+    assert described["steps"] == 2 and "test_bits_per_dim" not in described
+    load_flow(tmp_path / "run")
+    # What is missing is made up for, once.
+    result = _train(digits, tmp_path / "run", flow=None, max_steps=2, resume=True)
+    assert weights.describe(tmp_path / "run")["test_bits_per_dim"]["mean"] == result.test.mean
+    with pytest.raises(ValueError, match="nothing to train"):
+        _train(digits, tmp_path / "run", flow=None, max_steps=2, resume=True)
+
+
+# --- the log ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_log_forgets_a_training_that_was_given_up_before_its_first_checkpoint(digits, tmp_path, seen, whole):
+    with _kill(5, "after the step"), contextlib.suppress(Killed):
+        _train(digits, tmp_path / "run", checkpoint_seconds=1000, recipe=replace(RECIPE, seed=4))
+    assert len(training.read_log(tmp_path / "run")) == 1
+    _assert_same(_end(_train(digits, tmp_path / "run"), seen), whole)
+
+
+def test_foreign_folders_and_half_lines_are_no_part_of_the_log(tmp_path):
+    for name in ("version_x", "version_", "version_1_old", "other"):
+        (tmp_path / "log" / name).mkdir(parents=True)
+        (tmp_path / "log" / name / "metrics.csv").write_text("a,b\n1,2\n")
+    assert training.read_log(tmp_path) == []
+    log = runs.Log(tmp_path, ["loss"], 0)
+    for step in range(3):
+        log.write(step=step, loss=0.1 * step)
+    with open(log.file, "a") as stream:
+        stream.write("3,0.")
+    assert training.read_log(tmp_path) == [{"step": s, "loss": 0.1 * s} for s in range(3)]
+    runs.Log(tmp_path, ["more"], 2).write(step=2, more=1)
+    assert log.file.read_text() == "step,more,loss\n0,,0\n1,,0.10000000000000001\n2,1,\n"
+
+
+def test_logs_of_earlier_versions_count_each_step_once(tmp_path):
+    # The first was given up at step 29 and started afresh; the third goes on from step 15 of the second.
+    for version, steps in ((0, (9, 19, 29)), (1, (9, 19)), (10, (15, 25))):
+        (tmp_path / "log" / f"version_{version}").mkdir(parents=True)
+        rows = "".join(f"0,{version},{step}\n" for step in steps)
+        (tmp_path / "log" / f"version_{version}" / "metrics.csv").write_text("epoch,bits_per_dim,step\n" + rows)
+    assert [(row["step"], row["bits_per_dim"]) for row in training.read_log(tmp_path)] == [(9, 1), (15, 10), (25, 10)]
+
+
+# --- real processes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow  # Processes that are really killed, on two file systems where the machine has them.
+def test_chains_of_real_kills(tmp_path):
+    place = tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+    try:
+        counts = kill_chains(Path(place), tmp_path, num_chains=2, seed=0)
+    finally:
+        shutil.rmtree(place)
+    assert counts["kills"] >= 4 and counts["dead ends"] == 0 and counts["different"] == 0
