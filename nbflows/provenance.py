@@ -22,24 +22,26 @@ def fingerprint(data: Data, labelled: bool = False) -> dict:
         labelled: whether their labels are trained on too.
     """
     paired = [data.sources] if isinstance(data, PairData) else []
+    # Points are drawn anew on each machine, and the last digits of a sine differ between processors.
+    drawn = data.origin["name"] if data.train.is_floating_point() and "name" in data.origin else None
     return {
         "origin": data.origin,
         "variant": data.variant,
         "shape": list(data.shape),
         "num_levels": getattr(data, "num_levels", None),
-        "content": _digest([{split: getattr(data, split) for split in SPLITS}, *paired]),
+        "content": _digest([{split: getattr(data, split) for split in SPLITS}, *paired], drawn),
         **({"labels": _digest([data.labels])} if labelled else {}),
     }
 
 
-def _digest(parts: list[dict[str, Tensor]]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+def _digest(parts: list[dict[str, Tensor]], drawn: str | None = None) -> str:
+    digest = hashlib.blake2b(str(drawn).encode(), digest_size=16)
     for tensors in parts:
         for split in SPLITS:
             tensor = tensors[split]
             digest.update(f"{split} {tuple(tensor.shape)} {tensor.dtype}".encode())
             # In pieces: a tensor that is a view of another one is copied.
-            for piece in tensor.split(4096):
+            for piece in tensor.split(4096) if drawn is None else ():
                 digest.update(piece.cpu().contiguous().numpy())
     return digest.hexdigest()
 

@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from nbflows import ranks, weights
+from nbflows import ranks, unpickle, weights
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 # Of a checkpoint that training can go on from; Lightning's own are among them.
@@ -90,18 +90,17 @@ def read_checkpoint(file: Path) -> dict:
     Raises:
         ValueError: the file is damaged, or something else; with the way out.
     """
-    with open(file, "rb") as stream:
-        try:
-            checkpoint = torch.load(stream, map_location="cpu", weights_only=True)
-            if not isinstance(checkpoint, dict) or not set(checkpoint) >= _KEYS:
-                raise ValueError("it is no checkpoint of a training")
-            return _upgraded(checkpoint)
-        except MemoryError:
-            raise
-        # Of a file that may hold anything: the reader of its archive and that of its pickle raise what they like.
-        except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"{file} is damaged ({reason:.100}): {_way_out(file)}") from error
+    try:
+        checkpoint = unpickle.read_checkpoint(file)
+        if not set(checkpoint) >= _KEYS:
+            raise ValueError("it is no checkpoint of a training")
+        return _upgraded(checkpoint)
+    except (OSError, MemoryError):
+        raise
+    # Of a foreign file with the right keys: whatever is in its values.
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).removeprefix(f"{file} ").splitlines()[0]
+        raise ValueError(f"{file} is damaged ({reason:.200}): {_way_out(file)}") from error
 
 
 def _way_out(file: Path) -> str:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import pickle
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -42,7 +43,9 @@ COMMAND += ["--max-steps", "8", "--checkpoint-seconds", "0", "--data", "images.n
 
 
 def kill_chains(place: Path, temporary: Path, num_chains: int, seed: int) -> dict[str, int]:
-    """Trains by the command line and kills it (SIGKILL) at random times, up to three times a run; says how runs ended.
+    """Trains by the command line and ends it at random times, up to three times a run; says how the runs ended.
+
+    By SIGKILL, or by SIGTERM upon which it saves.
 
     Three batches an epoch. Each run goes on by --resume if its folder has a checkpoint, else by the same command, and
     is compared with an unbroken one: weights, averaged weights, log.
@@ -75,8 +78,8 @@ def kill_chains(place: Path, temporary: Path, num_chains: int, seed: int) -> dic
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.communicate(timeout=chance.uniform(0.5, 1.0) * seconds)
             counts["kills"] += process.poll() is None
-            process.kill()
-            process.wait()
+            process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM]))
+            process.communicate()
         _, errors = (process := start(f"run{chain}")).communicate()
         finished = b"nothing to train" in errors
         counts["dead ends"] += process.returncode != 0 and not finished

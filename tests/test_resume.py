@@ -318,6 +318,16 @@ def test_a_run_goes_on_without_its_best_model_and_keeps_the_best_of_what_follows
     assert torch.load(out / "best.ckpt", weights_only=True)["callbacks"]["Checkpoints"]["best_step"] == 12
 
 
+def test_a_run_that_was_killed_is_a_model_already(digits, tmp_path):
+    with _kill(8, "after the step"), contextlib.suppress(Killed):
+        _train(digits, tmp_path / "run", flow=None)
+    best = torch.load(tmp_path / "run" / "best.ckpt", weights_only=True)["state_dict"]
+    for name, tensor in load_flow(tmp_path / "run").state_dict().items():
+        assert torch.equal(best[f"flow.{name}"], tensor)
+    started = _train(digits, tmp_path / "next", flow=None, start_from=tmp_path / "run", max_steps=1)
+    assert weights.describe(started.out)["started_from"]["model"] == str(tmp_path / "run")
+
+
 def test_nothing_is_left_in_the_folder_for_temporary_files(digits, tmp_path, monkeypatch):
     temporary = tmp_path / "tmp"
     temporary.mkdir()
