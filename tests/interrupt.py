@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import pickle
 import random
 import signal
 import subprocess
@@ -64,19 +63,25 @@ def kill_chains(place: Path, temporary: Path, num_chains: int, seed: int) -> dic
 
     def end(out):
         last = torch.load(place / out / "last.ckpt", weights_only=True)
-        kept = {key: last[key] for key in ("state_dict", "current_model_state", "global_step", "random_state")}
-        return pickle.dumps(kept), (place / out / "log" / "metrics.csv").read_text()
+        tensors = {**last["state_dict"], **{f"current {k}": v for k, v in last["current_model_state"].items()}}
+        numbers = {name: tensor.tolist() for name, tensor in tensors.items()}
+        return last["global_step"], numbers, (place / out / "log" / "metrics.csv").read_text()
 
-    began = time.monotonic()
     assert start("whole").wait() == 0
-    seconds, whole = time.monotonic() - began, end("whole")
+    whole = end("whole")
+    # In training, apart from imports; a short one on a fast machine has more steps.
+    seconds = torch.load(place / "whole" / "last.ckpt", weights_only=True)["seconds"]
     counts = {"chains": num_chains, "kills": 0, "dead ends": 0, "different": 0, "left in TMPDIR": 0}
     for chain in range(num_chains):
         for _ in range(3):
             process = start(f"run{chain}")
-            # Most of the time goes into imports.
+            # Most of the time goes into imports: from the moment on that it trains.
+            log = place / f"run{chain}" / "log" / "metrics.csv"
+            before = log.stat().st_mtime_ns if log.exists() else 0
+            while process.poll() is None and not (log.exists() and log.stat().st_mtime_ns > before):
+                time.sleep(0.01)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                process.communicate(timeout=chance.uniform(0.5, 1.0) * seconds)
+                process.communicate(timeout=chance.uniform(0, seconds))
             counts["kills"] += process.poll() is None
             process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM]))
             process.communicate()
