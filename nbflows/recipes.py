@@ -132,7 +132,7 @@ _TUTORIAL = {
         epochs=600,
     ),
     "digits-multiscale": Recipe(
-        "multi-scale flow of three levels, 8x8 digits", "digits", "digits_multiscale", decay_per_epoch=0.997, epochs=600
+        "multi-scale flow of two levels, 8x8 digits", "digits", "digits_multiscale", decay_per_epoch=0.997, epochs=600
     ),
     "mnist-simple": Recipe("UvA tutorial, uniform noise (published: 1.078 bits/dim, M = 8)", "mnist", "simple"),
     "mnist-variational": Recipe(

@@ -140,6 +140,14 @@ def test_a_stored_notebook_that_lacks_something_is_named_with_its_fault(tmp_path
     assert ended.returncode == 1 and ended.stderr == f"{tmp_path / 'a.ipynb'}: {found}\n"
 
 
+@pytest.mark.parametrize("command", ["execute", "check", "html"])
+def test_a_notebook_that_is_not_there_is_one_line(command):
+    ended = subprocess.run(
+        [sys.executable, "tools/notebooks.py", command, "no.ipynb"], cwd=notebooks.ROOT, capture_output=True
+    )
+    assert ended.returncode == 2 and ended.stderr.decode().splitlines()[-1].endswith("error: no such file: no.ipynb")
+
+
 def test_a_cell_that_is_never_executed_is_not_missed(tmp_path):
     cells = [code(outputs=[picture(alt="a")]), code(count=None, tags=["skip-execution"])]
     assert not notebooks.faults(write(tmp_path / "a.ipynb", *cells))

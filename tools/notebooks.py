@@ -157,6 +157,8 @@ def main() -> None:
     ):
         commands.add_parser(name, help=text).add_argument("notebooks", type=Path, nargs="+")
     options = parser.parse_args()
+    if missing := [str(notebook) for notebook in getattr(options, "notebooks", []) if not notebook.is_file()]:
+        parser.error(f"no such file: {', '.join(missing)}")
     if options.command == "demo":
         demo(ROOT / "notebooks" / "00_quickstart.ipynb", ROOT / "build")
     elif options.command == "html":
