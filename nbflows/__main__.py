@@ -1,6 +1,7 @@
 """The command line: nbflows train | evaluate | sample | translate | publish | lessons | list."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -12,6 +13,8 @@ from nbflows import (
     __version__,
     data,
     extras,
+    hardware,
+    inputs,
     lessons,
     listing,
     metrics,
@@ -26,6 +29,7 @@ from nbflows import (
 )
 from nbflows.flow import Flow
 from nbflows.joint import JointFlow
+from nbflows.pictures import picture_name
 from nbflows.translation import TranslationFlow
 
 EXAMPLES = """examples:
@@ -46,6 +50,24 @@ EXAMPLES = """examples:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot print a character of ours gets a question mark.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    status = 0
+    try:
+        try:
+            status = _run(arguments)
+        finally:
+            print(end="", flush=True)
+    except OSError as error:
+        # Nobody reads on, as in nbflows list | head; or there is no room. Python would try once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 141 if isinstance(error, BrokenPipeError) else status or _say(error)
+    return status
+
+
+def _run(arguments: list[str] | None) -> int:
     options, unknown = _parser().parse_known_args(arguments)
     if unknown:
         # argparse itself would show the usage of nbflows here, not that of the command.
@@ -56,12 +78,22 @@ def main(arguments: list[str] | None = None) -> int:
         # Of a training, with how to go on.
         print(f"nbflows: {stop or 'interrupted'}", file=sys.stderr)
         return 130
-    except (ValueError, OSError, RuntimeError, extras.MissingPackageError) as error:
-        # An explained error, not a stack trace: the message has the numbers and the way out. One without is a defect.
-        if options.traceback or not str(error):
+    except BrokenPipeError:
+        raise
+    # RuntimeError: what torch says, and weights or gradients that are not finite.
+    except (ValueError, TypeError, OSError, RuntimeError, MemoryError, extras.MissingPackageError) as error:
+        if options.traceback:
             raise
-        print(f"nbflows: {error}", file=sys.stderr)
-        return 2
+        return _say(error)
+
+
+def _say(error: Exception) -> int:
+    """An explained error, not a stack trace: one line with the numbers and the way out."""
+    message = " ".join(str(error).split("\n")) or {MemoryError: "there is not enough memory"}.get(type(error), "")
+    if not message:
+        raise error
+    print(f"nbflows: {message if len(message) <= 2000 else message[:2000] + ' ...'}", file=sys.stderr)
+    return 2
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,15 +127,37 @@ def _add_data(parser: argparse.ArgumentParser, default: str) -> None:
         metavar="NAME|PATH",
         help=f"{', '.join(data.names())}; or a folder of images, a .npy or .npz file ({default})",
     )
-    parser.add_argument("--image-size", type=int, metavar="N", help="resize and crop a folder's images to N x N")
-    parser.add_argument(
-        "--num-bits", type=int, default=8, metavar="N", help="keep the N highest bits of 8-bit images (default: 8)"
-    )
+    _add_number(parser, "--image-size", "resize and crop a folder's images to N x N", metavar="N")
+    _add_number(parser, "--num-bits", "keep the N highest bits of 8-bit images (default: 8)", metavar="N", default=8)
     parser.add_argument(
         "--sources",
         metavar="FOLDER",
         help="for pairs of your own: their sources, files named as their targets in the folder --data",
     )
+
+
+def _add_number(parser: argparse.ArgumentParser, option: str, help: str, kind: str = "", **settings) -> None:
+    """A number with the range that ``inputs`` has for its name, or for another ``kind``."""
+    kind = kind or option.strip("-").replace("-", "_")
+    parser.add_argument(option, type=_checked(lambda text: inputs.check(kind, text)), help=help, **settings)
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", default="cpu", type=_checked(hardware.require), help="cpu (default), cuda or mps; auto is the best"
+    )
+
+
+def _checked(convert):
+    """A type of argparse that says what ``convert`` says."""
+
+    def checked(text: str):
+        try:
+            return convert(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return checked
 
 
 def _add_upstream(parser: argparse.ArgumentParser) -> None:
@@ -126,17 +180,19 @@ def _add_train(commands) -> None:
         help="begin with the weights of a model of the same size (a name of nbflows list, a .safetensors file, or the "
         "folder of a run) and a new optimizer",
     )
-    parser.add_argument(
+    _add_number(
+        parser,
         "--max-minutes",
-        type=float,
+        "stop after M minutes in all, validate and save; the learning rate falls in the last quarter",
         metavar="M",
-        help="stop after M minutes in all, validate and save; the learning rate falls in the last quarter",
     )
-    parser.add_argument("--max-steps", type=int, metavar="N", help="the same after N training steps in all")
-    parser.add_argument("--epochs", type=int, metavar="N", help="passes over the data (default: the recipe's)")
-    parser.add_argument("--batch-size", type=int, metavar="N", help="over all devices (default: the recipe's)")
-    parser.add_argument("--lr", type=float, metavar="R", help="learning rate (default: the recipe's)")
-    parser.add_argument("--seed", type=int, metavar="N", help="of weights, order and noise (default: the recipe's)")
+    _add_number(parser, "--max-steps", "the same after N training steps in all", metavar="N")
+    _add_number(parser, "--epochs", "passes over the data (default: the recipe's)", metavar="N")
+    _add_number(parser, "--batch-size", "over all devices (default: the recipe's)", metavar="N")
+    _add_number(parser, "--lr", "learning rate (default: the recipe's)", metavar="R")
+    _add_number(
+        parser, "--seed", "of weights, order and noise (default: the recipe's)", "seed of a training", metavar="N"
+    )
     parser.add_argument(
         "--precision",
         default="auto",
@@ -159,13 +215,9 @@ def _add_train(commands) -> None:
     parser.add_argument(
         "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to train (default: auto)"
     )
-    parser.add_argument(
-        "--devices", type=int, default=1, metavar="N", help="how many devices on each machine (default: 1)"
-    )
-    parser.add_argument("--num-nodes", type=int, default=1, metavar="N", help="how many machines (default: 1)")
-    parser.add_argument(
-        "--checkpoint-seconds", type=float, default=30, metavar="S", help="how often last.ckpt is written (default: 30)"
-    )
+    _add_number(parser, "--devices", "how many devices on each machine (default: 1)", metavar="N", default=1)
+    _add_number(parser, "--num-nodes", "how many machines (default: 1)", metavar="N", default=1)
+    _add_number(parser, "--checkpoint-seconds", "how often last.ckpt is written (default: 30)", metavar="S", default=30)
     parser.add_argument("--no-progress", action="store_true", help="no progress bars")
 
 
@@ -174,6 +226,7 @@ def _train(options) -> None:
     from nbflows import training
 
     recipe = recipes.get(options.recipe)
+    hardware.require(options.device, options.devices)
     out = Path(options.out or f"runs/{options.recipe}")
     saved = runs.checkpoint_to_resume(out) if options.resume else None
     before = runs.read_checkpoint(saved)["run"] if saved else {}
@@ -239,12 +292,10 @@ def _add_evaluate(commands) -> None:
     _add_upstream(parser)
     parser.add_argument("--task", metavar="NAME", help=f"of a checkpoint of CAFLOW: {', '.join(tasks.names())}")
     _add_data(parser, "default: the data it was trained on")
-    parser.add_argument(
-        "--num-draws", type=int, default=1, metavar="M", help="draws of dequantization noise per image (default: 1)"
-    )
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N test images")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda or mps")
+    _add_number(parser, "--num-draws", "draws of dequantization noise per image (default: 1)", metavar="M", default=1)
+    _add_number(parser, "--limit", "only the first N test images", metavar="N")
+    _add_number(parser, "--seed", "of the noise (default: 0)", metavar="N", default=0)
+    _add_device(parser)
     parser.add_argument(
         "--precision",
         default="32-true",
@@ -254,15 +305,12 @@ def _add_evaluate(commands) -> None:
     parser.add_argument(
         "--png",
         metavar="FILE",
+        type=_checked(picture_name),
         help="also draw 64 samples into FILE (with --upstream by default into MODEL.png here)",
     )
-    parser.add_argument(
-        "--num-samples", type=int, default=10, metavar="N", help="of a translation model, per source (default: 10)"
-    )
-    parser.add_argument("--temperature", type=float, default=0.8, metavar="T", help="of these samples (default: 0.8)")
-    parser.add_argument(
-        "--quality-images", type=int, default=500, metavar="N", help="of how many test images (default: 500)"
-    )
+    _add_number(parser, "--num-samples", "of a translation model, per source (default: 10)", metavar="N")
+    _add_number(parser, "--temperature", "of these samples (default: 0.8)", metavar="T")
+    _add_number(parser, "--quality-images", "of how many test images (default: 500)", metavar="N")
     parser.add_argument("--record", action="store_true", help="keep the result in the JSON beside the model")
 
 
@@ -273,6 +321,8 @@ def _evaluate(options) -> None:
     flow, images = _model_and_images(options)
     if options.png and isinstance(flow, TranslationFlow):
         raise ValueError("--png is for models that need no source; nbflows translate draws this one's pictures")
+    if _quality_settings(options) and not isinstance(flow, TranslationFlow):
+        raise ValueError("--num-samples, --temperature and --quality-images are for models that make images of images")
     chosen = images.test[: options.limit]
     result = metrics.evaluate(
         flow,
@@ -357,19 +407,24 @@ def _own_data(options, details: dict, given: data.Data | None, load) -> data.Dat
     return given
 
 
+def _quality_settings(options) -> dict:
+    given = {name: getattr(options, name) for name in ("num_samples", "temperature", "quality_images")}
+    return {name: value for name, value in given.items() if value is not None}
+
+
 def _quality(flow: TranslationFlow, pairs: data.PairData, options) -> dict:
     """Prints how close the model's pictures come to the true ones; returns it for the JSON beside the model."""
     from nbflows import quality
 
-    settings = {"num_samples": options.num_samples, "temperature": options.temperature}
-    count = min(options.quality_images, options.limit or len(pairs.test))
+    settings = {"num_samples": 10, "temperature": 0.8, "quality_images": 500, **_quality_settings(options)}
+    count = min(settings.pop("quality_images"), options.limit or len(pairs.test))
     table = quality.translations(flow, pairs, **settings, num_images=count, seed=options.seed, progress=True)
     columns = list(table["sample"])
     rows = [
         (name, *(f"{scores[c].mean:.2f} ± {scores[c].standard_error:.2f}" if c in scores else "" for c in columns))
         for name, scores in table.items()
     ]
-    print(f"{options.num_samples} samples at temperature {options.temperature} for {count} test images:")
+    print(f"{settings['num_samples']} samples at temperature {settings['temperature']} for {count} test images:")
     _print_table(rows, ["picture", *columns])
     return {**settings, **{name: {c: asdict(score) for c, score in scores.items()} for name, scores in table.items()}}
 
@@ -377,35 +432,32 @@ def _quality(flow: TranslationFlow, pairs: data.PairData, options) -> dict:
 def _add_sample(commands) -> None:
     parser = _command(commands, "sample", _sample, "draw images from a model into a PNG")
     parser.add_argument("model", help="a name of nbflows list, a .safetensors file, or the folder of a run")
-    parser.add_argument("png", nargs="?", default="samples.png", help="where to (default: samples.png)")
-    _add_upstream(parser)
     parser.add_argument(
-        "--image-size",
-        type=int,
-        metavar="N",
-        help="of mAR-SCF's checkpoints, which do not say it (default: 32)",
+        "png", nargs="?", default="samples.png", type=_checked(picture_name), help="where to (default: samples.png)"
     )
-    parser.add_argument("--num-samples", type=int, default=64, metavar="N", help="how many (default: 64)")
-    parser.add_argument(
+    _add_upstream(parser)
+    _add_number(parser, "--image-size", "of mAR-SCF's checkpoints, which do not say it (default: 32)", metavar="N")
+    _add_number(parser, "--num-samples", "how many (default: 64)", metavar="N", default=64)
+    _add_number(
+        parser,
         "--temperature",
-        type=float,
+        "scales the noise; one, or one per level (default: 1)",
+        metavar="T",
         nargs="+",
         default=[1.0],
-        metavar="T",
-        help="scales the noise; one, or one per level (default: 1)",
     )
     _add_chunk_size(parser)
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda or mps")
+    _add_number(parser, "--seed", "of the noise (default: 0)", metavar="N", default=0)
+    _add_device(parser)
 
 
 def _add_chunk_size(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    _add_number(
+        parser,
         "--chunk-size",
-        type=int,
-        default=256,
+        "samples computed together; fewer need less memory (default: 256)",
         metavar="N",
-        help="samples computed together; fewer need less memory (default: 256)",
+        default=256,
     )
 
 
@@ -415,6 +467,8 @@ def _sample(options) -> None:
         flow = upstream.load_upstream(options.model, shape).to(options.device)
     else:
         flow = pretrained.load(options.model, options.device)
+    if options.image_size and flow.shape[1:] != (options.image_size, options.image_size):
+        raise ValueError(f"the model makes images of {flow.shape}, whatever --image-size says: leave it out")
     temperature = options.temperature[0] if len(options.temperature) == 1 else options.temperature
     _draw(flow, options.png, options.num_samples, temperature, options.seed, options.device, options.chunk_size)
 
@@ -432,8 +486,6 @@ def _draw(
 
     if flow.context_shape is not None:
         raise ValueError("this model makes pictures of pictures: nbflows translate, with a source")
-    if num_samples < 1:
-        raise ValueError(f"--num-samples is at least 1 for a picture, got {num_samples}")
     generator = torch.Generator(device).manual_seed(seed)
     samples = flow.sample(
         num_samples, temperature=temperature, generator=generator, chunk_size=chunk_size, progress=True
@@ -454,14 +506,14 @@ def _add_translate(commands) -> None:
         "--model", required=True, help="a name of nbflows list, a .safetensors file, or the folder of a run"
     )
     parser.add_argument("--task", choices=tasks.names(), help="what the model is for (default: what its JSON says)")
-    parser.add_argument("--num-samples", type=int, default=10, metavar="N", help="for each picture (default: 10)")
-    parser.add_argument(
+    _add_number(parser, "--num-samples", "for each picture (default: 10)", metavar="N", default=10)
+    _add_number(
+        parser,
         "--temperature",
-        type=float,
+        "scales the noise; one, or one per level; after IN and OUT (default: 1)",
+        metavar="T",
         nargs="+",
         default=[1.0],
-        metavar="T",
-        help="scales the noise; one, or one per level; after IN and OUT (default: 1)",
     )
     parser.add_argument(
         "--best", action="store_true", help="write only the sample of the highest likelihood (default: all, best first)"
@@ -475,8 +527,8 @@ def _add_translate(commands) -> None:
         "--resize", action="store_true", help="bring pictures that do not fit to the model's size and crop their middle"
     )
     _add_chunk_size(parser)
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the noise (default: 0)")
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda or mps")
+    _add_number(parser, "--seed", "of the noise (default: 0)", metavar="N", default=0)
+    _add_device(parser)
 
 
 def _translate(options) -> None:

@@ -2,11 +2,35 @@
 
 import contextlib
 import ctypes
+import os
 import sys
 import time
 
 import torch
 from torch import nn
+
+
+def require(device: str, count: int = 1) -> str:
+    """The device, if this machine has so many of it. Raises ValueError that says what there is.
+
+    Args:
+        device: "cpu", "cuda", "mps", one of several as "cuda:1", or "auto" for the best there is.
+    """
+    found = {"cpu": max(8, os.cpu_count() or 1), "cuda": torch.cuda.device_count(), "mps": 0}
+    if torch.backends.mps.is_available():
+        found["mps"] = 1
+    try:
+        wanted = torch.device("cpu" if device == "auto" else device)
+    except RuntimeError:
+        raise ValueError(f"no device is named {device!r}: known are auto, {', '.join(found)}") from None
+    kind = wanted.type
+    if device == "auto":
+        kind = next((name for name in ("cuda", "mps") if found[name]), "cpu")
+    if max(count, (wanted.index or 0) + 1) > found.get(kind, 0):
+        asked = f"{count} devices of the kind {kind}" if count > 1 else f"the device {device}"
+        here = ", ".join(f"{number} {name}" for name, number in found.items() if number)
+        raise ValueError(f"this machine has not {asked}, as torch finds: at most {here}; use --device cpu, or fewer")
+    return device
 
 
 def faster_precision(device: str = "auto", num_processes: int = 1) -> str:

@@ -4,6 +4,7 @@ import difflib
 import json
 import math
 from collections.abc import Iterable
+from functools import partial
 from operator import index
 from pathlib import Path
 
@@ -47,6 +48,28 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {' or '.join(map(repr, close))}? " if close else ""
 
 
+def check(name: str, value) -> int | float:
+    """The number of this name within its range, see ``RANGES``. Raises ``ValueError`` as ``number`` does."""
+    return RANGES[name](value, name)
+
+
+# Of the numbers that have a name on the command line; the functions behind it ask for them by the same.
+RANGES = {
+    **{name: partial(whole, low=1, high=2**31 - 1) for name in ("limit", "chunk_size", "batch_size", "epochs")},
+    **{name: partial(whole, low=1, high=10**6) for name in ("num_samples", "num_draws", "quality_images")},
+    **{name: partial(whole, low=1, high=10**4) for name in ("devices", "num_nodes", "image_size")},
+    "num_bits": partial(whole, low=1, high=8),
+    "max_steps": partial(whole, low=1, high=2**62),
+    # What torch takes, and what numpy takes.
+    "seed": partial(whole, low=0, high=2**63 - 1),
+    "seed of a training": partial(whole, low=0, high=2**32 - 1),
+    "max_minutes": partial(number, above=0, high=10**7),
+    "checkpoint_seconds": partial(number, low=0, high=10**7),
+    "lr": partial(number, above=0, high=10**6),
+    "temperature": partial(number, low=0, high=10**4),
+}
+
+
 def _single(value, name: str, convert, kind: str):
     if getattr(value, "ndim", 0):
         raise ValueError(f"{name} is {kind}; this has shape {tuple(value.shape)}")
@@ -57,7 +80,7 @@ def _single(value, name: str, convert, kind: str):
             raise TypeError
         return convert(value)
     except (TypeError, ValueError, OverflowError):
-        raise ValueError(f"{name} is {kind}, not {value!r:.50}") from None
+        raise ValueError(f"{name} is {kind}, not {_shown(value)}") from None
 
 
 def _whole(value) -> int:
@@ -72,4 +95,9 @@ def _in_range(value, given, name: str, low: float, high: float, above: float | N
     bounds = [f"{low} or more"] * math.isfinite(low) + [f"{high} or less"] * math.isfinite(high)
     if above is not None:
         bounds.insert(0, f"more than {above}")
-    raise ValueError(f"{name} is {' and '.join(bounds) or 'finite'}, not {given}")
+    raise ValueError(f"{name} is {' and '.join(bounds) or 'finite'}, not {_shown(given)}")
+
+
+def _shown(value) -> str:
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= 50 else f"{text[:50]}..."

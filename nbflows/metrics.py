@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from nbflows import ranks
+from nbflows import inputs, ranks
 from nbflows.flow import Flow
 from nbflows.joint import JointFlow
 
@@ -128,6 +128,10 @@ def evaluate(
         shared: each rank takes a part of the images, with noise of its own, and gets the result of all of them; every
             rank must call this.
     """
+    for name, value in {"num_draws": num_draws, "chunk_size": chunk_size, "seed": seed}.items():
+        inputs.check(name, value)
+    if not len(images):
+        raise ValueError("there are no images to score")
     rows, seed = _share(len(images), seed, shared)
     own_sources = None if sources is None else sources[rows]
     with _evaluating(flow, seed, precision):

@@ -17,11 +17,21 @@ def num_levels_of(flow: Flow) -> int | None:
     return getattr(first, "num_levels", None)
 
 
+def picture_name(file: str | Path) -> str | Path:
+    """The name, if a picture can be written there. Raises ValueError before any work is done for it."""
+    if Path(file).suffix.lower() not in (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"):
+        raise ValueError(f"{str(file)!r} is no name of a picture: end it in .png")
+    if Path(file).is_dir():
+        raise ValueError(f"{file} is a folder: name a picture in it")
+    return file
+
+
 def save_samples(samples: Tensor, file: str | Path, num_levels: int | None, columns: int = 8) -> None:
     """Writes uint8 images as one PNG, small ones enlarged; of points ``(N, 2)``, how many fell where in [-4, 4]^2."""
     from torchvision.utils import save_image
 
-    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    file = Path(picture_name(file))
+    file.parent.mkdir(parents=True, exist_ok=True)
     if num_levels is None:
         counts = torch.histogramdd(samples.cpu(), bins=[128, 128], range=[-4.0, 4.0, -4.0, 4.0]).hist
         # The picture's rows go down, y goes up.

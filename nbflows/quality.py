@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from nbflows import extras
+from nbflows import extras, inputs
 from nbflows.data import PairData
 from nbflows.tasks import get, with_channels
 from nbflows.translation import TranslationFlow
@@ -113,6 +113,9 @@ def translations(
         seed: of all noise; the global random state is left as it was.
         progress: show a progress bar.
     """
+    inputs.whole(num_samples, "num_samples", 2)
+    for name, value in {"quality_images": num_images, "chunk_size": chunk_size, "seed": seed}.items():
+        inputs.check(name, value)
     targets, sources = pairs.test[:num_images], pairs.sources["test"][:num_images]
     device, training = flow._like.device, flow.training
     rows: dict[str, list[Tensor]] = {"sample": [], "best": [], "mean": []}

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nbflows import compiling, extras, hardware, metrics, pretrained, provenance, ranks, recipes, runs, weights
+from nbflows import compiling, extras, hardware, inputs, metrics, pretrained, provenance, ranks, recipes, runs, weights
 from nbflows import data as datasets
 from nbflows.bijection import set_memory
 from nbflows.callbacks import (
@@ -418,6 +418,11 @@ def train(
             are of data of another form; and other settings that do not fit.
     """
     out = Path(out)
+    budgets = {"max_minutes": max_minutes, "max_steps": max_steps, "checkpoint_seconds": checkpoint_seconds}
+    for name, value in {**budgets, "devices": devices, "num_nodes": num_nodes}.items():
+        if value is not None:
+            inputs.check(name, value)
+    hardware.require(device, devices)
     if resume and start_from is not None:
         raise ValueError(f"resuming goes on with the weights of {out}: leave start_from (--start-from) away")
     with runs.lock(out):

@@ -106,8 +106,10 @@ def test_a_model_is_evaluated_on_other_data_of_the_same_shape(saved, capsys):
         (["evaluate", "tiny", "--limit", "9", "--record"], "--record is for a model of ours on all test images"),
         (["evaluate", "tiny", "--data", "photo-patches"], "expected a batch of (1, 8, 8)"),
         (["sample", "tiny", "--temperature", "1", "2"], "has 1"),
-        (["sample", "tiny", "--num-samples", "0"], "--num-samples is at least 1 for a picture, got 0"),
-        (["sample", "tiny", "--chunk-size", "0"], "chunk_size at least 1; got 64 and 0"),
+        (["sample", "tiny", "--image-size", "16"], "whatever --image-size says"),
+        (["evaluate", "tiny", "--temperature", "1"], "are for models that make images of images"),
+        (["evaluate", "saved_models/tiny.ckpt"], "give the folder, saved_models"),
+        (["evaluate", "saved_models/tinny"], "did you mean 'tiny'"),
         (["evaluate", "nope.ckpt", "--upstream"], "no checkpoint nope.ckpt"),
     ],
 )
