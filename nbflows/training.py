@@ -413,10 +413,15 @@ def train(
         FileNotFoundError: there is nothing to resume.
         NonFiniteError: the loss or a gradient is not finite.
         RuntimeError: ``compile`` is on, and there is no compiler.
+        TypeError: ``recipe`` or ``data`` is something else.
         ValueError: the run to resume is of other data or another recipe, is done, or its checkpoint is damaged;
             ``compile`` is on, and the model has nothing to compile; the weights to start from do not fit the model or
             are of data of another form; and other settings that do not fit.
     """
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"recipe is a Recipe, as recipes.get(name) returns one, not a {type(recipe).__name__}")
+    if data is not None and not isinstance(data, Data):
+        raise TypeError(f"data are a Data or ImageData, as data.load(name) returns them, not a {type(data).__name__}")
     out = Path(out)
     budgets = {"max_minutes": max_minutes, "max_steps": max_steps, "checkpoint_seconds": checkpoint_seconds}
     for name, value in {**budgets, "devices": devices, "num_nodes": num_nodes}.items():

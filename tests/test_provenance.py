@@ -269,4 +269,7 @@ def test_models_and_data_of_another_kind_are_refused_before_anything_is_written(
         flow = pretrained.load("digits-simple")
         recipe = replace(recipes.get("digits-simple"), batch_size=2)
         training.train(recipe, _images(), tmp_path / "run", flow=flow, **options)
+    for recipe, images in (("digits-simple", None), (recipes.get("digits-simple"), torch.zeros(40, 1, 8, 8))):
+        with pytest.raises(TypeError, match=r"as (recipes.get|data.load)"):
+            training.train(recipe, images, tmp_path / "run", **options)
     assert not (tmp_path / "run").exists()
