@@ -3,12 +3,17 @@
 import math
 import sys
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from tqdm import tqdm
 
+from nbflows import inputs, recompute
 from nbflows.bijection import Bijection, sum_dimensions
+from nbflows.derivatives import traced
 
 
 def log_standard_normal(z: Tensor, dtype: torch.dtype) -> Tensor:
@@ -20,12 +25,18 @@ class Flow(nn.Module):
     """The distribution of x when z = bijection(x) is standard normal noise.
 
     log p(x) = log N(z; 0, I) + log_det.  For an image flow (first layer ``Dequantize``) this is a lower bound of the
-    log-probability of the discrete image, estimated with one draw of the dequantization noise.
+    log-probability of the discrete image, estimated with one draw of the dequantization noise. ``flow(x)`` is
+    ``flow.log_prob(x)``.
 
     Args:
         bijection: data -> noise.
         shape: of one example, ``(C, H, W)`` or ``(D,)``; every layer is checked against it here.
         context_shape: of the context of one example; None if the flow takes no context.
+
+    Raises:
+        TypeError: what is given to any of its functions is not a tensor.
+        ValueError: it has another shape, another precision than ``dtype``, or holds NaN or infinities; the last is not
+            seen within torch.compile, torch.export and torch.func, where code may not look at numbers.
 
     Attributes:
         built_by: the name and the arguments of the function of ``nbflows.models`` that made it; None if none did.
@@ -35,6 +46,9 @@ class Flow(nn.Module):
 
     def __init__(self, bijection: Bijection, shape: Sequence[int], context_shape: Sequence[int] | None = None):
         super().__init__()
+        if not isinstance(bijection, Bijection):
+            kind = type(bijection).__name__
+            raise TypeError(f"a Flow takes one bijection, got a {kind}; Sequential(*layers) makes one of several")
         self.bijection = bijection
         self.shape = tuple(shape)
         self.context_shape = None if context_shape is None else tuple(context_shape)
@@ -42,29 +56,63 @@ class Flow(nn.Module):
         # Follows .to() and .double(), so that noise is drawn where the parameters are, also in a flow without any.
         self.register_buffer("_like", torch.empty(0), persistent=False)
 
-    def _check(self, x: Tensor, shape: tuple[int, ...], context: Tensor | None) -> None:
-        if tuple(x.shape[1:]) != shape:
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self._like.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of coordinates, float32 unless ``double()`` was called."""
+        return self._like.dtype
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """``log_prob``."""
+        return self.log_prob(x, context)
+
+    def _check(self, x: Tensor, context: Tensor | None, latents: bool = False) -> None:
+        shape = self.latent_shape if latents else self.shape
+        _require_tensor(x, f"a batch of {shape}")
+        if not x.dim() or tuple(x.shape[1:]) != shape:
             raise ValueError(f"expected a batch of {shape}, got a tensor of {tuple(x.shape)}")
+        self._check_precision()
+        if x.dtype != self.dtype and (latents or _takes_reals(first_layer(self.bijection))):
+            raise ValueError(
+                f"this flow computes in {self.dtype}, got {x.dtype}: give it x.to(flow.dtype)"
+                + (", or make it flow.double()" if x.dtype == torch.float64 else "")
+            )
+        _require_finite_rows(x, "latents" if latents else "examples")
         self._check_context(context, len(x))
+
+    def _check_precision(self) -> None:
+        if self.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"a flow computes in float32 or float64, this one was turned into {self.dtype}: for half precision in "
+                "its networks alone use flow.float() within torch.autocast"
+            )
 
     def _check_context(self, context: Tensor | None, *num_rows: int) -> None:
         if (context is None) != (self.context_shape is None):
             wanted = "takes no context" if self.context_shape is None else f"needs a context of {self.context_shape}"
             raise ValueError(f"this flow {wanted}")
-        if context is not None and tuple(context.shape) not in [(rows, *self.context_shape) for rows in num_rows]:
+        if context is None:
+            return
+        _require_tensor(context, f"a context of {(num_rows[0], *self.context_shape)}")
+        if tuple(context.shape) not in [(rows, *self.context_shape) for rows in num_rows]:
             raise ValueError(
                 f"expected a context of {(num_rows[0], *self.context_shape)}, one row per example, "
                 f"got {tuple(context.shape)}"
             )
+        _require_finite_rows(context, "rows of the context")
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Maps data to noise: z ``(B, *latent_shape)``, every level of it, and log_det ``(B,)`` in nats."""
-        self._check(x, self.shape, context)
+        self._check(x, context)
         return self.bijection(x, self.encode_context(context))
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Maps noise to data ``(B, *shape)``; uint8 for image flows."""
-        self._check(z, self.latent_shape, context)
+        self._check(z, context, latents=True)
         return self.bijection.inverse(z, self.encode_context(context))
 
     def encode_context(self, context: Tensor | None) -> Tensor | None:
@@ -88,7 +136,8 @@ class Flow(nn.Module):
 
         Args:
             num_draws: M.
-            chunk_size: images in one pass through the flow; bounds the memory.
+            chunk_size: images in one pass through the flow; bounds the memory. Where gradients are wanted of several
+                chunks, backward computes each of them anew.
         """
         return -self.log_prob_bound(x, context, num_draws, chunk_size) / (math.prod(self.shape) * math.log(2))
 
@@ -96,19 +145,19 @@ class Flow(nn.Module):
         self, x: Tensor, context: Tensor | None = None, num_draws: int = 1, chunk_size: int = 256
     ) -> Tensor:
         """The bound of ``bits_per_dim``, with the same arguments, as log p(x) in nats: ``(B,)``."""
-        if num_draws < 1 or chunk_size < 1:
-            raise ValueError(f"num_draws and chunk_size are at least 1, got {num_draws} and {chunk_size}")
-        self._check(x, self.shape, context)
+        num_draws, chunk_size = inputs.whole(num_draws, "num_draws", 1), inputs.whole(chunk_size, "chunk_size", 1)
+        self._check(x, context)
         rows = torch.arange(len(x), device=x.device).repeat_interleave(num_draws)
-        log_probs = [
-            self.log_prob(x[chunk], None if context is None else context[chunk]) for chunk in rows.split(chunk_size)
-        ]
+        chunks = rows.split(chunk_size)
+        # What autograd keeps of each chunk would add up to what all at once need.
+        score = self.log_prob if len(chunks) == 1 else partial(recompute.checkpoint, self, self.log_prob)
+        log_probs = [score(x[chunk], None if context is None else context[chunk]) for chunk in chunks]
         return torch.cat(log_probs).view(len(x), num_draws).logsumexp(1) - math.log(num_draws)
 
     @torch.no_grad()
     def sample(
         self,
-        num_samples: int,
+        num_samples: int | Sequence[int],
         context: Tensor | None = None,
         temperature: float | Sequence[float] = 1.0,
         generator: torch.Generator | None = None,
@@ -118,14 +167,57 @@ class Flow(nn.Module):
         """Draws ``(num_samples, *shape)``, on the device of the flow.
 
         Args:
+            num_samples: how many; or a shape of them, such as ``(3, 4)``.
             context: one row per sample, or one row for all of them.
             temperature: scales the noise: one number, or one per level (finest first). Below 1: more typical samples.
             generator: of the noise, on the device of the flow; default torch's global one.
             chunk_size: samples in one pass through the flow; bounds the memory. Their noise is the same whatever it is.
             progress: show a progress bar where one pass is not enough.
         """
-        if num_samples < 0 or chunk_size < 1:
-            raise ValueError(f"num_samples is at least 0, chunk_size at least 1; got {num_samples} and {chunk_size}")
+        return self._sample(num_samples, context, temperature, generator, chunk_size, progress)
+
+    def rsample(
+        self,
+        num_samples: int | Sequence[int],
+        context: Tensor | None = None,
+        temperature: float | Sequence[float] = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """``sample`` with gradients for the parameters of a flow on real numbers, and for the context.
+
+        Raises:
+            ValueError: samples of image flows are integers, and have no gradients.
+        """
+        samples = self._sample(num_samples, context, temperature, generator)
+        if not samples.is_floating_point():
+            raise ValueError("samples of this flow are integers, which have no gradients: use sample, or decode")
+        return samples
+
+    def sample_and_log_prob(
+        self, num_samples: int, context: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Samples and their ``log_prob``, both with gradients where ``rsample`` has them: for reverse KL.
+
+        The samples of an image flow have no gradients, and their log-probabilities are one-draw estimates of a bound.
+        """
+        samples = self._sample(inputs.whole(num_samples, "num_samples", 0), context, 1.0, generator)
+        if context is not None:
+            context = context.expand(len(samples), *context.shape[1:])
+        return samples, self.log_prob(samples, context)
+
+    def _sample(
+        self,
+        num_samples: int | Sequence[int],
+        context: Tensor | None,
+        temperature: float | Sequence[float],
+        generator: torch.Generator | None,
+        chunk_size: int = 256,
+        progress: bool = False,
+    ) -> Tensor:
+        size = num_samples if isinstance(num_samples, (tuple, list)) else [num_samples]
+        size = [inputs.whole(count, "num_samples", 0) for count in size]
+        num_samples, chunk_size = math.prod(size), inputs.whole(chunk_size, "chunk_size", 1)
+        self._check_precision()
         self._check_context(context, num_samples, 1)
         context = self._encode_contexts(context, chunk_size)
         if context is not None and len(context) == 1:
@@ -133,7 +225,8 @@ class Flow(nn.Module):
         samples = []
         for rows, z in self._noise_chunks(num_samples, temperature, generator, chunk_size, progress):
             samples.append(self.bijection.inverse(z, None if context is None else context[rows]))
-        return torch.cat(samples)
+        samples = torch.cat(samples)
+        return samples.view(*size, *samples.shape[1:])
 
     def draw_noise(
         self,
@@ -151,11 +244,15 @@ class Flow(nn.Module):
             ]
         )
         levels = self.unpack(z)
-        temperatures = [temperature] * len(levels) if isinstance(temperature, (int, float)) else list(temperature)
-        if len(temperatures) != len(levels) or min(temperatures) < 0:
+        try:
+            temperatures = list(temperature)
+        except TypeError:  # One number, of Python, torch or numpy.
+            temperatures = [temperature] * len(levels)
+        if len(temperatures) != len(levels):
             raise ValueError(
-                f"temperature is a number >= 0 or one per level; this flow has {len(levels)}, got {temperature}"
+                f"temperature is one number, or one per level; this flow has {len(levels)}, got {temperature}"
             )
+        temperatures = [inputs.number(t, "temperature", 0) for t in temperatures]
         return self.pack([t * level for t, level in zip(temperatures, levels, strict=True)])
 
     def _noise_chunks(
@@ -192,6 +289,59 @@ class Flow(nn.Module):
     def pack(self, levels: list[Tensor]) -> Tensor:
         """Joins the levels of ``unpack`` to one latent."""
         return self.bijection.pack(levels)
+
+    def __getstate__(self) -> dict:
+        if any(parametrize.is_parametrized(module) for module in self.modules()):
+            raise TypeError(
+                "a flow with parametrized weights cannot be pickled: save_flow(flow, file) and load_flow(file) keep "
+                "it, and so does its state_dict"
+            )
+        return self.__dict__
+
+    def __deepcopy__(self, memo: dict):
+        # Without what pickle asks for, as copies of parametrized weights are no trouble.
+        copied = memo[id(self)] = self.__new__(type(self))
+        copied.__dict__ = deepcopy(self.__dict__, memo)
+        return copied
+
+
+def first_layer(bijection: Bijection) -> Bijection:
+    """What sees the data; a flow may be of one layer, or of parts with layers of their own."""
+    while isinstance(layers := getattr(bijection, "layers", None), nn.ModuleList) and layers:
+        bijection = layers[0]
+    return bijection
+
+
+def _takes_reals(layer: Bijection) -> bool:
+    """Dequantization takes integers, and a layer of one's own what it likes."""
+    return not hasattr(layer, "num_levels") and type(layer).__module__.startswith("nbflows.")
+
+
+def require_finite(flow: nn.Module) -> None:
+    """Raises ValueError if a parameter or buffer of a flow holds NaN or infinities, and names the first of them."""
+    for name, tensor in [*flow.named_parameters(), *flow.named_buffers()]:
+        if not tensor.isfinite().all():
+            bad = (~tensor.isfinite()).sum().item()
+            raise ValueError(
+                f"{bad} of the {tensor.numel()} numbers of the weight {name} are NaN or infinite: its training went "
+                "wrong, or its file did; use an earlier checkpoint"
+            )
+
+
+def _require_tensor(x, wanted: str) -> None:
+    if not isinstance(x, Tensor):
+        way_out = "; torch.as_tensor makes a tensor of it" if hasattr(x, "__array__") or isinstance(x, list) else ""
+        raise TypeError(f"expected {wanted} as a tensor, got a {type(x).__name__}{way_out}")
+
+
+def _require_finite_rows(x: Tensor, what: str) -> None:
+    if not x.is_floating_point() or traced() or x.isfinite().all():
+        return
+    bad = (~x.flatten(1).isfinite()).any(1)
+    first = bad.nonzero()[0].item()
+    raise ValueError(
+        f"{bad.sum()} of {len(x)} {what} hold NaN or infinite numbers, number {first} for one: leave them out"
+    )
 
 
 # A multiple of 16: torch draws normal numbers on a CPU 16 at a time.

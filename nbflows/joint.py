@@ -42,7 +42,7 @@ class JointFlow(Flow):
 
     def log_prob_and_logits(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x) in nats ``(B,)``, as ``log_prob``, and the class scores ``(B, num_classes)``, in one pass."""
-        self._check(x, self.shape, None)
+        self._check(x, None)
         z, log_det, features, start = x, zero_log_det(x), [], 0
         for i, head in self.heads.items():
             z, part_log_det = self.bijection[start : int(i) + 1](z)

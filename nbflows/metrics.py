@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nbflows import inputs, ranks
-from nbflows.flow import Flow
+from nbflows.flow import Flow, require_finite
 from nbflows.joint import JointFlow
 
 # Of the conditioner networks. Coordinates and log-determinants stay in the flow's own, which is float32.
@@ -37,7 +37,9 @@ class BitsPerDim:
     num_images: int
 
     def __str__(self) -> str:
-        return f"{self.mean:.4f} ± {self.standard_error:.4f} bits/dim (M = {self.num_draws}, {self.num_images} images)"
+        # A single image has no scatter.
+        error = "" if math.isnan(self.standard_error) else f" ± {self.standard_error:.4f}"
+        return f"{self.mean:.4f}{error} bits/dim (M = {self.num_draws}, {self.num_images} images)"
 
 
 @dataclass(frozen=True)
@@ -132,11 +134,18 @@ def evaluate(
         inputs.check(name, value)
     if not len(images):
         raise ValueError("there are no images to score")
+    require_finite(flow)
     rows, seed = _share(len(images), seed, shared)
     own_sources = None if sources is None else sources[rows]
     with _evaluating(flow, seed, precision):
         own = _bits_per_dim(flow, images[rows], own_sources, num_draws, chunk_size, progress)
-    return summarize(_of_all(own, rows, len(images)), num_draws)
+    values = _of_all(own, rows, len(images))
+    if bad := (~values.isfinite()).sum().item():
+        raise ValueError(
+            f"the bits/dim of {bad} of {len(values)} images are NaN or infinite, though the model's weights are finite: "
+            "its numbers overflow on these images; score it in float64, flow.double(), or train it further"
+        )
+    return summarize(values, num_draws)
 
 
 @torch.no_grad()

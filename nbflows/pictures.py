@@ -3,18 +3,14 @@
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from nbflows.flow import Flow
+from nbflows.flow import Flow, first_layer
 
 
 def num_levels_of(flow: Flow) -> int | None:
     """Grey levels of an image flow; None for a flow on points."""
-    first = flow.bijection
-    # A flow may be of one layer, or of parts with layers of their own.
-    while isinstance(layers := getattr(first, "layers", None), nn.ModuleList) and layers:
-        first = layers[0]
-    return getattr(first, "num_levels", None)
+    return getattr(first_layer(flow.bijection), "num_levels", None)
 
 
 def picture_name(file: str | Path) -> str | Path:

@@ -9,9 +9,9 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch import Tensor, nn
 
+from nbflows import derivatives
 from nbflows.ranks import common_generator
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def check_memory(memory: str) -> str:
 
 def parts(layers: Iterable[Bijection], memory: str) -> Iterator[Part]:
     """What to call in turn in order to apply layers: single ones, or several together that backward recomputes."""
-    if memory == "plain" or not torch.is_grad_enabled():
+    if memory == "plain" or not torch.is_grad_enabled() or derivatives.traced():
         yield from layers
         return
     for recomputed, neighbours in groupby(layers, lambda layer: layer.recomputed_from is not None):
@@ -55,6 +55,43 @@ def _run(layers: list[Bijection], memory: str, x: Tensor, context: Tensor | None
     return _Recomputed.apply(layers, memory, parameters, x, context, *parameters)
 
 
+def checkpoint(module: nn.Module, function: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
+    """``function(*inputs)``, a tensor that keeps no graph: backward computes it anew, with the same random numbers.
+
+    Args:
+        module: whose parameters the function depends on.
+    """
+    if not torch.is_grad_enabled() or derivatives.traced():
+        return function(*inputs)
+    return _Checkpoint.apply(function, len(inputs), *inputs, *(p for p in module.parameters() if p.requires_grad))
+
+
+class _Checkpoint(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, function, num_inputs, *tensors):
+        inputs = tensors[:num_inputs]
+        device = next(tensor.device for tensor in inputs if tensor is not None)
+        ctx.function, ctx.parameters = function, tensors[num_inputs:]
+        ctx.autocast, ctx.random_state = _AutocastState(device.type), _RandomState(device)
+        ctx.save_for_backward(*inputs)
+        return function(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad):
+        if derivatives.again():
+            raise RuntimeError(_TWICE.format("one chunk: chunk_size=len(x)"))
+        wanted = [tensor is not None and tensor.requires_grad for tensor in ctx.saved_tensors]
+        inputs = [t.detach().requires_grad_() if w else t for t, w in zip(ctx.saved_tensors, wanted, strict=True)]
+        with ctx.autocast.restored(), torch.enable_grad(), _replayed(ctx.random_state):
+            value = ctx.function(*inputs)
+        leaves = [t for t, w in zip(inputs, wanted, strict=True) if w]
+        gradients = iter(torch.autograd.grad(value, [*leaves, *ctx.parameters], grad, allow_unused=True))
+        return None, None, *(next(gradients) if w else None for w in wanted), *gradients
+
+
+_TWICE = "gradients that are computed anew in backward have none of their own; for second derivatives use {}"
+
+
 class _Recomputed(torch.autograd.Function):
     @staticmethod
     def forward(ctx, layers, memory, parameters, x, context, *_):
@@ -75,8 +112,9 @@ class _Recomputed(torch.autograd.Function):
         return x, log_det
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad, grad_log_det):
+        if derivatives.again():
+            raise RuntimeError(_TWICE.format('set_memory(flow, "plain")'))
         z, context, *saved = ctx.saved_tensors
         wants_context = ctx.needs_input_grad[4]
         gradients = {id(parameter): None for parameter in ctx.parameters}

@@ -64,7 +64,7 @@ class TranslationFlow(Flow):
 
     def log_probs(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """log p(x | context) and log p(context), ``(B,)`` each, with the source encoded once."""
-        self._check(x, self.shape, context)
+        self._check(x, context)
         latent, source_log_det = self.source.encode(context)
         z, log_det = self.bijection(x, latent)
         source_log_prob = log_standard_normal(latent, source_log_det.dtype) + source_log_det

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nbflows.bijection import Bijection, sum_dimensions
+from nbflows.derivatives import traced
 
 
 class Logit(Bijection):
@@ -57,23 +58,30 @@ class _Dequantization(Bijection):
     def forward(self, x, context=None):
         if x.is_floating_point():
             raise ValueError(f"dequantization takes integers 0..{self.num_levels - 1} (uint8), got {x.dtype}")
-        low, high = (bound.item() for bound in x.aminmax()) if len(x) else (0, 0)
-        if low < 0 or high >= self.num_levels:
-            raise ValueError(
-                f"this flow was built for {self.num_levels} grey levels, 0..{self.num_levels - 1}, "
-                f"got values in {low}..{high}"
-            )
+        self._check_range(x)
         u, rest, entropy = self.noise(x)
         x = x.to(u.dtype)
         u, rest = self._keep_off_the_edges(x, u, rest)
         if self.alpha is None:
-            return x * self.spacing + u / self.num_levels, entropy - math.log(self.num_levels) * x[0].numel()
+            num_dims = math.prod(x.shape[1:])
+            return x * self.spacing + u / self.num_levels, entropy - math.log(self.num_levels) * num_dims
         # From both ends: near white, 1 - v taken from a rounded v would have few correct digits left.
         v = (x + u) / self.num_levels
         complement = ((self.num_levels - 1 - x) + rest) / self.num_levels
         z, log_det = _logit(v, complement, self.alpha)
         # Pixel by pixel before the sum: a difference of two large sums would have few correct digits left.
         return z, sum_dimensions(log_det - math.log(self.num_levels)) + entropy
+
+    def _check_range(self, x: Tensor) -> None:
+        # A graph that is recorded has no numbers to look at; and a byte is always one of 256 grey levels.
+        if traced() or not x.numel() or (x.dtype == torch.uint8 and self.num_levels == 256):
+            return
+        low, high = (bound.item() for bound in x.aminmax())
+        if low < 0 or high >= self.num_levels:
+            raise ValueError(
+                f"this flow was built for {self.num_levels} grey levels, 0..{self.num_levels - 1}, "
+                f"got values in {low}..{high}"
+            )
 
     def _keep_off_the_edges(self, x: Tensor, u: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
         """Moves noise that is within a rounding error of its bin's edges, so that the round trip is exact.
@@ -96,13 +104,13 @@ class _Dequantization(Bijection):
     def log_slope(self, z: Tensor) -> Tensor:
         """log|dz/du| at z, for noise u on the unit interval: turns a density of z into one of x + u. ``(B,)``."""
         if self.alpha is None:
-            return z.new_full((len(z),), -math.log(self.num_levels) * z[0].numel())
+            return z.new_full((len(z),), -math.log(self.num_levels) * math.prod(z.shape[1:]))
         log_slope = math.log1p(-self.alpha) - F.logsigmoid(z) - F.logsigmoid(-z)
         return sum_dimensions(log_slope - math.log(self.num_levels))
 
     def inverse(self, z, context=None):
         # Turned into integers, they would be black.
-        bad = (~z.flatten(1).isfinite()).any(1).sum().item()
+        bad = 0 if traced() else (~z.flatten(1).isfinite()).any(1).sum().item()
         if bad:
             raise RuntimeError(
                 f"{bad} of {len(z)} images have pixels that are not numbers: an inverse overflowed. Latents farther "

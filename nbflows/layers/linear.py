@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from nbflows import ranks
 from nbflows.bijection import Bijection
+from nbflows.derivatives import traced
 
 
 class ActNorm(Bijection):
@@ -20,7 +21,7 @@ class ActNorm(Bijection):
     Shapes: ``(B, C, H, W)`` or ``(B, D)``; kept.
     Raises:
         RuntimeError: used before it has seen data, in eval mode or backwards.
-        ValueError: a channel of the first batch has no variance.
+        ValueError: a channel of the first batch has no variance, or values that are not finite; nothing is set then.
     Source: Kingma and Dhariwal, "Glow", 2018, section 3.1 (arXiv:1807.03039).
     """
 
@@ -36,17 +37,20 @@ class ActNorm(Bijection):
     @property
     def has_seen_data(self) -> bool:
         """Whether bias and scale are set."""
-        # A GPU must be waited for to read the buffer: not at every step, as what is set stays so.
-        self._seen = self._seen or bool(self.initialized)
+        # A GPU must be waited for to read the buffer: not at every step, as what is set stays so. Nor can it be read
+        # while a graph is recorded.
+        if not self._seen and not traced():
+            self._seen = bool(self.initialized)
         return self._seen
 
     def _load_from_state_dict(self, *args, **kwargs):
         super()._load_from_state_dict(*args, **kwargs)
-        self._seen = False
+        self._seen = not self.initialized.is_meta and bool(self.initialized)
 
     def forward(self, x, context=None):
         self.output_shape(tuple(x.shape[1:]))
-        if not self.has_seen_data and self.training:
+        # What a replica of DataParallel, or a call of torch.func, would set is lost.
+        if not self.has_seen_data and self.training and not getattr(self, "_is_replica", False) and not traced():
             self._initialize(x.detach())
         self._require_data()
         z = (x + self._per_channel(self.bias, x)) * self._per_channel(self.log_scale, x).exp()
@@ -68,7 +72,9 @@ class ActNorm(Bijection):
 
     def _require_data(self) -> None:
         if not self.has_seen_data:
-            raise RuntimeError("ActNorm has not seen data yet: run one batch in train() mode, or load a checkpoint")
+            raise RuntimeError(
+                "ActNorm has not seen data yet: run one batch in train() mode, without wrappers, or load a checkpoint"
+            )
 
     @torch.no_grad()
     def _initialize(self, x: Tensor) -> None:
@@ -78,14 +84,28 @@ class ActNorm(Bijection):
         count = ranks.sum_over_ranks(values.new_tensor(values.shape[1]))
         mean = ranks.sum_over_ranks(values.sum(1)) / count
         std = (ranks.sum_over_ranks((values - mean[:, None]).square().sum(1)) / count).sqrt()
-        # What rounding leaves of a channel that is constant.
-        constant = std <= 4 * torch.finfo(x.dtype).eps * mean.abs()
-        if constant.any():
-            channels = ", ".join(str(i) for i in constant.nonzero().flatten().tolist())
-            raise ValueError(
-                f"ActNorm cannot scale channel {channels} of {len(std)}: in the first batch ({int(count)} values each) "
-                "it does not vary; give a larger or more varied first batch, or add dequantization noise"
-            )
+        # Nothing is set before all is known to be good: what is set stays so.
+        if not count:
+            raise ValueError("ActNorm cannot start from a first batch that is empty")
+        for what, channels, way_out in (
+            (
+                "has NaN or infinite values",
+                ~(mean.isfinite() & std.isfinite()),
+                "see that the data and weights are finite",
+            ),
+            # What rounding leaves of a channel that is constant.
+            (
+                "does not vary",
+                std <= 4 * torch.finfo(x.dtype).eps * mean.abs(),
+                "give a larger or more varied first batch, or add dequantization noise",
+            ),
+        ):
+            if channels.any():
+                numbers = ", ".join(str(i) for i in channels.nonzero().flatten().tolist())
+                raise ValueError(
+                    f"ActNorm cannot scale channel {numbers} of {len(std)}: in the first batch ({int(count)} values "
+                    f"each) it {what}; {way_out}"
+                )
         self.bias.copy_(-mean)
         self.log_scale.copy_(-std.log())
         self.initialized.fill_(True)

@@ -1,11 +1,12 @@
 """log det(I + J), J the Jacobian of a residual network g: exact, or estimated by a power series with random probes."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
-from nbflows import ranks
+from nbflows import derivatives, ranks
 from nbflows.bijection import sum_dimensions, zero_log_det
 from nbflows.determinants import log_abs_det
 
@@ -29,7 +30,7 @@ class ExactLogDet:
 
 
 def _unit_vectors(like: Tensor) -> Iterator[Tensor]:
-    for i in range(like[0].numel()):
+    for i in range(math.prod(like.shape[1:])):
         unit = torch.zeros_like(like).flatten(1)
         unit[:, i] = 1
         yield unit.view_as(like)
@@ -189,8 +190,12 @@ class SeriesLogDet:
         if differentiable and not basic:
             # Adds nothing to the value, and all of the gradient.
             surrogate = sum_dimensions(_product(g, x, neumann, differentiable=True) * v)
+            surrogate = derivatives.once(surrogate, f"a Neumann gradient {_TWICE}")
             log_det = log_det + (surrogate - surrogate.detach())
         return log_det
+
+
+_TWICE = 'has no gradient of its own: SeriesLogDet(..., gradient="basic", in_forward=False) has one'
 
 
 def _product(g: Tensor, x: Tensor, v: Tensor, differentiable: bool) -> Tensor:
@@ -206,6 +211,7 @@ def _differentiate(
     net: nn.Module, estimate: Estimate, x: Tensor, context: Tensor | None, in_forward: bool = False
 ) -> tuple[Tensor, Tensor]:
     """g(x) and an estimate that differentiates g, wherever it is called: in training, no_grad or inference_mode."""
+    derivatives.refuse_transforms("a residual block differentiates its network itself")
     inputs = [x] if context is None else [x, context]
     if not torch.is_grad_enabled():
         # Autograd is off for good inside inference_mode, also for tensors made there: leave it, with copies.
@@ -238,8 +244,8 @@ class _InForward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_g, grad_log_det):
-        if torch.is_grad_enabled():
-            raise RuntimeError("a gradient computed in forward has no gradient of its own: use in_forward=False")
+        if derivatives.again():
+            raise RuntimeError(f"a gradient computed in forward {_TWICE}")
         if bool((grad_log_det == grad_log_det[0]).all()):
             of_log_det = [gradient * grad_log_det[0] for gradient in ctx.gradients]
         else:

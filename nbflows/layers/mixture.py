@@ -1,12 +1,13 @@
 """Mixture-of-logistics coupling: one part of the input is moved along a flexible, increasing curve."""
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from nbflows import derivatives
 from nbflows.bijection import Bijection, sum_dimensions
 from nbflows.layers.linear import require_data
 from nbflows.layers.reshape import halves, join_halves
@@ -69,7 +70,8 @@ class MixtureCoupling(Bijection):
         self.output_shape(tuple(x.shape[1:]))
         kept, moved = halves(x, self.keep)
         a, b, mixture = self._parameters_of(kept, context)
-        logit, log_slope = _MixtureLogit.apply(moved, mixture, self.min_log_scale)
+        logit_and_slope = _clamped_mixture_logit if derivatives.traced() else _MixtureLogit.apply
+        logit, log_slope = logit_and_slope(moved, mixture, self.min_log_scale)
         return join_halves(kept, (logit + b) * a.exp(), self.keep), sum_dimensions(log_slope + a)
 
     def inverse(self, z, context=None):
@@ -97,6 +99,11 @@ def mixture_logit(x: Tensor, logits: Tensor, means: Tensor, log_scales: Tensor) 
     return log_cdf - log_rest, log_density - log_cdf - log_rest
 
 
+def _clamped_mixture_logit(x: Tensor, mixture: Tensor, min_log_scale: float) -> tuple[Tensor, Tensor]:
+    logits, means, log_scales = mixture
+    return mixture_logit(x, logits, means, log_scales.clamp(min=min_log_scale))
+
+
 def _log_terms(x: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor):
     """(log F, log(1 - F), log f), the terms under each of the three sums, standardised x and log sigmoid of it."""
     standard = (x - means) * (-log_scales).exp()
@@ -116,12 +123,13 @@ class _MixtureLogit(torch.autograd.Function):
     def forward(ctx, x, mixture, min_log_scale):
         ctx.save_for_backward(x, mixture)
         ctx.min_log_scale = min_log_scale
-        logits, means, log_scales = mixture
-        return mixture_logit(x, logits, means, log_scales.clamp(min=min_log_scale))
+        return _clamped_mixture_logit(x, mixture, min_log_scale)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad_logit, grad_log_slope):
+        if derivatives.again():
+            formula = partial(_clamped_mixture_logit, min_log_scale=ctx.min_log_scale)
+            return *derivatives.of_formula(formula, ctx.saved_tensors, (grad_logit, grad_log_slope)), None
         x, (logits, means, raw_log_scales) = ctx.saved_tensors
         log_scales = raw_log_scales.clamp(min=ctx.min_log_scale)
         log_weights = logits.log_softmax(0)
@@ -157,11 +165,13 @@ def invert_mixture(target: Tensor, logits: Tensor, means: Tensor, log_scales: Te
     Raises:
         RuntimeError: an element has not converged, with its numbers; only input that is not finite does that.
     """
+    derivatives.refuse_vmap("the inverse of a mixture is searched", target + logits[0])
     x = _search(target, logits, means, log_scales)
     if torch.is_grad_enabled() and any(part.requires_grad for part in (target, logits, means, log_scales)):
-        # One more step of Newton's, from a fixed x and with a fixed slope, has the derivatives of the root.
-        logit, log_slope = mixture_logit(x, logits, means, log_scales)
-        x = x - (logit - target) * (-log_slope).exp().detach()
+        # A step of Newton's from a fixed x has the first derivatives of the root, and each further one twice as many.
+        for _ in range(2):
+            logit, log_slope = mixture_logit(x, logits, means, log_scales)
+            x = x - (logit - target) * (-log_slope).exp()
     return x
 
 

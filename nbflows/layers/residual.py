@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from nbflows import derivatives
 from nbflows.bijection import Bijection
 from nbflows.layers.fixed_point import solve_fixed_point
 from nbflows.layers.log_det import ExactLogDet, SeriesLogDet
@@ -56,6 +57,7 @@ class ResidualBlock(Bijection):
         return x + g, log_det
 
     def inverse(self, z, context=None):
+        derivatives.refuse_transforms("the inverse of a residual block is searched")
         # In half precision the iteration would stop moving far from the solution.
         with torch.autocast(z.device.type, enabled=False):
             # The weights are the same at every step: their norms are computed once.
@@ -75,6 +77,8 @@ class ResidualBlock(Bijection):
         g = self.net(leaf, context)
 
         def transpose_solve(gradient: Tensor) -> Tensor:
+            if derivatives.again():
+                raise RuntimeError("the gradient of the inverse of a residual block has no gradient of its own")
             # The tolerance is absolute below 1, and gradients of a mean are far below: solve for their directions.
             largest = gradient.flatten(1).abs().amax(1).view(-1, *[1] * (gradient.dim() - 1))
             largest = torch.where(largest > 0, largest, 1.0)

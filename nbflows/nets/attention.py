@@ -1,15 +1,16 @@
 """The conditioner of Flow++: gated convolutions and attention over all positions."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
-from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils import parametrize
 
-from nbflows.nets.context import join_context
+from nbflows import derivatives
+from nbflows.nets.context import channels_last, join_context
 from nbflows.nets.gated import ChannelNorm, concat_elu, gated_residual
 
 
@@ -55,11 +56,47 @@ class GatedAttentionNet(nn.Module):
 
     def forward(self, x, context=None):
         x = join_context(x, context, self.context_channels)
-        x = self.first(x.contiguous(memory_format=torch.channels_last))
+        x = self.first(channels_last(x))
         code = position_code(*x.shape[2:], x.shape[1], x.device).to(x.dtype) if self.num_heads else None
         for block in self.blocks:
             x = block(x, code)
         return self.last(x)
+
+
+def weight_norm(layer: nn.Module) -> nn.Module:
+    """Makes lengths (``original0``) and directions (``original1``) of the rows of a layer's weight its parameters."""
+    parametrize.register_parametrization(layer, "weight", _WeightNorm())
+    return layer
+
+
+class _WeightNorm(nn.Module):
+    def forward(self, length: Tensor, direction: Tensor) -> Tensor:
+        length, direction = length.contiguous(), direction.contiguous()
+        return _normalized(length, direction) if derivatives.traced() else _Normalized.apply(length, direction)
+
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.norm_except_dim(weight, 2, 0), weight
+
+
+def _normalized(length: Tensor, direction: Tensor) -> Tensor:
+    return direction * (length / torch.linalg.vector_norm(direction, dim=[*range(1, direction.dim())], keepdim=True))
+
+
+class _Normalized(torch.autograd.Function):
+    """torch's kernel; its own second derivatives, and so those of torch's ``weight_norm``, are wrong (2.6 to 2.14)."""
+
+    @staticmethod
+    def forward(ctx, length, direction):
+        weight, norms = torch.ops.aten._weight_norm_interface(direction, length, 0)
+        ctx.save_for_backward(length, direction, norms)
+        return weight
+
+    @staticmethod
+    def backward(ctx, grad):
+        length, direction, norms = ctx.saved_tensors
+        if derivatives.again():
+            return derivatives.of_formula(_normalized, (length, direction), grad)
+        return torch.ops.aten._weight_norm_interface_backward(grad.contiguous(), direction, length, norms, 0)[::-1]
 
 
 class _Block(nn.Module):
@@ -105,14 +142,48 @@ class GatedAttention(nn.Module):
         positions = x.permute(0, 2, 3, 1).flatten(1, 2)  # (B, H W, C)
         heads = self.key_value_query(positions + code).unflatten(2, (3, self.num_heads, -1))
         key, value, query = heads.permute(2, 0, 3, 1, 4)  # each (B, heads, H W, C / heads)
-        dropout = self.dropout if self.training else 0.0
-        if dropout and x.is_cpu and not torch.compiler.is_compiling():
-            # The fast kernel of a CPU has no dropout, and its replacement is slow and keeps every attention weight.
-            looked = _DroppedAttention.apply(query * query.shape[-1] ** -0.5, key, value, dropout)
-        else:
-            looked = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+        looked = self._look(query, key, value, self.dropout if self.training else 0.0)
         value_and_gate = self.value_and_gate(looked.transpose(1, 2).flatten(2))
         return value_and_gate.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+
+    @staticmethod
+    def _look(query: Tensor, key: Tensor, value: Tensor, dropout: float) -> Tensor:
+        scale = query.shape[-1] ** -0.5
+        if torch.compiler.is_compiling():
+            return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+        if derivatives.transformed() or not query.numel():
+            return _attention(query * scale, key, value, lambda weights: F.dropout(weights, dropout))
+        if not query.is_cpu:
+            looked = F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+            return derivatives.once(looked, "attention has second derivatives on a CPU only: move the flow to one")
+        if not dropout:
+            return _FastAttention.apply(query, key, value)
+        # The fast kernel of a CPU has no dropout, and its replacement is slow and keeps every attention weight.
+        return _DroppedAttention.apply(query * scale, key, value, dropout)
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, drop: Callable[[Tensor], Tensor] = lambda w: w) -> Tensor:
+    return drop((query @ key.mT).softmax(-1)) @ value
+
+
+class _FastAttention(torch.autograd.Function):
+    """The fast kernel of a CPU, which torch itself cannot differentiate twice."""
+
+    @staticmethod
+    def forward(ctx, query, key, value):
+        looked, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value)
+        ctx.save_for_backward(query, key, value, looked, log_sum)
+        return looked
+
+    @staticmethod
+    def backward(ctx, grad):
+        query, key, value, looked, log_sum = ctx.saved_tensors
+        if derivatives.again():
+            scale = query.shape[-1] ** -0.5
+            return derivatives.of_formula(lambda q, k, v: _attention(q * scale, k, v), (query, key, value), grad)
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            grad, query, key, value, looked, log_sum, 0.0, False
+        )
 
 
 class _DroppedAttention(torch.autograd.Function):
@@ -138,9 +209,12 @@ class _DroppedAttention(torch.autograd.Function):
         return looked
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad):
         query, key, value, marked, looked = ctx.saved_tensors
+        if derivatives.again():
+            kept = (marked > 0).to(marked.dtype) * ctx.dropout.scale
+            formula = partial(_attention, drop=lambda weights: weights * kept)
+            return *derivatives.of_formula(formula, (query, key, value), grad), None
         # Of each query's weights w, softmax's gradient is w (d - sum(w d)), d the gradient of w: the sum is this one.
         dtype = torch.promote_types(grad.dtype, torch.float32)
         along = (grad.to(dtype) * looked).sum(-1, keepdim=True).to(grad.dtype)
@@ -161,7 +235,7 @@ class _DroppedAttention(torch.autograd.Function):
 
 def _parts(weights: Tensor, num_buffers: int = 1) -> Iterator[tuple]:
     """Slices of the batch, so many images that their attention weights are about 2^18, with buffers of their shape."""
-    step = max(1, 2**18 // max(1, weights[0].numel()))
+    step = max(1, 2**18 // max(1, math.prod(weights.shape[1:])))
     buffers = weights.new_empty(num_buffers, *weights[:step].shape)
     for start in range(0, len(weights), step):
         part = slice(start, min(start + step, len(weights)))

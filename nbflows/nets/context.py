@@ -1,7 +1,9 @@
-"""How a conditioner network takes its context: as further input channels."""
+"""How a conditioner network takes what it is given: a context as further channels, and channels innermost."""
 
 import torch
 from torch import Tensor
+
+from nbflows import derivatives
 
 
 def join_context(x: Tensor, context: Tensor | None, context_channels: int) -> Tensor:
@@ -17,3 +19,9 @@ def join_context(x: Tensor, context: Tensor | None, context_channels: int) -> Te
         got = "none" if context is None else f"{tuple(context.shape)}"
         raise ValueError(f"this network was built for a context of {wanted}, got {got}")
     return torch.cat([x, context.to(x.dtype)], dim=1)
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """The same numbers with channels innermost in memory, as convolutions and norms read them fastest."""
+    # vmap knows no such order.
+    return x if derivatives.transformed() else x.contiguous(memory_format=torch.channels_last)

@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from nbflows import derivatives
+from nbflows.nets.context import channels_last
 from nbflows.nets.frequencies import Frequencies
 
 
@@ -50,7 +51,7 @@ class ConvLSTM(nn.Module):
     def forward(self, sequence: Tensor) -> Tensor:
         """All steps of a known sequence: ``(B, T, in, H, W)`` to ``(B, T, out, H, W)``."""
         steps = sequence.shape[:2]
-        x = self.embed(_channels_last(sequence.transpose(0, 1).flatten(0, 1)))
+        x = self.embed(channels_last(sequence.transpose(0, 1).flatten(0, 1)))
         for layer in self.layers:
             x = layer(x, batch=steps[0])
         return self.last(x).unflatten(0, steps[::-1]).transpose(0, 1)
@@ -62,7 +63,7 @@ class ConvLSTM(nn.Module):
             x: the input.
             states: what the step before returned; None at the first.
         """
-        x = self.embed(_channels_last(x))
+        x = self.embed(channels_last(x))
         if states is None:
             convolution = self.layers[0].convolution_for(x)
             states = convolution, [layer.start(convolution, x.dtype) for layer in self.layers]
@@ -87,8 +88,11 @@ class ConvLSTMLayer(nn.Module):
 
     def forward(self, x: Tensor, batch: int) -> Tensor:
         """``(T B, C, H, W)``, step by step, to the hidden states of all steps, likewise."""
-        conv = self.hidden_to_hidden
-        return _Recurrence.apply(self.input_to_hidden(x), conv.weight, batch, conv.padding[0], conv.dilation[0])
+        conv, before = self.hidden_to_hidden, self.input_to_hidden
+        arguments = before(x), conv.weight, batch, conv.padding[0], conv.dilation[0]
+        if derivatives.traced():
+            return _recurrence(*arguments)[0]
+        return _Recurrence.apply(*arguments, x, before.weight, before.bias)
 
     def convolution_for(self, x: Tensor) -> "Frequencies | _Positions":
         """How to compute single steps on images like x ``(B, C, H, W)``: both ways give the same, to rounding."""
@@ -135,11 +139,28 @@ class _Positions:
         return _as_images(rows, (len(rows) // math.prod(self.size), rows.shape[1], *self.size))
 
     def kernel(self, weight: Tensor) -> Tensor:
-        return _channels_last(weight).permute(2, 3, 1, 0)
+        return channels_last(weight).permute(2, 3, 1, 0)
 
     def convolve(self, rows: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
         weight = kernel.permute(3, 2, 0, 1)
         return _as_rows(F.conv2d(self.images(rows), weight, bias, padding=self.padding, dilation=self.dilation))
+
+
+def _recurrence(
+    gates: Tensor, weight: Tensor, batch: int, padding: int, dilation: int
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """The hidden states of all steps, and of each step the gates after their activations and the cells."""
+    weight = weight.to(gates.dtype)
+    hidden, parts, cells = [], [], []
+    for step in gates.split(batch):
+        if hidden:
+            before = _as_images(hidden[-1], step.shape)
+            step = step + F.conv2d(before, weight, padding=padding, dilation=dilation)
+        part, cell, after = _cell(_as_rows(step), cells[-1] if cells else None)
+        parts.append(part)
+        cells.append(cell)
+        hidden.append(after.to(gates.dtype))
+    return _as_images(torch.cat(hidden), gates.shape), parts, cells
 
 
 class _Recurrence(torch.autograd.Function):
@@ -147,31 +168,31 @@ class _Recurrence(torch.autograd.Function):
 
     The same sums as with autograd, in another order: going back, each step needs the gradient of its h only; that of
     the weights is one convolution over all steps together. T small ones take a quarter longer on small images.
+    ``before`` is what made the gates: the inputs, a kernel and a bias, which are kept anyway.
     """
 
     @staticmethod
-    def forward(ctx, gates, weight, batch, padding, dilation):
-        weight = weight.to(gates.dtype)
-        hidden, parts, cells = [], [], []
-        for step in gates.split(batch):
-            if hidden:
-                before = _as_images(hidden[-1], step.shape)
-                step = step + F.conv2d(before, weight, padding=padding, dilation=dilation)
-            part, cell, after = _cell(_as_rows(step), cells[-1] if cells else None)
-            parts.append(part)
-            cells.append(cell)
-            hidden.append(after.to(gates.dtype))
-        hidden = _as_images(torch.cat(hidden), gates.shape)
-        ctx.save_for_backward(hidden, weight, *parts, *cells)
+    def forward(ctx, gates, weight, batch, padding, dilation, *before):
+        hidden, parts, cells = _recurrence(gates, weight, batch, padding, dilation)
+        ctx.save_for_backward(*before, hidden, weight, *parts, *cells)
         ctx.options = [1, 1], [padding, padding], [dilation, dilation], False, [0, 0], 1
-        ctx.batch = batch
+        ctx.arguments = batch, padding, dilation
         return hidden
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad):
-        hidden, weight, *saved = ctx.saved_tensors
-        batch, steps = ctx.batch, len(saved) // 2
+        x, *before, hidden, weight = ctx.saved_tensors[:5]
+        saved, (batch, padding, dilation) = ctx.saved_tensors[5:], ctx.arguments
+        if derivatives.again():
+            # The gates are not kept; what the inputs add to them is made anew, as it was made.
+            gates = F.conv2d(x.to(before[0].dtype), *before, padding=padding, dilation=dilation)
+            return (
+                *derivatives.of_formula(
+                    lambda *tensors: _recurrence(*tensors, *ctx.arguments)[0], (gates, weight), grad.to(gates.dtype)
+                ),
+                *[None] * 6,
+            )
+        weight, steps = weight.to(hidden.dtype), len(saved) // 2
         parts, cells = saved[:steps], saved[steps:]
         grads = grad.permute(0, 2, 3, 1).reshape(steps, *cells[0].shape)
         gates = torch.empty(
@@ -202,10 +223,10 @@ class _Recurrence(torch.autograd.Function):
                 grad_hidden = _convolution_backward(step, before, weight, None, *ctx.options, [True, False, False])[0]
                 grad_hidden = grad_hidden.permute(0, 2, 3, 1).reshape(cells[0].shape).to(squashed.dtype)
         if steps == 1:
-            return gates, torch.zeros_like(weight), None, None, None
+            return gates, torch.zeros_like(weight), *[None] * 6
         late, early = gates[batch:], hidden[:-batch]
         grad_weight = _convolution_backward(late, early, weight, None, *ctx.options, [False, True, False])[1]
-        return gates, grad_weight, None, None, None
+        return gates, grad_weight, *[None] * 6
 
 
 _convolution_backward = torch.ops.aten.convolution_backward
@@ -241,7 +262,3 @@ def _as_rows(images: Tensor) -> Tensor:
 def _as_images(rows: Tensor, shape: Sequence[int]) -> Tensor:
     """``(B H W, C)`` to ``(B, C, H, W)``, channels innermost in memory."""
     return rows.view(shape[0], *shape[2:], rows.shape[1]).permute(0, 3, 1, 2)
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last)

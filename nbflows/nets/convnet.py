@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from nbflows.nets.context import join_context
+from nbflows.nets.context import channels_last, join_context
 from nbflows.nets.pointwise import PointwiseConv
 
 
@@ -34,4 +34,4 @@ class ConvNet(nn.Module):
 
     def forward(self, x, context=None):
         x = join_context(x, context, self.context_channels)
-        return self.layers(x.contiguous(memory_format=torch.channels_last))
+        return self.layers(channels_last(x))

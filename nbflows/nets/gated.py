@@ -2,10 +2,10 @@
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from nbflows.nets.context import join_context
+from nbflows import derivatives
+from nbflows.nets.context import channels_last, join_context
 
 
 class GatedConvNet(nn.Module):
@@ -40,7 +40,7 @@ class GatedConvNet(nn.Module):
 
     def forward(self, x, context=None):
         x = join_context(x, context, self.context_channels)
-        x = self._first(x.contiguous(memory_format=torch.channels_last))
+        x = self._first(channels_last(x))
         return self.last(concat_elu(self.blocks(x)))
 
     def _first(self, x: Tensor) -> Tensor:
@@ -87,21 +87,24 @@ class ChannelNorm(nn.Module):
 
 def concat_elu(x: Tensor) -> Tensor:
     """[elu(x), elu(-x)] along the channels: ``(B, C, H, W)`` to ``(B, 2C, H, W)``; no input is lost to saturation."""
-    return F.elu(torch.cat([x, -x], dim=1)) if torch.compiler.is_compiling() else _ConcatELU.apply(x)
+    return F.elu(torch.cat([x, -x], dim=1)) if derivatives.traced() else _ConcatELU.apply(x)
 
 
 def gated_residual(x: Tensor, value_and_gate: Tensor) -> Tensor:
     """x + value * sigmoid(gate): ``(B, C, H, W)`` and ``(B, 2C, H, W)`` to ``(B, C, H, W)``."""
     value_and_gate = value_and_gate.to(x.dtype)
-    if torch.compiler.is_compiling():
-        value, gate = value_and_gate.chunk(2, dim=1)
-        return torch.addcmul(x, value, gate.sigmoid())
-    return _GatedResidual.apply(x, value_and_gate)
+    return _gated_residual(x, value_and_gate) if derivatives.traced() else _GatedResidual.apply(x, value_and_gate)
+
+
+def _gated_residual(x: Tensor, value_and_gate: Tensor) -> Tensor:
+    value, gate = value_and_gate.chunk(2, dim=1)
+    return torch.addcmul(x, value, gate.sigmoid())
 
 
 # The two functions below have gradients written by hand. With the plain formulas a training step spends most of its
 # time not in convolutions but in passes over memory around them; here one exponential serves both halves, nothing is
-# concatenated, and gradients come from results that are kept anyway. torch.compile makes its own of the plain formulas.
+# concatenated, and gradients come from results that are kept anyway. torch.compile and torch.func make their own of the
+# plain formulas, and so do second derivatives.
 
 
 class _ConcatELU(torch.autograd.Function):
@@ -123,7 +126,6 @@ class _ConcatELU(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad):
         (y,) = ctx.saved_tensors
         positive, negative = torch.ops.aten.elu_backward(grad, 1, 1, 1, True, y).chunk(2, dim=1)
@@ -138,9 +140,11 @@ class _GatedResidual(torch.autograd.Function):
         return torch.addcmul(x, value, _sigmoid(gate))
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, grad):
         (value_and_gate,) = ctx.saved_tensors
+        if derivatives.again():
+            # x, of which the formula is linear, is not kept.
+            return derivatives.of_formula(_gated_residual, (torch.zeros_like(grad), value_and_gate), grad)
         value, gate = value_and_gate.chunk(2, dim=1)
         gate = _sigmoid(gate)
         grad_both = torch.empty_like(value_and_gate)

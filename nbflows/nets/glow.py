@@ -5,7 +5,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nbflows.layers.linear import ActNorm
-from nbflows.nets.context import join_context
+from nbflows.nets.context import channels_last, join_context
 
 
 class ActNormConvNet(nn.Module):
@@ -29,7 +29,7 @@ class ActNormConvNet(nn.Module):
 
     def forward(self, x, context=None):
         x = join_context(x, context, self.context_channels)
-        x = self.first(x.contiguous(memory_format=torch.channels_last)).relu_()
+        x = self.first(channels_last(x)).relu_()
         return self.last(self.second(x).relu_())
 
 

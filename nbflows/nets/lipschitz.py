@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from nbflows.nets.context import join_context
+from nbflows import derivatives
+from nbflows.nets.context import channels_last, join_context
 from nbflows.nets.operator_norm import LearnedOrder, OperatorNorm
 
 
@@ -35,6 +36,8 @@ class LipSwish(nn.Module):
         if not torch.is_grad_enabled():
             # The same numbers, without the slope.
             return F.silu(x * beta, inplace=True).div_(1.1 * beta)
+        if derivatives.traced():
+            return F.silu(x * beta) / (1.1 * beta)
         y, slope = _LipSwish.apply(x, beta)
         # beta's own gradient in a branch of its own: products with the Jacobian then never compute it.
         return y + _BetaGradient.apply(beta, x.detach(), y.detach(), slope) if beta.requires_grad else y
@@ -95,8 +98,11 @@ class _BetaGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        if torch.is_grad_enabled():
-            raise RuntimeError("the gradient of LipSwish for its parameter has no gradient of its own")
+        if derivatives.again():
+            raise RuntimeError(
+                "the gradient of LipSwish for its parameter has no gradient of its own; freeze the parameter, or use "
+                "another activation"
+            )
         beta, x, y, slope = ctx.saved_tensors
         # dy / dbeta = x^2 gate (1 - gate) / 1.1 = (x slope - y) / beta.
         return (x * slope).sub_(y).mul_(grad).sum() / beta, None, None, None
@@ -202,7 +208,7 @@ class LipschitzConvNet(_LipschitzNet):
         if tuple(x.shape[1:]) != self.shape:
             raise ValueError(f"the norms of this net hold for images {self.shape}, got {tuple(x.shape[1:])}")
         # Twice as fast on a CPU, products with the Jacobian included.
-        return super().forward(x.contiguous(memory_format=torch.channels_last), context)
+        return super().forward(channels_last(x), context)
 
 
 class LipschitzMLP(_LipschitzNet):
