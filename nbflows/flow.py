@@ -72,7 +72,7 @@ class Flow(nn.Module):
 
     def _check(self, x: Tensor, context: Tensor | None, latents: bool = False) -> None:
         shape = self.latent_shape if latents else self.shape
-        _require_tensor(x, f"a batch of {shape}")
+        require_tensor(x, f"a batch of {shape}")
         if not x.dim() or tuple(x.shape[1:]) != shape:
             raise ValueError(f"expected a batch of {shape}, got a tensor of {tuple(x.shape)}")
         self._check_precision()
@@ -97,7 +97,7 @@ class Flow(nn.Module):
             raise ValueError(f"this flow {wanted}")
         if context is None:
             return
-        _require_tensor(context, f"a context of {(num_rows[0], *self.context_shape)}")
+        require_tensor(context, f"a context of {(num_rows[0], *self.context_shape)}")
         if tuple(context.shape) not in [(rows, *self.context_shape) for rows in num_rows]:
             raise ValueError(
                 f"expected a context of {(num_rows[0], *self.context_shape)}, one row per example, "
@@ -317,18 +317,15 @@ def _takes_reals(layer: Bijection) -> bool:
     return not hasattr(layer, "num_levels") and type(layer).__module__.startswith("nbflows.")
 
 
-def require_finite(flow: nn.Module) -> None:
-    """Raises ValueError if a parameter or buffer of a flow holds NaN or infinities, and names the first of them."""
-    for name, tensor in [*flow.named_parameters(), *flow.named_buffers()]:
+def require_finite(flow: nn.Module, where: str = "") -> None:
+    """Raises ValueError if a weight of a flow is NaN or infinite: names the first, behind ``where``."""
+    for name, tensor in flow.state_dict().items():
         if not tensor.isfinite().all():
-            bad = (~tensor.isfinite()).sum().item()
-            raise ValueError(
-                f"{bad} of the {tensor.numel()} numbers of the weight {name} are NaN or infinite: its training went "
-                "wrong, or its file did; use an earlier checkpoint"
-            )
+            raise ValueError(f"{where}{name} has values that are not finite: the model is spoilt, train it again")
 
 
-def _require_tensor(x, wanted: str) -> None:
+def require_tensor(x, wanted: str) -> None:
+    """Raises TypeError with the way out for what is no tensor."""
     if not isinstance(x, Tensor):
         way_out = "; torch.as_tensor makes a tensor of it" if hasattr(x, "__array__") or isinstance(x, list) else ""
         raise TypeError(f"expected {wanted} as a tensor, got a {type(x).__name__}{way_out}")

@@ -142,8 +142,8 @@ def evaluate(
     values = _of_all(own, rows, len(images))
     if bad := (~values.isfinite()).sum().item():
         raise ValueError(
-            f"the bits/dim of {bad} of {len(values)} images are NaN or infinite, though the model's weights are finite: "
-            "its numbers overflow on these images; score it in float64, flow.double(), or train it further"
+            f"the bits/dim of {bad} of {len(values)} images are NaN or infinite, though its weights are finite: "
+            "numbers overflow on these images; score them in float64, with flow.double(), or train the model further"
         )
     return summarize(values, num_draws)
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nbflows import inputs
 from nbflows.bijection import Bijection
 from nbflows.bijection import Sequential as Chain
-from nbflows.flow import Flow, log_standard_normal
+from nbflows.flow import Flow, log_standard_normal, require_tensor
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,7 @@ class TranslationFlow(Flow):
                 sources' own is drawn pass by pass.
             progress: show a progress bar where one pass is not enough.
         """
-        if num_samples < 1 or chunk_size < 1:
-            raise ValueError(f"num_samples and chunk_size are at least 1, got {num_samples} and {chunk_size}")
+        num_samples, chunk_size = inputs.whole(num_samples, "num_samples", 1), inputs.whole(chunk_size, "chunk_size", 1)
         self._check_context(sources, 0 if sources is None else len(sources))
         latents = self._encode_contexts(sources, chunk_size)
         dequantize, *layers = self.bijection.layers
@@ -127,6 +127,8 @@ class TranslationFlow(Flow):
             num_draws: of the dequantization noise, per candidate.
             chunk_size: images in one pass.
         """
+        require_tensor(candidates, f"candidates (B, N, *{self.shape})")
+        require_tensor(sources, f"a batch of {self.context_shape}")
         if candidates.dim() != 2 + len(self.shape) or len(candidates) != len(sources) or 0 in candidates.shape[:2]:
             raise ValueError(
                 f"candidates are (B, N, *{self.shape}) for B = {len(sources)} sources, got {tuple(candidates.shape)}"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nbflows import inputs, models
-from nbflows.flow import Flow
+from nbflows.flow import Flow, require_finite
 from nbflows.models.builder import no_larger_than
 from nbflows.unpickle import read_checkpoint
 
@@ -140,9 +140,7 @@ def rebuild(weights: dict[str, Tensor], description: dict, where: str | Path) ->
         flow.load_state_dict({**weights, **shared})
     except RuntimeError as error:
         raise ValueError(f"{where}: the weights are not those of its builder: {first(error)}") from error
-    for name, tensor in flow.state_dict().items():
-        if not tensor.isfinite().all():
-            raise ValueError(f"{where}: {name} has values that are not finite: the model is spoilt, train it again")
+    require_finite(flow, f"{where}: ")
     return flow.eval()
 
 
