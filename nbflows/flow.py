@@ -105,15 +105,32 @@ class Flow(nn.Module):
             )
         _require_finite_rows(context, "rows of the context")
 
-    def encode(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Maps data to noise: z ``(B, *latent_shape)``, every level of it, and log_det ``(B,)`` in nats."""
+    def encode(
+        self, x: Tensor, context: Tensor | None = None, dtype: torch.dtype | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Maps data to noise: z ``(B, *latent_shape)``, every level of it, and log_det ``(B,)`` in nats.
+
+        Args:
+            dtype: to compute in, with a copy of the flow and without gradients; default: that of the flow. In float32 a
+                deep flow returns some grey levels wrong; torch.float64, here and in ``decode``, returns every one.
+        """
+        if dtype not in (None, self.dtype):
+            return self._in(dtype, "encode", x, context)
         self._check(x, context)
         return self.bijection(x, self.encode_context(context))
 
-    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        """Maps noise to data ``(B, *shape)``; uint8 for image flows."""
+    def decode(self, z: Tensor, context: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
+        """Maps noise to data ``(B, *shape)``; uint8 for image flows. ``dtype`` as in ``encode``."""
+        if dtype not in (None, self.dtype):
+            return self._in(dtype, "decode", z, context)
         self._check(z, context, latents=True)
         return self.bijection.inverse(z, self.encode_context(context))
+
+    @torch.no_grad()
+    def _in(self, dtype: torch.dtype, function: str, x: Tensor, context: Tensor | None):
+        require_tensor(x, "a batch")
+        x = x.to(dtype) if x.is_floating_point() else x
+        return getattr(deepcopy(self).to(dtype), function)(x, context)
 
     def encode_context(self, context: Tensor | None) -> Tensor | None:
         """What the layers get of a context: the context itself, unless a kind of flow makes something of it first."""

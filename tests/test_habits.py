@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from nbflows import Flow, JointFlow, Sequential, metrics, models
+from nbflows import Flow, JointFlow, Sequential, load_pretrained, metrics, models
 from nbflows.bijection import Identity
 from nbflows.derivatives import traced
-from nbflows.flow import require_finite
+from nbflows.flow import first_layer, require_finite
 from nbflows.layers import ActNorm, AffineCoupling, Conv1x1, Flip, MixtureCoupling
 from nbflows.nets import MLP, ActNormConvNet, PooledFeatures
 from tests.flows import random_caflow, random_images
@@ -454,3 +454,47 @@ def test_empty_batches_are_fine():
         flow.log_prob(digits(8))
         assert flow.train()(digits(0)).shape == flow.eval()(digits(0)).shape == (0,)
     assert isinstance(models.digits_joint_residual_flow(), JointFlow)
+
+
+def patterns(shape, num_levels, seed=0):
+    """Images that flows have not seen: black, white, checkerboards, stripes, noise, and noise of two levels."""
+    generator = torch.Generator().manual_seed(seed)
+    top, (_, height, width) = num_levels - 1, shape
+    board = (torch.arange(height)[:, None] + torch.arange(width)) % 2 * top
+    stripes = torch.arange(height)[:, None] % 2 * top + torch.zeros(width, dtype=torch.int64)
+    noise = torch.randint(num_levels, (4, *shape), generator=generator)
+    two = torch.randint(2, (4, *shape), generator=generator) * top
+    still = [torch.zeros(shape), torch.full(shape, top), board.expand(shape), top - board.expand(shape)]
+    return torch.cat([torch.stack([*still, stripes.expand(shape)]), noise, two]).byte()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("digits-simple", "digits-multiscale", "digits-glow", "digits-marscf-mixlogcdf", "digits-residual"),
+        pytest.param("mnist-glow", marks=pytest.mark.slow),  # The deepest flow here.
+    ],
+)
+def test_every_grey_level_comes_back_in_float64(name):
+    flow = load_pretrained(name)
+    before = {key: tensor.clone() for key, tensor in flow.state_dict().items()}
+    images = patterns(flow.shape, first_layer(flow.bijection).num_levels)
+    z, log_det = flow.encode(images, dtype=torch.float64)
+    assert z.dtype == log_det.dtype == torch.float64 and not z.requires_grad
+    assert torch.equal(flow.decode(z, dtype=torch.float64), images)
+    # The flow itself is as it was.
+    assert flow.dtype == torch.float32
+    assert all(torch.equal(before[key], tensor) for key, tensor in flow.state_dict().items())
+    with pytest.raises(ValueError, match=r"computes in torch\.float32, got torch\.float64"):
+        flow.decode(z)
+
+
+def test_points_too_are_encoded_in_another_precision():
+    flow, x = points_flow(context_features=3), torch.randn(4, 2)
+    context = torch.randn(4, 3)
+    z, _ = flow.encode(x, context, dtype=torch.float64)
+    # One coupling after the other, of numbers about 1: a few dozen roundings.
+    torch.testing.assert_close(flow.decode(z, context, dtype=torch.float64), x.double(), rtol=0, atol=1e-13)
+    for dtype in (torch.bfloat16, torch.float16):
+        with pytest.raises(ValueError, match="float32 or float64"):
+            flow.encode(x, context, dtype=dtype)
