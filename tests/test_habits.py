@@ -498,3 +498,34 @@ def test_points_too_are_encoded_in_another_precision():
     for dtype in (torch.bfloat16, torch.float16):
         with pytest.raises(ValueError, match="float32 or float64"):
             flow.encode(x, context, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    "name", ["simple", "variational", "glow", pytest.param("mar_scf, affine", marks=pytest.mark.slow)]
+)
+def test_whole_flows_have_per_example_gradients_under_vmap(name):
+    flow, images = EXPORTED[name]().double().eval(), digits(3)
+    parameters = {key: p.detach() for key, p in flow.named_parameters()}
+
+    def loss(parameters, image):
+        return torch.func.functional_call(flow, parameters, (image[None],)).sum()
+
+    # The same noise for every image.
+    per_example = torch.func.vmap(torch.func.grad(loss), (None, 0), randomness="same")
+    got = seeded(lambda: per_example(parameters, images))
+    for i in range(3):
+        value = seeded(lambda: flow(images[i : i + 1]).sum())  # noqa: B023
+        for key, e in zip(
+            parameters, torch.autograd.grad(value, list(flow.parameters()), materialize_grads=True), strict=True
+        ):
+            torch.testing.assert_close(got[key][i], e, rtol=1e-7, atol=1e-7 * (1 + e.abs().max().item()), msg=key)
+
+
+@pytest.mark.slow  # Each is a trace of the whole model.
+@pytest.mark.parametrize("name", ["realnvp_2d", "simple", "glow"])
+def test_flows_are_compiled_in_one_graph(name):
+    flow = EXPORTED[name]().eval()
+    x = torch.randn(4, 2) if name == "realnvp_2d" else digits(4)
+    compiled = torch.compile(flow, backend="eager", fullgraph=True)
+    torch.testing.assert_close(seeded(lambda: compiled(x)), seeded(lambda: flow(x)), rtol=1e-5, atol=1e-4)
+    torch._dynamo.reset()
