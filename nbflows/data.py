@@ -5,10 +5,10 @@ import hashlib
 import io
 import os
 import re
+import secrets
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from nbflows import extras, toys
+from nbflows import extras, inputs, reading, toys
 from nbflows.hardware import has_room_for
 
-IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 SPLITS = {
     "train": ("train", "training"),
     "validation": ("validation", "valid", "val"),
@@ -37,6 +36,11 @@ class Data:
         name: as given to ``load``.
         variant: what exactly the data are; stands beside every figure measured on them.
         origin: what ``load`` or ``tasks.load_pairs`` was given, paths in full; empty for data made otherwise.
+        ignored: what the reader passed over, left out or changed, in one line; empty if nothing.
+
+    Raises:
+        TypeError: a split is no tensor, or holds another kind of number.
+        ValueError: a split is empty, does not fit the others, or has values that mean nothing.
     """
 
     name: str
@@ -45,6 +49,27 @@ class Data:
     validation: Tensor
     test: Tensor
     origin: dict = field(default_factory=dict, kw_only=True)
+    ignored: str = field(default="", kw_only=True)
+
+    def __post_init__(self):
+        for split in SPLITS:
+            part = getattr(self, split)
+            self._check(split, part)
+            if len(part) == 0:
+                raise ValueError(f"{self.name}: {split} is empty; each split needs one example or more")
+            if part.shape[1:] != self.train.shape[1:]:
+                raise ValueError(
+                    f"{self.name}: {split} is {tuple(part.shape)}, train is {tuple(self.train.shape)}; "
+                    "all examples need the same shape"
+                )
+
+    def _check(self, what: str, points: Tensor) -> None:
+        _require(self.name, what, points, (torch.float32, torch.float64), "(N, D)")
+        bad = points.isfinite().logical_not().sum().item()
+        if bad:
+            raise ValueError(
+                f"{self.name}: {bad} of {points.numel()} values of {what} are NaN or infinite; remove them"
+            )
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -68,6 +93,31 @@ class ImageData(Data):
     num_levels: int = 256
     labels: dict[str, Tensor] | None = None
 
+    def __post_init__(self):
+        inputs.whole(self.num_levels, "num_levels", 2, 256)
+        super().__post_init__()
+        if self.labels is None:
+            return
+        if set(self.labels) != set(SPLITS):
+            raise ValueError(f"{self.name}: labels are needed for {', '.join(SPLITS)}, there are {list(self.labels)}")
+        for split, labels in self.labels.items():
+            _require(self.name, f"labels of {split}", labels, (torch.int64,), "(N,)")
+            if len(labels) != len(getattr(self, split)):
+                raise ValueError(
+                    f"{self.name}: {len(labels)} labels for the {len(getattr(self, split))} images of {split}"
+                )
+            if labels.min() < 0:
+                raise ValueError(f"{self.name}: labels are 0 or more, the smallest of {split} is {labels.min()}")
+
+    def _check(self, what: str, images: Tensor) -> None:
+        _require(self.name, what, images, (torch.uint8,), "(N, C, H, W)")
+        # 256 levels are all that there are.
+        if self.num_levels < 256 and images.numel() and images.max() >= self.num_levels:
+            raise ValueError(
+                f"{self.name}: {what} has values up to {images.max()}, more than {self.num_levels - 1}, the last of "
+                f"{self.num_levels} levels"
+            )
+
     @property
     def num_classes(self) -> int | None:
         """Labels are 0..num_classes - 1; None without labels."""
@@ -89,7 +139,7 @@ class PairData(ImageData):
         task: the name of a task of ``nbflows.tasks`` and its arguments; goes into the JSON of a model.
 
     Raises:
-        ValueError: sources or mask do not fit the images.
+        TypeError, ValueError: sources or mask are no tensors of that kind, or do not fit the images.
     """
 
     sources: dict[str, Tensor] = field(default_factory=dict)
@@ -97,21 +147,44 @@ class PairData(ImageData):
     task: dict = field(default_factory=dict)
 
     def __post_init__(self):
+        super().__post_init__()
         if set(self.sources) != set(SPLITS):
             raise ValueError(f"{self.name}: sources are needed for {', '.join(SPLITS)}, there are {list(self.sources)}")
         for split, sources in self.sources.items():
             targets = getattr(self, split)
+            self._check(f"sources of {split}", sources)
             if len(sources) != len(targets) or sources.shape[2:] != targets.shape[2:]:
                 raise ValueError(
                     f"{self.name}: the sources of {split} are {tuple(sources.shape)}, its images "
                     f"{tuple(targets.shape)}; each image needs one source of its height and width"
                 )
-        if self.known is not None and tuple(self.known.shape) != self.shape[1:]:
+            if sources.shape[1] != self.sources["train"].shape[1]:
+                raise ValueError(
+                    f"{self.name}: the sources of {split} have {sources.shape[1]} channels, those of train have "
+                    f"{self.sources['train'].shape[1]}; make them alike"
+                )
+        if self.known is None:
+            return
+        _require(self.name, "the mask", self.known, (torch.bool,), "(H, W)")
+        if tuple(self.known.shape) != self.shape[1:]:
             raise ValueError(f"{self.name}: the mask is {tuple(self.known.shape)}, the images are {self.shape[1:]}")
 
     def model_arguments(self) -> dict:
         """What a builder of ``nbflows.models`` must know of the data."""
         return {**super().model_arguments(), "source_channels": self.sources["train"].shape[1]}
+
+
+def _require(name: str, what: str, value, dtypes: tuple[torch.dtype, ...], form: str) -> None:
+    """A tensor of one of these kinds of number, with as many dimensions as its form names."""
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{name}: {what} is a {type(value).__name__}; give a tensor, torch.from_numpy makes one of an array"
+        )
+    if value.dtype not in dtypes:
+        kinds = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        raise TypeError(f"{name}: {what} is {kinds} {form}, not {str(value.dtype).removeprefix('torch.')}")
+    if value.ndim != len(form.strip("(),").split(",")):
+        raise ValueError(f"{name}: {what} has the shape {form}, not {tuple(value.shape)}")
 
 
 def load(
@@ -122,7 +195,8 @@ def load(
     Args:
         name: one of ``names()``, or a path; ``./moons`` is a folder, where ``moons`` is a name. A folder may hold
             ``train``, ``validation`` and ``test`` folders; a missing split is taken from the others at random with a
-            fixed seed, a tenth of them.
+            fixed seed, a tenth of them; with a validation set alone, that is the test set. Which files of a folder
+            and which arrays are read, skipped or refused: data/README.md; ``ignored`` of the result has what was.
         image_size: for folders: images are resized (area average) and cropped to this square, or height and width.
         root: where downloads and caches go.
         num_bits: fewer than 8 reduce images of 256 levels to their ``num_bits`` highest bits, 2**num_bits levels.
@@ -131,13 +205,20 @@ def load(
         ValueError: unknown name, nothing readable, or no 8 bits to reduce.
         FileNotFoundError: neither there nor downloadable; says where it looked and how to get it.
     """
-    if num_bits not in range(1, 9):
-        raise ValueError(f"num_bits is 1 to 8, got {num_bits}")
+    num_bits, image_size = inputs.whole(num_bits, "num_bits", 1, 8), _size(image_size)
     data = _load(name, image_size, root)
     # The arguments of another call that loads the same.
-    where = str(name) if str(name) in _LOADERS else str(Path(name).resolve())
+    where = str(name) if str(name) in _LOADERS else str(Path(os.path.expanduser(name)).resolve())
     data = replace(data, origin={"name": where, "image_size": image_size, "num_bits": num_bits})
     return data if num_bits == 8 else _reduce(data, num_bits)
+
+
+def _size(image_size) -> int | tuple[int, int] | None:
+    if isinstance(image_size, (tuple, list)):
+        if len(image_size) != 2:
+            raise ValueError(f"image_size is one number, or height and width, not {image_size}")
+        return tuple(inputs.whole(side, "image_size", 1, 10_000) for side in image_size)
+    return None if image_size is None else inputs.whole(image_size, "image_size", 1, 10_000)
 
 
 def _load(name: str | Path, image_size: int | tuple[int, int] | None, root: str | Path) -> Data:
@@ -145,12 +226,18 @@ def _load(name: str | Path, image_size: int | tuple[int, int] | None, root: str 
         if image_size is not None:
             raise ValueError(f"{name} has a fixed size; image_size is for folders of images")
         return _LOADERS[str(name)](Path(root))
-    path = Path(name)
+    path = Path(os.path.expanduser(name))
     if path.is_dir():
         return _load_folder(path, image_size, Path(root) / "cache")
-    if path.is_file() and path.suffix in (".npy", ".npz"):
+    if not path.exists():
+        raise ValueError(f"no data set or path {str(name)!r}; known: {', '.join(names())}; or a folder, .npy or .npz")
+    if path.is_file() and path.suffix.lower() in (".npy", ".npz"):
+        if image_size is not None:
+            raise ValueError(f"{path} has images of a fixed size; image_size is for folders of images")
         return _load_arrays(path)
-    raise ValueError(f"no data set or path {str(name)!r}; known: {', '.join(names())}; or a folder, .npy or .npz")
+    if path.suffix.lower() in reading.SUFFIXES:
+        raise ValueError(f"{path} is a single picture; give the folder that holds all of them")
+    raise ValueError(f"{path} exists, but is neither a folder of pictures nor a .npy or .npz file")
 
 
 def names() -> list[str]:
@@ -407,8 +494,7 @@ def _imagenet(size: int, root: Path) -> ImageData:
 
 
 def _imagenet_batch(file: Path, size: int) -> Tensor:
-    with np.load(file, allow_pickle=False) as arrays:
-        images = arrays["data"]
+    images = reading.arrays(file).get("data", np.empty(0))
     if images.dtype != np.uint8 or images.shape[1:] != (3 * size * size,):
         raise ValueError(f"{file}: expected uint8 rows of {3 * size * size}, got {images.dtype} {images.shape}")
     return torch.from_numpy(images).view(-1, 3, size, size)
@@ -458,45 +544,65 @@ _LOADERS: dict[str, Callable[[Path], Data]] = {
 
 
 def _load_folder(folder: Path, image_size: int | tuple[int, int] | None, cache: Path) -> ImageData:
-    files = image_files(folder)
+    files, ignored = reading.find(folder, once=True)
     decode = partial(_decode_splits, folder, files, image_size)
-    parts = _cached(cache, folder.name, (image_size, str(folder.resolve())), files, decode)
-    return _complete(folder.name, f"images of folder {folder.name}, {_form(parts, image_size)}", parts)
+    parts, remarks = _cached(cache, folder.name, (image_size, str(folder.resolve())), files, decode)
+    ignored += _splits_missed(folder, files) + remarks
+    return _complete(folder.name, f"images of folder {folder.name}, {_form(parts, image_size)}", parts, ignored=ignored)
 
 
-def _load_pairs(sources: Path, targets: Path, image_size: int | tuple[int, int] | None, cache: Path) -> PairData:
+def _load_pairs(sources: Path, targets: Path, image_size: int | None, cache: Path) -> PairData:
     """Two folders that hold the same names, whatever the suffixes."""
+    image_size = _size(image_size)
     name, variant = f"{sources.name}-to-{targets.name}", f"pairs of folders {sources.name} and {targets.name}"
-    pairs = _partners(sources, targets)
-    files = [file for pair in pairs for file in pair]
+    found = {folder: reading.find(folder) for folder in (sources, targets)}
+    pairs = _partners(sources, targets, *(list(files) for files, _ in found.values()))
+    ignored = [f"{folder.name}: {word}" for folder, (_, words) in found.items() for word in words]
+    ignored += _splits_missed(targets, found[targets][0])
+    files = {file: found[folder][0][file] for pair in pairs for folder, file in zip(found, pair, strict=True)}
     key = (image_size, str(sources.resolve()), str(targets.resolve()))
-    parts = _cached(cache, name, key, files, partial(_decode_pairs, sources, targets, pairs, image_size))
+    parts, remarks = _cached(cache, name, key, files, partial(_decode_pairs, sources, targets, pairs, image_size))
     # The order in which a missing split is drawn depends on the number of images alone: pairs stay together.
     given, wanted = (
         _complete(
             name,
             f"{variant}, {_form(parts, image_size)}",
             {key.removeprefix(side): part for key, part in parts.items() if key.startswith(side)},
+            ignored=[*ignored, *remarks],
         )
         for side in ("source_", "target_")
     )
     splits = {split: getattr(wanted, split) for split in SPLITS}
-    return PairData(name, wanted.variant, **splits, sources={split: getattr(given, split) for split in SPLITS})
+    sources = {split: getattr(given, split) for split in SPLITS}
+    return PairData(name, wanted.variant, **splits, sources=sources, ignored=wanted.ignored)
 
 
-def image_files(folder: Path) -> list[Path]:
-    """All images below a folder, in order of their paths."""
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not files:
-        raise ValueError(f"no image files below {folder.resolve()}; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
-    return files
+def _splits_missed(folder: Path, files: Iterable[Path]) -> list[str]:
+    """Folders whose names look like those of splits, and which are none; images beside the folders of splits."""
+    names = {name for folder_names in SPLITS.values() for name in folder_names}
+    like = re.compile(rf"({'|'.join(names)})(s|set|[\W\d_].*)?")
+    paths = [file.relative_to(folder).parts[:-1] for file in files]
+    looking = {
+        "/".join(parts[: i + 1])
+        for parts in paths
+        for i, part in enumerate(parts)
+        if like.fullmatch(part.lower()) and (i or part.lower() not in names)
+    }
+    words = []
+    if looking:
+        some = ", ".join(sorted(looking)[:5])
+        words.append(f"no split is made of {some}: only train, validation and test at the top of the folder are splits")
+    tops = [parts[0].lower() if parts else "" for parts in paths]
+    outside = sum(top not in names for top in tops)
+    if outside and any(top in SPLITS["train"] for top in tops):
+        words.append(f"{outside} images outside of the folders of splits are training images")
+    return words
 
 
-def _partners(sources: Path, targets: Path) -> list[tuple[Path, Path]]:
+def _partners(sources: Path, targets: Path, *found: list[Path]) -> list[tuple[Path, Path]]:
     """The files of two folders, matched by their paths without suffix."""
     named = []
-    for folder in (sources, targets):
-        files = image_files(folder)
+    for folder, files in zip((sources, targets), found, strict=True):
         named.append({file.relative_to(folder).with_suffix(""): file for file in files})
         if len(named[-1]) < len(files):
             doubles = sorted(str(file) for file in set(files) - set(named[-1].values()))
@@ -519,65 +625,82 @@ def _form(parts: dict[str, Tensor], image_size: int | tuple[int, int] | None) ->
     return f"{width}x{height}{how}"
 
 
-def _cached(cache: Path, name: str, key: tuple, files: list[Path], decode: Callable) -> dict[str, Tensor]:
+# Another number when pictures are read by other rules: what was cached before is not used then.
+_RULES = 2
+
+
+def _cached(
+    cache: Path, name: str, key: tuple, files: dict[Path, os.stat_result], decode: Callable
+) -> tuple[dict[str, Tensor], list[str]]:
     """What ``decode()`` returns, kept in a file for as long as neither the key nor one of the images changes."""
-    fingerprint = hashlib.sha256(repr(key).encode())
-    for file in files:
-        fingerprint.update(repr((str(file), file.stat().st_size, file.stat().st_mtime_ns)).encode())
+    fingerprint = hashlib.sha256(repr((_RULES, *key)).encode())
+    for file, status in files.items():
+        fingerprint.update(repr((str(file), status.st_size, status.st_mtime_ns)).encode())
     cached = cache / f"{name}-{fingerprint.hexdigest()[:16]}.npz"
-    if cached.exists():
-        with np.load(cached, allow_pickle=False) as arrays:
-            return {part: torch.from_numpy(arrays[part]) for part in arrays.files}
-    parts = decode()
-    _save_atomically(cached, parts)
-    return parts
+    if os.path.lexists(cached):
+        try:
+            return _read_cache(cached)
+        except (ValueError, OSError) as error:
+            print(f"the images are decoded anew, because their cache cannot be used: {error}", file=sys.stderr)
+    parts, remarks = decode()
+    arrays = {**{part: images.numpy() for part, images in parts.items()}, "remarks": np.array(remarks, dtype=np.str_)}
+    _save_atomically(cached, arrays)
+    return parts, remarks
 
 
-def _decode_splits(folder: Path, files: list[Path], image_size: int | tuple[int, int] | None) -> dict[str, Tensor]:
+def _read_cache(file: Path) -> tuple[dict[str, Tensor], list[str]]:
+    # A pipe would be waited for, and a link may lead anywhere.
+    if file.is_symlink() or not file.is_file():
+        raise ValueError(f"{file} is no regular file")
+    arrays = reading.arrays(file)
+    remarks = arrays.pop("remarks", np.empty(0))
+    fits = all(array.dtype == np.uint8 and array.ndim == 4 and array.size for array in arrays.values())
+    if remarks.dtype.kind != "U" or not arrays or not fits:
+        raise ValueError(f"{file} holds other arrays than decoded images")
+    return {part: torch.from_numpy(array) for part, array in arrays.items()}, remarks.tolist()
+
+
+def _decode_splits(
+    folder: Path, files: Iterable[Path], image_size: int | tuple[int, int] | None
+) -> tuple[dict[str, Tensor], list[str]]:
     images: dict[str, list[np.ndarray]] = {}
-    failed = []
-    for file, image in _decode_all(partial(_decode, image_size=image_size), files, folder.name):
-        if isinstance(image, str):
-            failed.append(f"{file} ({image})")
-        else:
-            images.setdefault(_split_of(file.relative_to(folder)), []).append(image)
-    _report(failed, len(files), "files", stacklevel=7)
-    return _stack(images, folder)
+    decoded, remarks = _decode_all(partial(_decode, image_size=image_size), list(files), folder, "files", 7)
+    for file, (image, _) in decoded:
+        images.setdefault(_split_of(file.relative_to(folder)), []).append(image)
+    return _stack(images, folder), remarks
 
 
 def _decode_pairs(
-    sources: Path, targets: Path, pairs: list[tuple[Path, Path]], image_size: int | tuple[int, int] | None
-) -> dict[str, Tensor]:
+    sources: Path, targets: Path, pairs: list[tuple[Path, Path]], image_size: int | None
+) -> tuple[dict[str, Tensor], list[str]]:
     images: tuple[dict, dict] = {}, {}
-    failed = []
-    for (file, _), pair in _decode_all(partial(_decode_pair, image_size=image_size), pairs, targets.name):
-        if isinstance(pair, str):
-            failed.append(pair)
-        else:
-            split = _split_of(file.relative_to(sources))
-            for side, image in zip(images, pair, strict=True):
-                side.setdefault(split, []).append(image)
-    _report(failed, len(pairs), "pairs", stacklevel=6)
-    return {
+    decoded, remarks = _decode_all(partial(_decode_pair, image_size=image_size), pairs, targets, "pairs", 6)
+    for (file, _), (pair, _) in decoded:
+        split = _split_of(file.relative_to(sources))
+        for side, image in zip(images, pair, strict=True):
+            side.setdefault(split, []).append(image)
+    parts = {
         **{f"source_{split}": part for split, part in _stack(images[0], sources).items()},
         **{f"target_{split}": part for split, part in _stack(images[1], targets).items()},
     }
+    return parts, remarks
 
 
-def _decode_all(decode: Callable, files: list, name: str) -> Iterator[tuple]:
-    """Each of the files, and what ``decode`` makes of it; several at a time."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from zip(files, tqdm(pool.map(decode, files), total=len(files), desc=f"reading {name}"), strict=True)
-
-
-def _report(failed: list[str], count: int, what: str, stacklevel: int) -> None:
-    """Names what could not be read, and gives up if that is everything."""
-    if not failed:
-        return
-    listed = "; ".join(failed[:20]) + (f"; and {len(failed) - 20} more" if len(failed) > 20 else "")
-    warnings.warn(f"skipped {len(failed)} of {count} {what} that could not be read: {listed}", stacklevel=stacklevel)
-    if len(failed) == count:
-        raise ValueError(f"none of the {count} image {what} could be read: {listed}")
+def _decode_all(
+    decode: Callable, items: list, folder: Path, what: str, stacklevel: int
+) -> tuple[list[tuple], list[str]]:
+    """What could be read, each beside its item; remarks on it, and on what could not be read, by its name."""
+    results = list(zip(items, reading.each(decode, items, folder.name), strict=True))
+    failed = [str(result) for _, result in results if isinstance(result, reading.Unreadable)]
+    decoded = [pair for pair in results if not isinstance(pair[1], reading.Unreadable)]
+    remarks = reading.counted(remark for _, (_, remarks) in decoded for remark in remarks)
+    if failed:
+        listed = "; ".join(failed[:20]) + (f"; and {len(failed) - 20} more" if len(failed) > 20 else "")
+        if not decoded:
+            raise ValueError(f"none of the {len(items)} image {what} could be read: {listed}")
+        remarks.append(f"skipped {len(failed)} of {len(items)} {what} that could not be read: {listed}")
+        warnings.warn(remarks[-1], stacklevel=stacklevel)
+    return decoded, remarks
 
 
 def _stack(images: dict[str, list[np.ndarray]], folder: Path) -> dict[str, Tensor]:
@@ -596,52 +719,23 @@ def _stack(images: dict[str, list[np.ndarray]], folder: Path) -> dict[str, Tenso
     return {split: _channels_first(np.stack(part)) for split, part in images.items()}
 
 
-def _decode(file: Path, image_size: int | tuple[int, int] | None) -> np.ndarray | str:
-    """One image, ``(H, W)`` or ``(H, W, 3)`` uint8, or why it could not be read."""
-    from PIL import Image, ImageOps
-
-    if file.stat().st_size == 0:
-        return "empty file"
-    try:
-        with Image.open(file) as image:
-            if image.mode.startswith(("I", "F")):
-                return f"more than 8 bits per channel, mode {image.mode}; convert it first"
-            image = ImageOps.exif_transpose(image)
-            return fit(np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB")), image_size)
-    except Exception as error:
-        # Decoders raise anything on broken files; the caller names the file and counts it.
-        return f"{type(error).__name__}: {str(error).replace(str(file), file.name)}"
+def _decode(file: Path, image_size: int | tuple[int, int] | None) -> tuple[np.ndarray, list[str]]:
+    """One image, ``(H, W)`` or ``(H, W, 3)`` uint8, and remarks on it."""
+    image, remarks = reading.opaque(file, image_size)
+    return np.asarray(reading.fit(image, image_size)), remarks
 
 
-def _decode_pair(
-    files: tuple[Path, Path], image_size: int | tuple[int, int] | None
-) -> tuple[np.ndarray, np.ndarray] | str:
-    """A source and its target, or why they could not be read."""
-    source, target = images = [_decode(file, None) for file in files]
-    for file, image in zip(files, images, strict=True):
-        if isinstance(image, str):
-            return f"{file} ({image})"
-    (h, w), (height, width) = source.shape[:2], target.shape[:2]
+def _decode_pair(files: tuple[Path, Path], image_size: int | None) -> tuple[tuple[np.ndarray, np.ndarray], list[str]]:
+    """A source and its target, and remarks on them."""
+    (source, remarks), (target, others) = (reading.opaque(file, image_size) for file in files)
+    (w, h), (width, height) = source.size, target.size
     sizes = f"{files[0]} is {w}x{h} and its partner {files[1]} {width}x{height}"
-    if image_size is None and (h, w) != (height, width):
+    if image_size is None and (w, h) != (width, height):
         raise ValueError(f"{sizes}; bring them to the same size, or give --image-size")
     # Up to the rounding of one pixel; otherwise a square cut out of both would not show the same thing.
     if abs(w * height - width * h) > max(h, w, height, width):
         raise ValueError(f"{sizes}; both need the same proportions")
-    return fit(source, image_size), fit(target, image_size)
-
-
-def fit(image: np.ndarray, image_size: int | tuple[int, int] | None) -> np.ndarray:
-    """The middle of the image in this size, as much of it as fits: a square, or height and width."""
-    from PIL import Image, ImageOps
-
-    if image_size is None:
-        return image
-    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    # Area average when shrinking: no aliasing.
-    shrinks = image.shape[0] >= height and image.shape[1] >= width
-    method = Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC
-    return np.asarray(ImageOps.fit(Image.fromarray(image), (width, height), method))
+    return tuple(np.asarray(reading.fit(image, image_size)) for image in (source, target)), remarks + others
 
 
 def _split_of(path: Path) -> str:
@@ -652,30 +746,78 @@ def _split_of(path: Path) -> str:
 
 
 def _load_arrays(file: Path) -> ImageData:
-    """A .npy array, or a .npz with one array or with arrays named after the splits."""
-    loaded = np.load(file, allow_pickle=False)
-    arrays = {"train": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
-    parts = {split: arrays[name] for split, folder_names in SPLITS.items() for name in folder_names if name in arrays}
-    if "train" not in parts:
-        images = [array for array in arrays.values() if array.ndim >= 3]
+    """A .npy array; or a .npz with one array of images, or with arrays named after the splits; and labels."""
+    arrays = reading.arrays(file)
+    parts: dict[str, np.ndarray] = {}
+    labels: dict[str, np.ndarray] = {}
+    unknown = {}
+    for name, array in arrays.items():
+        kind, split = _ARRAYS.get(name.lower(), (None, None))
+        place = {"images": parts, "labels": labels}.get(kind, unknown)
+        if split in place:
+            raise ValueError(f"{file}: two arrays of {split} {kind}, one of them {name!r}; leave one away")
+        place[split or name] = array
+    if not parts:
+        images = [name for name, array in unknown.items() if array.ndim >= 2]
         if len(images) != 1:
             raise ValueError(f"{file}: expected one array of images or one named 'train', got {sorted(arrays)}")
-        parts = {"train": images[0]}
-    return _complete(
-        file.stem, f"arrays of {file.name}", {name: _as_images(array, file) for name, array in parts.items()}
-    )
-
-
-def _as_images(array: np.ndarray, file: Path) -> Tensor:
-    if array.dtype != np.uint8 or array.ndim not in (3, 4):
+        parts = {"train": unknown.pop(images[0])}
+    if labels and set(labels) != set(parts):
         raise ValueError(
-            f"{file}: expected uint8 (N, H, W), (N, H, W, C) or (N, C, H, W), got {array.dtype} {array.shape}"
+            f"{file}: there are images of {', '.join(parts)}, and labels of {', '.join(labels)}; each needs its own"
         )
-    if array.ndim == 4 and array.shape[1] in (1, 3) and array.shape[3] not in (1, 3):
-        return torch.from_numpy(np.ascontiguousarray(array))
-    if array.ndim == 4 and array.shape[3] not in (1, 3):
-        raise ValueError(f"{file}: images have 1 or 3 channels, first or last; got {array.shape}")
-    return _channels_first(array)
+    tensors = {split: _as_images(array, f"{file}, {split}") for split, array in parts.items()}
+    classes = {split: _as_labels(array, len(tensors[split]), f"{file}, {split}") for split, array in labels.items()}
+    ignored = [f"ignored the arrays {', '.join(unknown)}"] if unknown else []
+    largest = max((int(images.max()) for images in tensors.values() if images.numel()), default=255)
+    if largest < 128:
+        ignored.append(f"the largest value is {largest} of 255: images of fewer levels than the 256 that they count as")
+    return _complete(file.stem, f"arrays of {file.name}", tensors, classes, ignored)
+
+
+# How arrays in a .npz are named, here, by Keras and by MedMNIST.
+_ARRAYS = {
+    "x": ("images", "train"),
+    "images": ("images", "train"),
+    "y": ("labels", "train"),
+    "labels": ("labels", "train"),
+}
+_ARRAYS |= {
+    form.format(name): (kind, split)
+    for split, folder_names in SPLITS.items()
+    for name in folder_names
+    for kind, forms in (("images", ("{}", "{}_images", "x_{}")), ("labels", ("{}_labels", "y_{}")))
+    for form in forms
+}
+
+
+def _as_images(array: np.ndarray, where: str) -> Tensor:
+    if array.dtype != np.uint8 or array.ndim not in (3, 4):
+        found = f"{array.dtype} {array.shape}"
+        if array.dtype.kind in "fiub" and array.size:
+            bad = np.count_nonzero(~np.isfinite(array))
+            found += f" with {bad} NaN or infinite values" if bad else f" with values {array.min()} to {array.max()}"
+        raise ValueError(
+            f"{where}: expected uint8 (N, H, W), (N, H, W, C) or (N, C, H, W) with values 0 to 255, got {found}"
+        )
+    first, last = (array.ndim == 4 and array.shape[1] in (1, 3)), array.shape[-1] in (1, 3)
+    if last and (first or array.ndim == 3):
+        meanings = "channels first or last" if first else "grey images so narrow or one image of so many channels"
+        raise ValueError(
+            f"{where}: {array.shape} can be {meanings}; make tensors (N, C, H, W) and an ImageData of them in Python"
+        )
+    if array.ndim == 4 and not first and not last:
+        raise ValueError(f"{where}: images have 1 or 3 channels, first or last; got {array.shape}")
+    return torch.from_numpy(np.ascontiguousarray(array)) if first else _channels_first(array)
+
+
+def _as_labels(array: np.ndarray, count: int, where: str) -> Tensor:
+    labels = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+    if labels.dtype.kind not in "iu" or labels.shape != (count,):
+        raise ValueError(
+            f"{where}: labels are whole numbers ({count},), one per image; got {array.dtype} {array.shape}"
+        )
+    return torch.from_numpy(labels.astype(np.int64))
 
 
 def _channels_first(array: np.ndarray) -> Tensor:
@@ -683,22 +825,37 @@ def _channels_first(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2)))
 
 
-def _complete(name: str, variant: str, parts: dict[str, Tensor]) -> ImageData:
-    """Fills the missing splits from the others, a tenth of them, at random with a fixed seed."""
-    parts = dict(parts)
+def _complete(
+    name: str,
+    variant: str,
+    parts: dict[str, Tensor],
+    labels: dict[str, Tensor] | None = None,
+    ignored: Sequence[str] = (),
+) -> ImageData:
+    """Fills the missing splits from the others, a tenth of them, at random with a fixed seed; labels alike."""
+    parts, labels, ignored = dict(parts), dict(labels or {}), list(ignored)
     if "train" not in parts:
         raise ValueError(f"{name} has no training images, only {sorted(parts)}")
     if "test" not in parts and "validation" in parts:
         # As with ImageNet, whose validation part everyone tests on.
-        parts["test"] = parts.pop("validation")
-    for split in ("test", "validation"):
-        if split not in parts:
-            held_out = len(parts["train"]) // 10
-            if held_out == 0:
-                raise ValueError(f"{name} has {len(parts['train'])} images, too few to split; at least 20 are needed")
-            parts["train"], parts[split] = _split(parts["train"], (len(parts["train"]) - held_out, held_out))
+        ignored.append("there is no test set: the validation images are it, and others take their place")
+        for tensors in (parts, labels):
+            if "validation" in tensors:
+                tensors["test"] = tensors.pop("validation")
+    missing = [split for split in ("test", "validation") if split not in parts]
+    if len(parts["train"]) < 10 * len(missing):
+        raise ValueError(
+            f"{name} has {len(parts['train'])} images, too few to split; at least {10 * len(missing)} are needed to "
+            f"take a tenth of them for {' and '.join(missing)}"
+        )
+    for split in missing:
+        count = len(parts["train"])
+        sizes = (count - count // 10, count // 10)
+        for tensors in (parts, labels):
+            if "train" in tensors:
+                tensors["train"], tensors[split] = _split(tensors["train"], sizes)
     sizes = "/".join(str(len(parts[split])) for split in SPLITS)
-    return ImageData(name, f"{variant}, {sizes} images", **parts)
+    return ImageData(name, f"{variant}, {sizes} images", **parts, labels=labels or None, ignored="; ".join(ignored))
 
 
 def _split(images: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:
@@ -711,15 +868,16 @@ def _by_split(labels: list[Tensor]) -> dict[str, Tensor]:
     return dict(zip(SPLITS, labels, strict=True))
 
 
-def _save_atomically(file: Path, parts: dict[str, Tensor]) -> None:
+def _save_atomically(file: Path, arrays: dict[str, np.ndarray]) -> None:
     """A cache that was cut off while written must never be read: write elsewhere, then rename."""
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
+    temporary = file.with_name(f".{file.stem}.{secrets.token_hex(4)}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as stream:
-            np.savez(stream, **{split: part.numpy() for split, part in parts.items()})
-        temporary.replace(file)
+        try:
+            with open(temporary, "xb") as stream:
+                np.savez(stream, **arrays)
+            temporary.replace(file)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
         print(f"could not cache the decoded images in {file.parent}: {error}", file=sys.stderr)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from nbflows.flow import Flow, first_layer
+from nbflows.reading import SHEET
 
 
 def num_levels_of(flow: Flow) -> int | None:
@@ -24,15 +25,27 @@ def picture_name(file: str | Path) -> str | Path:
 
 def save_samples(samples: Tensor, file: str | Path, num_levels: int | None, columns: int = 8) -> None:
     """Writes uint8 images as one PNG, small ones enlarged; of points ``(N, 2)``, how many fell where in [-4, 4]^2."""
-    from torchvision.utils import save_image
+    from torchvision.utils import make_grid
 
     file = Path(picture_name(file))
     file.parent.mkdir(parents=True, exist_ok=True)
     if num_levels is None:
         counts = torch.histogramdd(samples.cpu(), bins=[128, 128], range=[-4.0, 4.0, -4.0, 4.0]).hist
         # The picture's rows go down, y goes up.
-        save_image((counts / counts.max().clamp(min=1)).T.flip(0).repeat_interleave(3, 0).repeat_interleave(3, 1), file)
+        shown = (counts / counts.max().clamp(min=1)).T.flip(0).repeat_interleave(3, 0).repeat_interleave(3, 1)
+        _save(shown.expand(3, -1, -1), file)
         return
     scale = max(1, 32 // samples.shape[-1])
     enlarged = (samples.float() / (num_levels - 1)).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    save_image(enlarged, file, nrow=columns)
+    _save(make_grid(enlarged, nrow=columns), file)
+
+
+def _save(image: Tensor, file: str | Path) -> None:
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    # A folder of pictures may be where a run writes: its samples are not to become its data.
+    info = PngInfo()
+    info.add_text("Software", SHEET)
+    values = image.cpu().mul(255).add(0.5).clamp(0, 255).byte()
+    Image.fromarray(values.permute(1, 2, 0).numpy()).save(file, pnginfo=info)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from nbflows import data as datasets
-from nbflows import extras
+from nbflows import extras, inputs, reading
 from nbflows.data import SPLITS, ImageData, PairData
 
 
@@ -70,8 +70,7 @@ class SuperResolution(Task):
     factor: int = 4
 
     def __post_init__(self):
-        if not isinstance(self.factor, int) or self.factor < 2:
-            raise ValueError(f"the factor of super-resolution is a whole number, 2 or more, got {self.factor}")
+        object.__setattr__(self, "factor", inputs.whole(self.factor, "the factor of super-resolution", 2))
 
     def pair(self, images: Tensor, num_levels: int = 256) -> tuple[Tensor, Tensor]:
         return self.enlarge(self.shrink(images, num_levels), num_levels), images
@@ -108,6 +107,7 @@ class Colorization(Task):
     num_channels: int = 1
 
     def __post_init__(self):
+        object.__setattr__(self, "num_channels", inputs.whole(self.num_channels, "the number of channels of a grey source"))
         if self.num_channels not in (1, 3):
             raise ValueError(f"a grey source has 1 channel or 3 equal ones, got {self.num_channels}")
 
@@ -139,8 +139,10 @@ class Inpainting(Task):
     def __post_init__(self):
         # A Path has no JSON.
         object.__setattr__(self, "mask", str(self.mask))
-        if not 0 < self.ratio < 1:
+        ratio = inputs.number(self.ratio, "the square's share of the area", 0, 1)
+        if ratio in (0, 1):
             raise ValueError(f"the square's share of the area is between 0 and 1, got {self.ratio}")
+        object.__setattr__(self, "ratio", ratio)
 
     def pair(self, images: Tensor, num_levels: int = 256) -> tuple[Tensor, Tensor]:
         return torch.where(self.known(*images.shape[2:]).to(images.device), images, 0), images
@@ -150,10 +152,12 @@ class Inpainting(Task):
 
         Raises:
             FileNotFoundError: no such mask.
-            ValueError: the mask has another size, or hides everything or nothing.
+            ValueError: the mask cannot be read, has another size, or hides everything or nothing.
         """
         if self.mask not in ("square", "half"):
-            known = self._read(height, width)
+            if not Path(self.mask).exists():
+                raise FileNotFoundError(f"no mask {self.mask}: a mask is 'square', 'half' or an image file")
+            known = torch.from_numpy(reading.mask(self.mask, width, height))
         else:
             known = torch.ones(height, width, dtype=torch.bool)
             if self.mask == "half":
@@ -167,19 +171,6 @@ class Inpainting(Task):
                 f"{self}: {int(known.sum())} of {known.numel()} pixels are known; some must be, and some not"
             )
         return known
-
-    def _read(self, height: int, width: int) -> Tensor:
-        from PIL import Image
-
-        if not Path(self.mask).is_file():
-            raise FileNotFoundError(f"no mask {self.mask}: a mask is 'square', 'half' or an image file")
-        with Image.open(self.mask) as image:
-            if image.size != (width, height):
-                raise ValueError(
-                    f"the mask {self.mask} is {image.width}x{image.height}, the pictures are {width}x{height}; "
-                    "it must have their size"
-                )
-            return torch.from_numpy(np.array(image.convert("L")) > 127)
 
     def paste(self, results: Tensor, sources: Tensor) -> Tensor:
         """Puts the known pixels back.
@@ -223,8 +214,7 @@ class Sketch(Task):
     sigma: float = 1.0
 
     def __post_init__(self):
-        if not self.sigma > 0:
-            raise ValueError(f"sigma is greater than 0, got {self.sigma}")
+        object.__setattr__(self, "sigma", inputs.number(self.sigma, "sigma", above=0))
 
     def pair(self, images: Tensor, num_levels: int = 256) -> tuple[Tensor, Tensor]:
         canny = _scikit_image("feature").canny
@@ -305,6 +295,7 @@ def apply(task: Task, data: ImageData) -> PairData:
         known=task.known(*pairs["train"][1].shape[2:]),
         task=task.describe(),
         origin=data.origin,
+        ignored=data.ignored,
     )
 
 

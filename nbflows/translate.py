@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from nbflows import tasks
-from nbflows.data import IMAGE_SUFFIXES, fit, image_files
+from nbflows import inputs, reading, tasks
 from nbflows.quality import per_pixel
 from nbflows.tasks import Colorization, Inpainting, SideBySide, SuperResolution, Task
 from nbflows.translation import TranslationFlow
@@ -59,28 +58,32 @@ def translate_files(
     """
     from nbflows.pictures import num_levels_of, save_samples
 
-    if num_samples < 1:
-        raise ValueError(f"num_samples is at least 1, got {num_samples}")
+    num_samples = inputs.whole(num_samples, "num_samples", 1)
     source, out = Path(source), Path(out)
-    outputs = _outputs(source, out)
+    outputs, remarks = _outputs(source, out, 1 if best else num_samples, mask)
     num_levels = num_levels_of(flow)
     # All of them first: an hour of samples should not end at a picture that does not fit.
     bar = tqdm(outputs, "reading", file=sys.stdout, delay=1)
-    sources = [read_source(file, flow.context_shape, task, num_levels, mask, resize) for file in bar]
+    sources = []
+    for file in bar:
+        image, known, more = _read_source(file, flow.context_shape, task, num_levels, mask, resize)
+        sources.append((image, known))
+        remarks += [f"{file}: {remark}" for remark in more]
+    if remarks:
+        print("; ".join(remarks), file=sys.stderr)
     written, rows, sheets = [], [], []
     bar = tqdm(zip(outputs.values(), sources, strict=True), "translating", len(sources), file=sys.stdout)
-    for file, (image, known) in bar:
+    for files, (image, known) in bar:
         samples = _draw(flow, image, num_samples, temperature, seed, chunk_size)
         if known is not None:
             samples = torch.where(known, image, samples)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        for number, sample in enumerate(samples[:1] if best else samples, start=1):
-            single = best or num_samples == 1
-            written.append(file if single else file.with_stem(f"{file.stem}-{number:0{len(str(num_samples))}d}"))
-            _save(sample, written[-1], num_levels)
+        files[0].parent.mkdir(parents=True, exist_ok=True)
+        for file, sample in zip(files, samples, strict=False):
+            _save(sample, file, num_levels)
+        written += files
         rows.append(_row(image, samples, num_levels))
         if len(rows) == _ROWS or len(sheets) * _ROWS + len(rows) == len(sources):
-            sheets.append(_sheet(source, out, len(sheets) + 1, len(sources)))
+            sheets.append(_sheets(source, out, len(sources))[len(sheets)])
             save_samples(torch.cat(rows), sheets[-1], num_levels, columns=len(rows[0]))
             rows = []
     return written + sheets
@@ -96,7 +99,7 @@ def read_source(
 ) -> tuple[Tensor, Tensor | None]:
     """A picture as the source of a task.
 
-    Pictures of 16 bits keep their highest 8. A colour picture is made grey for a source of one channel, grey repeated
+    Which pictures are read, and how: data/README.md. A colour picture is made grey for a source of one channel, grey repeated
     for three. For super-resolution it may be the small picture, which is enlarged, or one that was enlarged already; a
     picture of twice the width is source and target side by side. In inpainting the hole is where the mask is black or
     the picture not opaque; without either, where the model was trained to fill it.
@@ -116,22 +119,41 @@ def read_source(
     Raises:
         ValueError: the picture cannot be read, does not fit, or has transparent pixels that mean nothing here.
     """
+    return _read_source(file, shape, task, num_levels, mask, resize)[:2]
+
+
+def _read_source(
+    file: str | Path,
+    shape: Sequence[int],
+    task: Task,
+    num_levels: int,
+    mask: str | Path | None,
+    resize: bool,
+) -> tuple[Tensor, Tensor | None, list[str]]:
+    """The same, and remarks on the picture."""
+    from PIL import Image, ImageChops
+
     channels, height, width = shape
     inpainting = isinstance(task, Inpainting)
     if mask is not None and not inpainting:
         raise ValueError(f"a mask is for inpainting, this model is for {task.name}")
-    picture = _open(file)
+    with reading.silent():
+        picture, opacity, remarks = reading.picture(file, max(height, 2 * width) if resize else None)
+    if opacity is None:
+        opacity = picture.point(lambda _: 255).convert("L")
     if mask is not None:
-        picture.putalpha(_opaque(picture, mask))
+        hidden = Image.fromarray(reading.mask(mask, *picture.size).astype(np.uint8) * 255)
+        opacity = ImageChops.darker(opacity, hidden)
+    picture.putalpha(opacity)
     sizes = _sizes(task, width, height)
     if picture.size not in sizes and not resize:
         raise ValueError(
             f"{file} is {picture.width}x{picture.height}, this model takes "
             f"{' or '.join(f'{w}x{h}' for w, h in sizes)}; give --resize to crop its middle and bring it to size"
         )
-    values = fit(np.asarray(picture), None if picture.size in sizes else sizes[0][::-1])
     # A copy: torch warns of arrays that cannot be written to.
-    values = torch.from_numpy(values.copy()).permute(2, 0, 1)
+    values = np.array(reading.fit(picture, None if picture.size in sizes else sizes[0][::-1]))
+    values = torch.from_numpy(values).permute(2, 0, 1)
     image, opaque = (values[None, :-1].int() * num_levels // 256).byte(), values[-1] == 255
     if isinstance(task, SideBySide):
         image, opaque = image[..., :width], opaque[:, :width]
@@ -141,10 +163,11 @@ def read_source(
     if inpainting:
         known = task.known(height, width) if mask is None and opaque.all() else opaque
         if known.all() or not known.any():
+            given = "" if mask is None else f" by the mask {mask}"
             raise ValueError(
-                f"{file}: {int(known.sum())} of {known.numel()} pixels are known; some must be, and some not"
+                f"{file}: {int(known.sum())} of {known.numel()} pixels are known{given}; some must be, and some not"
             )
-        return torch.where(known, image[0], 0), known
+        return torch.where(known, image[0], 0), known, remarks
     if not opaque.all():
         raise ValueError(
             f"{file} is transparent in {int((~opaque).sum())} of {opaque.numel()} pixels, which only inpainting "
@@ -152,7 +175,7 @@ def read_source(
         )
     if isinstance(task, SuperResolution) and image.shape[2:] != (height, width):
         image = task.enlarge(image, num_levels)
-    return image[0], None
+    return image[0], None, remarks
 
 
 def _sizes(task: Task, width: int, height: int) -> list[tuple[int, int]]:
@@ -162,62 +185,47 @@ def _sizes(task: Task, width: int, height: int) -> list[tuple[int, int]]:
     return [(width, height), (2 * width, height)] if isinstance(task, SideBySide) else [(width, height)]
 
 
-def _open(file: str | Path):
-    """A picture of 8 bits with an alpha channel, mode "LA" or "RGBA"."""
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(file) as opened:
-            picture = ImageOps.exif_transpose(opened)
-            if picture.mode.startswith("I;16"):
-                picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    except Exception as error:
-        # Decoders raise anything on broken files.
-        raise ValueError(f"{file} cannot be read as a picture: {type(error).__name__}: {error}") from error
-    if picture.mode in ("I", "F"):
-        raise ValueError(f"{file} has 32 bits a channel (mode {picture.mode}); convert it to 8 or 16 bits first")
-    return picture.convert("LA" if picture.mode in ("1", "L", "LA") else "RGBA")
-
-
-def _opaque(picture, mask: str | Path):
-    """The alpha channel, and nothing where the mask is black."""
-    from PIL import ImageChops
-
-    shown = _open(mask).convert("L")
-    if shown.size != picture.size:
-        raise ValueError(
-            f"the mask {mask} is {shown.width}x{shown.height}, the picture {picture.width}x{picture.height}; "
-            "it must have its size"
-        )
-    return ImageChops.darker(picture.getchannel("A"), shown.point(lambda value: 255 * (value > 127)))
-
-
-def _outputs(source: Path, out: Path) -> dict[Path, Path]:
-    """Where the result of each picture goes."""
+def _outputs(
+    source: Path, out: Path, num_files: int, mask: str | Path | None
+) -> tuple[dict[Path, list[Path]], list[str]]:
+    """Where the results of each picture go, ``num_files`` each, and what was passed over."""
+    remarks: list[str] = []
     if source.is_dir():
         if out.is_file():
             raise ValueError(f"{source} is a folder, and {out} a file; name a folder for the results")
         if source.resolve() in (out.resolve(), *out.resolve().parents):
             raise ValueError(f"the results would lie among the sources in {source}; name another folder than {out}")
-        outputs = {file: (out / file.relative_to(source)).with_suffix(".png") for file in image_files(source)}
-        if len(set(outputs.values())) < len(outputs):
-            first = {result: file for file, result in reversed(outputs.items())}
-            doubles = [f"{file} and {first[result]}" for file, result in outputs.items() if first[result] != file]
-            raise ValueError(f"results are named as their sources, in PNG; rename one of {', '.join(doubles[:5])}")
-        return outputs
-    if not source.is_file():
+        files, remarks = reading.find(source)
+        results = {file: (out / file.relative_to(source)).with_suffix(".png") for file in files}
+    elif not source.exists():
         raise FileNotFoundError(f"no picture or folder {source}")
-    if out.is_dir() or out.suffix.lower() not in IMAGE_SUFFIXES:
-        raise ValueError(f"{source} is a picture, {out} is none; name a file such as {out / source.stem}.png")
-    if out.resolve() == source.resolve():
-        raise ValueError(f"the result would overwrite {source}; name another file")
-    return {source: out}
+    else:
+        if out.is_dir() or out.suffix.lower() not in reading.SUFFIXES:
+            raise ValueError(f"{source} is a picture, {out} is none; name a file such as {out / source.stem}.png")
+        results = {source: out}
+    outputs = {
+        file: [
+            result if num_files == 1 else result.with_stem(f"{result.stem}-{i:0{len(str(num_files))}d}")
+            for i in range(1, num_files + 1)
+        ]
+        for file, result in results.items()
+    }
+    # Nothing is written over: neither a source nor the mask, nor another result.
+    taken = {file.resolve(): str(file) for file in (*outputs, *([] if mask is None else [Path(mask)]))}
+    for file, paths in [(source, _sheets(source, out, len(outputs))), *outputs.items()]:
+        for path in paths:
+            if path.resolve() in taken:
+                raise ValueError(f"{path}, made of {file}, would overwrite {taken[path.resolve()]}; rename one of them")
+            taken[path.resolve()] = f"what is made of {file}"
+    return outputs, remarks
 
 
-def _sheet(source: Path, out: Path, number: int, num_pictures: int) -> Path:
+def _sheets(source: Path, out: Path, num_pictures: int) -> list[Path]:
     if not source.is_dir():
-        return out.with_stem(f"{out.stem}-sheet")
-    return out / ("contact_sheet.png" if num_pictures <= _ROWS else f"contact_sheet_{number:03d}.png")
+        return [out.with_stem(f"{out.stem}-sheet")]
+    if num_pictures <= _ROWS:
+        return [out / "contact_sheet.png"]
+    return [out / f"contact_sheet_{number:03d}.png" for number in range(1, -(-num_pictures // _ROWS) + 1)]
 
 
 def _draw(
@@ -251,6 +259,10 @@ def _row(image: Tensor, samples: Tensor, num_levels: int) -> Tensor:
 
 def _save(image: Tensor, file: Path, num_levels: int) -> None:
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
     values = (image.float() * 255 / (num_levels - 1)).round().byte().permute(1, 2, 0).numpy()
-    Image.fromarray(values[..., 0] if len(image) == 1 else values).save(file)
+    # The reader of a training says so, should the pictures become data.
+    info = PngInfo()
+    info.add_text("Software", reading.DRAWN)
+    Image.fromarray(values[..., 0] if len(image) == 1 else values).save(file, pnginfo=info)

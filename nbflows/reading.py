@@ -1,0 +1,351 @@
+"""Pictures, masks and arrays from outside: one set of rules for training, pairs and translation, see data/README.md."""
+
+import math
+import os
+import stat
+import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+SUFFIXES = frozenset(
+    (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+)
+# By name, because the content counts and not the suffix: Pillow would hand PostScript to Ghostscript.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+# A picture is decoded in less than 300 MiB; what is larger than 16 bits in four channels is no picture.
+MAX_PIXELS = 25_000_000
+_MAX_BYTES = 8 * MAX_PIXELS
+# Usual are about 10; each goes over the whole picture, and takes a few bytes.
+_MAX_SCANS = 100
+# Deflated noise-free pictures shrink to a few hundredths.
+_MAX_RATIO, _SMALL = 100, 2**28
+# In the PNGs that we write ourselves.
+SHEET, DRAWN = "nbflows, a sheet of pictures", "nbflows"
+
+
+class Unreadable(ValueError):
+    """A file is no picture that can be used; the message names it and says why."""
+
+
+class Picture(NamedTuple):
+    """What a file holds.
+
+    Attributes:
+        image: a Pillow image of 8 bits, "L" or "RGB", turned as its camera says.
+        opacity: "L", 255 where a pixel is opaque; None if all are.
+        remarks: what was left out or changed to get there.
+    """
+
+    image: object
+    opacity: object
+    remarks: list[str]
+
+
+def find(folder: Path, once: bool = False) -> tuple[dict[Path, os.stat_result], list[str]]:
+    """The picture files below a folder, in order of their paths, and what was passed over, in words.
+
+    Links are followed, each folder is entered once; hidden names, other suffixes, broken links and what is neither a
+    file nor a folder are passed over.
+
+    Args:
+        folder: where to look.
+        once: of several names of one file, links for example, take one.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: no pictures in it.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}")
+    top = folder.resolve()
+    passed: dict[str, list[str]] = {}
+    others: Counter[str] = Counter()
+    found: list[tuple[bool, Path, os.stat_result]] = []
+    entered: set[tuple[int, int]] = set()
+    # Links last: of a folder and a link to it, the folder itself gives its files their names.
+    pending, linked = [folder], []
+
+    def pass_over(why: str, path: Path) -> None:
+        passed.setdefault(why, []).append(str(path.relative_to(folder)))
+
+    while pending or linked:
+        current = pending.pop() if pending else linked.pop(0)
+        identity = _identity(current.stat())
+        if identity in entered:
+            pass_over("links to folders that are read anyway", current)
+            continue
+        entered.add(identity)
+        try:
+            with os.scandir(current) as entries:
+                names = sorted(entry.name for entry in entries)
+        except OSError:
+            if current == folder:
+                raise
+            pass_over("folders that cannot be opened", current)
+            continue
+        for name in names:
+            path = current / name
+            if name.startswith("."):
+                pass_over("hidden files and folders", path)
+            elif os.path.isdir(path):
+                if not path.is_symlink():
+                    pending.append(path)
+                elif (target := path.resolve()) in top.parents:
+                    pass_over(f"links that lead out of {folder.name}, to a folder that holds it ({target})", path)
+                else:
+                    linked.append(path)
+            elif path.suffix.lower() not in SUFFIXES:
+                others[path.suffix.lower() or "no suffix"] += 1
+            else:
+                try:
+                    status = os.stat(path)
+                except OSError:
+                    pass_over("broken links", path)
+                    continue
+                if stat.S_ISREG(status.st_mode):
+                    found.append((path.is_symlink(), path, status))
+                else:
+                    pass_over("neither files nor folders", path)
+    files: dict[Path, os.stat_result] = {}
+    known: set[tuple[int, int]] = set()
+    for _, path, status in sorted(found, key=lambda one: one[:2]):
+        if once and _identity(status) in known:
+            pass_over("further names of files that are read anyway", path)
+            continue
+        known.add(_identity(status))
+        files[path] = status
+    words = [f"ignored {len(names)} {why} ({_shortened(names)})" for why, names in passed.items()]
+    if others:
+        words.append(f"ignored {others.total()} files of other kinds ({_shortened(sorted(others))})")
+    if not files:
+        raise ValueError("; ".join([f"no image files below {top}; looked for {', '.join(sorted(SUFFIXES))}", *words]))
+    return dict(sorted(files.items())), words
+
+
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
+
+
+def _shortened(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def each(read: Callable, items: list, title: str) -> list[tuple]:
+    """What ``read`` makes of each of the items, several at a time, or the ``Unreadable`` that it raises."""
+
+    def tried(item):
+        try:
+            return read(item)
+        except Unreadable as error:
+            return error
+
+    with silent(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(tqdm(pool.map(tried, items), total=len(items), desc=f"reading {title}"))
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Without Pillow's warnings, which name no file; what they are about is refused or a remark. Not for threads."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def counted(remarks: Iterable[str]) -> list[str]:
+    """Remarks on many pictures, in words."""
+    return [f"{count} pictures: {remark}" for remark, count in sorted(Counter(remarks).items())]
+
+
+def picture(file: str | Path, image_size: int | tuple[int, int] | None = None) -> Picture:
+    """A picture file.
+
+    Args:
+        file: BMP, GIF, JPEG, PNG, PBM to PPM, TIFF or WebP, by its content.
+        image_size: what it will be brought to; a larger JPEG than ``MAX_PIXELS`` is decoded at a half to an eighth
+            of its size if this leaves as much.
+
+    Raises:
+        Unreadable: it is none, is broken, too large, or has no 8 or 16 bits.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        status = os.stat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("no regular file")
+        if not 0 < status.st_size <= _MAX_BYTES:
+            raise ValueError(f"{status.st_size} bytes, larger than any picture" if status.st_size else "empty file")
+        with Image.open(file, formats=_FORMATS) as image:
+            _bound(image, file, image_size)
+            return _decoded(image)
+    except UnidentifiedImageError:
+        reason = f"not a picture of a kind that is read ({', '.join(_FORMATS)})"
+    except Image.DecompressionBombError:
+        reason = f"more than {MAX_PIXELS // 10**6} million pixels; make it smaller first"
+    except ValueError as error:
+        reason = str(error)
+    except Exception as error:
+        # Decoders raise anything on broken files.
+        reason = f"cannot be decoded ({type(error).__name__}: {error})"
+    raise Unreadable(f"{file}: {reason}") from None
+
+
+def opaque(file: str | Path, image_size: int | tuple[int, int] | None = None) -> tuple[object, list[str]]:
+    """The image of ``picture`` and its remarks; ``Unreadable`` if a pixel is transparent: its colour means nothing."""
+    image, opacity, remarks = picture(file, image_size)
+    if opacity is None:
+        return image, remarks
+    total = image.width * image.height
+    raise Unreadable(
+        f"{file}: transparent in {total - opacity.histogram()[255]} of {total} pixels; put it on a background first"
+    )
+
+
+def _bound(image, file: str | Path, image_size: int | tuple[int, int] | None) -> None:
+    """Refuses what would take too long or too much memory; nothing is decoded yet."""
+    width, height = image.size
+    progressive = image.format in ("JPEG", "MPO") and "progressive" in image.info
+    if progressive and Path(file).read_bytes().count(b"\xff\xda") > _MAX_SCANS:
+        raise ValueError(f"a progressive JPEG of more than {_MAX_SCANS} scans; save it anew first")
+    if width * height > MAX_PIXELS and image_size is not None and not progressive:
+        # Of a JPEG alone; without effect on others. Turned later: both sides must have enough.
+        image.draft(None, (np.max(image_size), np.max(image_size)))
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{width}x{height}, more than {MAX_PIXELS // 10**6} million pixels; make it smaller first")
+
+
+def _decoded(image) -> Picture:
+    from PIL import Image, ImageOps
+
+    remarks = []
+    maker = image.info.get("Software")
+    if maker == SHEET:
+        raise ValueError("a sheet of pictures that nbflows drew, no single one")
+    if maker == DRAWN:
+        remarks.append("drawn by a model of nbflows")
+    # A JPEG may hold its preview as a second frame.
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        remarks.append("several frames, of which the first is used")
+    transparent = image.info.get("transparency")
+    # Pillow compares a transparent colour with values that it has brought to 8 bits.
+    changed = image.format == "PNG" and image.mode in ("L", "RGB") and image.tile[0][3] != image.mode
+    if changed and transparent is not None:
+        raise ValueError("a transparent colour, and not 8 bits a channel; make it opaque first")
+    ImageOps.exif_transpose(image, in_place=True)
+    # Netpbm's and older Pillow's modes of 16 bits.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        values = np.asarray(image)
+        if 0 < values.max() < 256:
+            raise ValueError(f"16 bits a channel, and its values end at {values.max()}: save it in 8 bits first")
+        opacity = None if transparent is None else Image.fromarray((values != transparent).astype(np.uint8) * 255)
+        image = Image.fromarray((values >> 8).astype(np.uint8))
+        remarks.append("16 bits, of which the highest 8 are used")
+    elif image.mode.startswith(("I", "F")):
+        raise ValueError(f"32 bits a channel (mode {image.mode}); convert it to 8 or 16 bits first")
+    else:
+        wanted = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+        if image.mode in ("CMYK", "LAB", "HSV"):
+            remarks.append(f"{image.mode}, made RGB without a colour profile")
+        opacity = None
+        if image.has_transparency_data:
+            image = image.convert("LA" if wanted == "L" else "RGBA")
+            opacity = image.getchannel("A")
+        image = image.convert(wanted)
+    if opacity is not None and opacity.getextrema() == (255, 255):
+        opacity = None
+    return Picture(image, opacity, remarks)
+
+
+def fit(image, image_size: int | tuple[int, int] | None):
+    """The middle of a Pillow image in this size, as much of it as fits: a square, or height and width."""
+    from PIL import Image, ImageOps
+
+    if image_size is None:
+        return image
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    # Area average when shrinking: no aliasing.
+    shrinks = image.height >= height and image.width >= width
+    method = Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC
+    return ImageOps.fit(image, (width, height), method)
+
+
+def mask(file: str | Path, width: int, height: int) -> np.ndarray:
+    """Where a mask is white (above 127), bool ``(height, width)``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it cannot be read, has another size or transparent pixels, or is black everywhere; names the file.
+    """
+    if not Path(file).exists():
+        raise FileNotFoundError(f"no mask {file}")
+    with silent():
+        image, _ = opaque(file)
+    values = np.asarray(image.convert("L"))
+    if values.shape != (height, width):
+        raise ValueError(
+            f"the mask {file} is {image.width}x{image.height}, the picture {width}x{height}; it must have its size"
+        )
+    known = values > 127
+    if not known.any():
+        raise ValueError(
+            f"the mask {file} is black: 0 of {known.size} pixels are known, its values end at {values.max()}; "
+            "it should be white (255) where pixels are known and black (0) in the hole"
+        )
+    return known
+
+
+def arrays(file: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of a .npz file, or that of a .npy file under "".
+
+    Raises:
+        ValueError: damaged, of Python objects, or it claims more than it holds; names the file.
+    """
+    try:
+        if str(file).lower().endswith(".npy"):
+            with open(file, "rb") as stream:
+                return {"": _array(stream, os.fstat(stream.fileno()).st_size)}
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            unpacked, packed = (sum(getattr(one, size) for one in members) for size in ("file_size", "compress_size"))
+            if unpacked > max(_SMALL, _MAX_RATIO * packed):
+                raise ValueError(f"its {packed} bytes unpack to {unpacked}, which pictures never do")
+            result = {}
+            for member in members:
+                with archive.open(member) as stream:
+                    result[member.filename.removesuffix(".npy")] = _array(stream, member.file_size)
+            return result
+    except OSError:
+        raise
+    except ValueError as error:
+        reason = str(error)
+    except Exception as error:
+        # zipfile and numpy raise anything on damaged files.
+        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+    raise ValueError(f"{file} is damaged, or no array file of NumPy: {reason}") from None
+
+
+def _array(stream, num_bytes: int) -> np.ndarray:
+    """Checks what the header says before anything is allocated."""
+    headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(stream)
+    if version not in headers:
+        raise ValueError(f"its format is version {'.'.join(map(str, version))}")
+    shape, _, dtype = headers[version](stream)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, which are never loaded; save plain numbers")
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > num_bytes:
+        raise ValueError(f"it claims an array {shape} of {dtype}, and holds {num_bytes} bytes")
+    stream.seek(0)
+    array = np.lib.format.read_array(stream, allow_pickle=False)
+    # Reading to the end also compares a check sum.
+    if stream.read(1):
+        raise ValueError(f"more bytes than its array {shape} of {dtype}")
+    return array
