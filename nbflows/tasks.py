@@ -107,7 +107,9 @@ class Colorization(Task):
     num_channels: int = 1
 
     def __post_init__(self):
-        object.__setattr__(self, "num_channels", inputs.whole(self.num_channels, "the number of channels of a grey source"))
+        object.__setattr__(
+            self, "num_channels", inputs.whole(self.num_channels, "the number of channels of a grey source")
+        )
         if self.num_channels not in (1, 3):
             raise ValueError(f"a grey source has 1 channel or 3 equal ones, got {self.num_channels}")
 

@@ -99,10 +99,10 @@ def read_source(
 ) -> tuple[Tensor, Tensor | None]:
     """A picture as the source of a task.
 
-    Which pictures are read, and how: data/README.md. A colour picture is made grey for a source of one channel, grey repeated
-    for three. For super-resolution it may be the small picture, which is enlarged, or one that was enlarged already; a
-    picture of twice the width is source and target side by side. In inpainting the hole is where the mask is black or
-    the picture not opaque; without either, where the model was trained to fill it.
+    Which pictures are read, and how: data/README.md. A colour picture is made grey for a source of one channel, grey
+    repeated for three. For super-resolution it may be the small picture, which is enlarged, or one that was enlarged
+    already; a picture of twice the width is source and target side by side. In inpainting the hole is where the mask is
+    black or the picture not opaque; without either, where the model was trained to fill it.
 
     Args:
         file: the picture.
@@ -202,6 +202,8 @@ def _outputs(
     else:
         if out.is_dir() or out.suffix.lower() not in reading.SUFFIXES:
             raise ValueError(f"{source} is a picture, {out} is none; name a file such as {out / source.stem}.png")
+        if out.resolve() == source.resolve():
+            raise ValueError(f"the result would overwrite {source}; name another file")
         results = {source: out}
     outputs = {
         file: [

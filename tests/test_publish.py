@@ -10,7 +10,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from nbflows import data, load_pretrained, metrics, models, pretrained, publish, recipes, save_flow, tasks, weights
+from nbflows import (
+    data,
+    load_pretrained,
+    metrics,
+    models,
+    pretrained,
+    publish,
+    reading,
+    recipes,
+    save_flow,
+    tasks,
+    weights,
+)
 from nbflows.__main__ import main
 from nbflows.manifest import Manifest, sha256
 from nbflows.models import simple
@@ -371,7 +383,7 @@ def few_of_tiny_imagenet(step, folder):
     if not whole.is_dir():
         pytest.skip("Tiny ImageNet is not in data/: see data/README.md")
     for split, rows in (("train", slice(20)), ("val", slice(None, None, step))):
-        for file in data.image_files(whole / split)[rows]:
+        for file in list(reading.find(whole / split)[0])[rows]:
             link = folder / file.relative_to(whole)
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(file)

@@ -187,8 +187,8 @@ def _masked(path, mask, task=None):
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
-        (_broken, {}, "a.png cannot be read as a picture: UnidentifiedImageError"),
-        (_cut, {}, "a.png cannot be read as a picture"),
+        (_broken, {}, "a.png: not a picture of a kind that is read"),
+        (_cut, {}, "a.png: cannot be decoded"),
         (lambda p: _save(p / "a.tif", np.zeros((8, 8), np.float32)), {}, r"32 bits a channel \(mode F\)"),
         (lambda p: _save(p / "a.png", _values(6, 9)), {}, "a.png is 9x6, this model takes 8x8; give --resize"),
         (lambda p: _save(p / "a.png", _values(6, 9)), {"task": SuperResolution(4)}, "9x6, .* takes 2x2 or 8x8; give"),
@@ -219,7 +219,7 @@ def _stand_in(num_levels=256):
 
     return SimpleNamespace(
         context_shape=COLOUR,
-        bijection=[SimpleNamespace(num_levels=num_levels)],
+        bijection=SimpleNamespace(num_levels=num_levels),
         translate=translate,
         _like=torch.empty(0),
     )
@@ -323,7 +323,7 @@ def _folder(path, *names):
         ("in", "a.png", "in is a folder, and .*a.png a file"),
         ("in", "in", "would lie among the sources"),
         ("in", "in/out", "would lie among the sources"),
-        ("twins", "out", "rename one of .*twins.x.png and .*twins.x.bmp"),
+        ("twins", "out", "x-01.png, made of .*twins.x.png, would overwrite what is made of .*twins.x.bmp; rename one"),
         ("empty", "out", "no image files below .*empty"),
     ],
 )
@@ -416,7 +416,7 @@ def test_a_pictures_samples_leave_the_global_random_state_alone(model):
     [
         (["in", "out", "--task", "colorization"], "was trained for super-resolution, not for colorization"),
         (["in", "out", "--mask", "in/0.png"], "a mask is for inpainting, this model is for super-resolution"),
-        (["in", "out", "--num-samples", "0"], "num_samples is at least 1, got 0"),
+        (["in", "out", "--num-samples", "0"], "num_samples is 1 or more, not 0"),
         (["in", "out", "--temperature", "1", "1", "1"], "temperature is a number >= 0 or one per level"),
         (["in/0.png", "out"], "in/0.png is a picture, out is none"),
         (["in", "out", "--model", "nope"], "no pretrained model named 'nope'"),
