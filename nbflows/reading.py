@@ -20,11 +20,14 @@ SUFFIXES = frozenset(
 )
 # By name, because the content counts and not the suffix: Pillow would hand PostScript to Ghostscript.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-# A picture is decoded in less than 300 MiB; what is larger than 16 bits in four channels is no picture.
-MAX_PIXELS = 25_000_000
+# Of any kind, so many are decoded in less than 300 MiB; what is larger than 16 bits in four channels is no picture.
+MAX_PIXELS = 4096 * 4096
+_TOO_LARGE = "more than 4096x4096 pixels; make it smaller first"
 _MAX_BYTES = 8 * MAX_PIXELS
+# Of Netpbm's kinds that Pillow reads in Python, pixel by pixel.
+_MAX_SLOW_BYTES = 2**20
 # Usual are about 10; each goes over the whole picture, and takes a few bytes.
-_MAX_SCANS = 100
+_MAX_SCANS = 50
 # Deflated noise-free pictures shrink to a few hundredths.
 _MAX_RATIO, _SMALL = 100, 2**28
 # In the PNGs that we write ourselves.
@@ -189,7 +192,7 @@ def picture(file: str | Path, image_size: int | tuple[int, int] | None = None) -
     except UnidentifiedImageError:
         reason = f"not a picture of a kind that is read ({', '.join(_FORMATS)})"
     except Image.DecompressionBombError:
-        reason = f"more than {MAX_PIXELS // 10**6} million pixels; make it smaller first"
+        reason = _TOO_LARGE
     except ValueError as error:
         reason = str(error)
     except Exception as error:
@@ -219,7 +222,11 @@ def _bound(image, file: str | Path, image_size: int | tuple[int, int] | None) ->
         # Of a JPEG alone; without effect on others. Turned later: both sides must have enough.
         image.draft(None, (np.max(image_size), np.max(image_size)))
     if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{width}x{height}, more than {MAX_PIXELS // 10**6} million pixels; make it smaller first")
+        raise ValueError(f"{width}x{height}, {_TOO_LARGE}")
+    if image.format == "PPM" and image.tile[0][0].startswith("ppm") and os.stat(file).st_size > _MAX_SLOW_BYTES:
+        raise ValueError(
+            f"a {width}x{height} Netpbm file of text or with unusual levels, too slow to read; save it as PNG"
+        )
 
 
 def _decoded(image) -> Picture:
