@@ -315,28 +315,30 @@ def arrays(file: str | Path) -> dict[str, np.ndarray]:
     Raises:
         ValueError: damaged, of Python objects, or it claims more than it holds; names the file.
     """
-    try:
-        if str(file).lower().endswith(".npy"):
-            with open(file, "rb") as stream:
+    with open(file, "rb") as stream:
+        try:
+            if str(file).lower().endswith(".npy"):
                 return {"": _array(stream, os.fstat(stream.fileno()).st_size)}
-        with zipfile.ZipFile(file) as archive:
-            members = archive.infolist()
-            unpacked, packed = (sum(getattr(one, size) for one in members) for size in ("file_size", "compress_size"))
-            if unpacked > max(_SMALL, _MAX_RATIO * packed):
-                raise ValueError(f"its {packed} bytes unpack to {unpacked}, which pictures never do")
-            result = {}
-            for member in members:
-                with archive.open(member) as stream:
-                    result[member.filename.removesuffix(".npy")] = _array(stream, member.file_size)
-            return result
-    except OSError:
-        raise
-    except ValueError as error:
-        reason = str(error)
-    except Exception as error:
-        # zipfile and numpy raise anything on damaged files.
-        reason = f"{type(error).__name__}: {error}".removesuffix(": ")
+            return _members(stream)
+        except ValueError as error:
+            reason = str(error)
+        except Exception as error:
+            # zipfile and numpy raise anything on damaged files.
+            reason = f"{type(error).__name__}: {error}".removesuffix(": ")
     raise ValueError(f"{file} is damaged, or no array file of NumPy: {reason}") from None
+
+
+def _members(stream) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(stream) as archive:
+        members = archive.infolist()
+        unpacked, packed = (sum(getattr(one, size) for one in members) for size in ("file_size", "compress_size"))
+        if unpacked > max(_SMALL, _MAX_RATIO * packed):
+            raise ValueError(f"its {packed} bytes unpack to {unpacked}, which pictures never do")
+        result = {}
+        for member in members:
+            with archive.open(member) as content:
+                result[member.filename.removesuffix(".npy")] = _array(content, member.file_size)
+        return result
 
 
 def _array(stream, num_bytes: int) -> np.ndarray:

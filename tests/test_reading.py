@@ -1,0 +1,707 @@
+"""Pictures, masks and arrays from outside: the rules of data/README.md, on generated files and folders."""
+
+import io
+import json
+import os
+import random
+import struct
+import subprocess
+import sys
+import warnings
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nbflows import data, pictures, reading, tasks
+from nbflows.tasks import Inpainting, Sketch
+from nbflows.translate import read_source, translate_files
+from tests.test_translate import _stand_in
+
+
+def _values(*shape, seed=0, low=0, high=256, dtype=np.uint8):
+    return np.random.default_rng(seed).integers(low, high, shape).astype(dtype)
+
+
+def _save(file, values, **options):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(file, **options)
+    return file
+
+
+def _chunk(name, part):
+    return struct.pack(">I", len(part)) + name + part + struct.pack(">I", zlib.crc32(name + part))
+
+
+def _png(values, colour_type, depth=8, *chunks):
+    """Pillow writes neither 16 bits in colour nor all transparent colours."""
+    height, width = values.shape[:2]
+    rows = b"".join(b"\0" + (row.astype(">u2") if depth == 16 else row).tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*part) for part in parts)
+
+
+def _encoded(image, kind, **options):
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+# --- folders ----------------------------------------------------------------------------------------------------------
+
+
+class _Tree:
+    """A random folder, and beside it what the rules make of it."""
+
+    def __init__(self, path, seed):
+        self.random, self.count = random.Random(seed), 0
+        self.top, self.outside = path / "top", path / "outside"
+        self.expected, self.words = {}, set()
+        self.folder(self.top, 3)
+        # A picture at least.
+        self.picture(self.top / "last.png")
+
+    def picture(self, file, counts=True):
+        self.count += 1
+        values = np.full((4, 4), self.count % 256, np.uint8)
+        _save(file, values)
+        if counts:
+            self.expected[file.relative_to(self.top)] = self.count % 256
+
+    def folder(self, folder, depth):
+        folder.mkdir(parents=True, exist_ok=True)
+        for i in range(self.random.randrange(2, 6)):
+            path = folder / f"{self.random.choice('abcxyz')}{i}"
+            kind = self.random.choice(
+                ["picture", "picture", "hidden", "hidden folder", "other", "broken", "pipe", "linked file", "twice"]
+                + ["folder", "linked folder", "loop", "above", "self"] * (depth > 0)
+            )
+            self.add(kind, path, depth)
+
+    def add(self, kind, path, depth):
+        name, suffix = path.name, self.random.choice([".png", ".PNG"])
+        if kind == "picture":
+            self.picture(path.with_suffix(suffix))
+        elif kind == "hidden":
+            self.picture(path.with_name(f".{name}.png"), counts=False)
+            self.words.add("hidden")
+        elif kind == "hidden folder":
+            self.picture(path.with_name(f".{name}") / "a.png", counts=False)
+            self.words.add("hidden")
+        elif kind == "other":
+            path.with_suffix(".avif").touch()
+            self.words.add(".avif")
+        elif kind == "broken":
+            path.with_suffix(".png").symlink_to("nothing")
+            self.words.add("broken links")
+        elif kind == "pipe":
+            os.mkfifo(path.with_suffix(".png"))
+            self.words.add("neither files nor folders")
+        elif kind == "linked file":
+            self.count += 1
+            target = _save(self.outside / f"{self.count}.png", np.full((4, 4), self.count % 256, np.uint8))
+            path.with_suffix(".png").symlink_to(target)
+            self.expected[path.with_suffix(".png").relative_to(self.top)] = self.count % 256
+        elif kind == "twice" and self.expected:
+            inside = [file for file in self.expected if not (self.top / file).is_symlink()]
+            if inside:
+                path.with_suffix(".png").symlink_to(self.top / self.random.choice(inside))
+                self.words.add("further names")
+        elif kind == "folder":
+            self.folder(path, depth - 1)
+        elif kind == "linked folder":
+            self.count += 1
+            target = self.outside / f"folder{self.count}"
+            _save(target / "in.png", np.full((4, 4), self.count % 256, np.uint8))
+            path.symlink_to(target)
+            self.expected[(path / "in.png").relative_to(self.top)] = self.count % 256
+        elif kind == "loop":
+            path.symlink_to(path.parent)
+            self.words.add("read anyway")
+        elif kind == "above":
+            path.symlink_to(self.random.choice([self.top.parent, "/"]))
+            self.words.add("lead out of")
+        elif kind == "self":
+            path.symlink_to(path)
+            self.words.add("other kinds")
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_what_is_found_in_a_random_folder_is_what_the_rules_say(tmp_path, seed):
+    tree = _Tree(tmp_path, seed)
+    files, words = reading.find(tree.top, once=True)
+    assert list(files) == sorted(tree.top / file for file in tree.expected)
+    text = "; ".join(words)
+    assert all(word in text for word in tree.words), (tree.words, text)
+    if not tree.words:
+        assert text == ""
+    values = sorted(int(data._decode(file, None)[0][0, 0]) for file in files)
+    assert values == sorted(tree.expected.values())
+
+
+def test_a_link_to_a_folder_beside_it_does_not_take_its_place(tmp_path):
+    for i in range(20):
+        _save(tmp_path / "top" / "train" / f"{i}.png", _values(4, 4, seed=i))
+    (tmp_path / "top" / "a").symlink_to(tmp_path / "top" / "train")
+    (tmp_path / "top" / "test").mkdir()
+    for i in range(3):
+        (tmp_path / "top" / "test" / f"{i}.png").symlink_to(tmp_path / "top" / "train" / f"{i}.png")
+    images = data.load(tmp_path / "top", root=tmp_path)
+    everything = torch.cat([images.train, images.validation, images.test]).flatten(1)
+    # Each image once, in one split only.
+    assert len(everything.unique(dim=0)) == len(everything) == 20
+    assert "ignored 1 links to folders that are read anyway (a)" in images.ignored
+    assert "ignored 3 further names of files that are read anyway" in images.ignored
+
+
+@pytest.mark.parametrize("where", ["", "train/"])
+def test_what_is_ignored_is_kept_with_the_data_also_in_the_cache(tmp_path, where):
+    folder = tmp_path / "top"
+    for i in range(30):
+        _save(folder / where / f"{i}.png", _values(4, 4, seed=i))
+    for i in range(20):
+        (folder / where / f"{i}.{'avif' if i % 2 else 'heic'}").touch()
+    _save(folder / where / "deep.png", _values(4, 4, high=2**16, dtype=np.uint16))
+    _save(folder / where / "clear.png", _values(4, 4, 4, high=255))
+    frames = [Image.fromarray(_values(4, 4, seed=i)) for i in range(3)]
+    frames[0].save(folder / where / "moving.gif", save_all=True, append_images=frames[1:])
+    with pytest.warns(UserWarning, match=r"skipped 1 of 33 files .*clear.png: transparent in 16 of 16 pixels"):
+        first = data.load(folder, root=tmp_path)
+    for images in (first, data.load(folder, root=tmp_path)):
+        assert "ignored 20 files of other kinds (.avif, .heic)" in images.ignored
+        assert "1 pictures: 16 bits, of which the highest 8 are used" in images.ignored
+        assert "1 pictures: several frames, of which the first is used" in images.ignored
+        assert "skipped 1 of 33" in images.ignored and "\n" not in images.ignored
+    assert tasks.apply(Sketch(), first).ignored == first.ignored
+
+
+@pytest.mark.parametrize("folders", [("images/train", "images/test"), ("train2017", "val2017"), ("a/Valid", "b")])
+def test_folders_that_look_like_splits_and_are_none_are_mentioned(tmp_path, folders):
+    for i in range(20):
+        _save(tmp_path / "top" / folders[i % 2] / f"{i}.png", _values(4, 4, seed=i))
+    ignored = data.load(tmp_path / "top", root=tmp_path).ignored
+    assert "no split is made of" in ignored and folders[0] in ignored
+
+
+def test_images_outside_of_the_splits_are_counted(tmp_path):
+    for i in range(30):
+        _save(tmp_path / "top" / ("train", "test", "extra")[i % 3] / f"{i}.png", _values(4, 4, seed=i))
+    assert "10 images outside of the folders of splits" in data.load(tmp_path / "top", root=tmp_path).ignored
+
+
+def test_samples_of_a_run_do_not_become_its_data(tmp_path):
+    for i in range(20):
+        _save(tmp_path / "top" / f"{i}.png", _values(8, 8, seed=i))
+    samples = torch.randint(256, (64, 1, 8, 8)).byte()
+    pictures.save_samples(samples, tmp_path / "top" / "runs" / "samples" / "step_1.png", 256)
+    with pytest.warns(UserWarning, match=r"step_1.png: a sheet of pictures that nbflows drew"):
+        images = data.load(tmp_path / "top", 8, root=tmp_path)
+    assert len(images.train) + len(images.validation) + len(images.test) == 20
+    _save(tmp_path / "in" / "a.png", _values(8, 8, 3))
+    translate_files(_stand_in(), Sketch(), tmp_path / "in", tmp_path / "out", num_samples=2)
+    with pytest.raises(ValueError, match=r"contact_sheet.png: a sheet of pictures"):
+        translate_files(_stand_in(), Sketch(), tmp_path / "out", tmp_path / "again")
+    assert reading.picture(tmp_path / "out" / "a-1.png").remarks == ["drawn by a model of nbflows"]
+
+
+def test_hidden_files_are_ignored_in_pairs_and_translations(tmp_path, capsys):
+    for i in range(20):
+        for folder in ("in", "out"):
+            _save(tmp_path / folder / f"{i}.png", _values(8, 8, seed=i))
+    (tmp_path / "in" / "._0.png").write_bytes(b"Mac OS X")
+    pairs = tasks.load_pairs(tmp_path / "in", tmp_path / "out", root=tmp_path)
+    assert len(pairs.train) == 17 and pairs.ignored == "in: ignored 1 hidden files and folders (._0.png)"
+    written = translate_files(_stand_in(), Sketch(), tmp_path / "in", tmp_path / "results", 1)
+    assert len(written) == 22
+    assert "ignored 1 hidden files and folders (._0.png)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a.png", "a.png is a single picture; give the folder"),
+        ("tensor.pt", "tensor.pt exists, but is neither a folder"),
+        ("pipe.npy", "pipe.npy exists, but is neither"),
+        ("missing", "no data set or path"),
+    ],
+)
+def test_a_path_that_is_no_data_says_what_it_is(tmp_path, name, message):
+    _save(tmp_path / "a.png", _values(4, 4))
+    (tmp_path / "tensor.pt").touch()
+    os.mkfifo(tmp_path / "pipe.npy")
+    with pytest.raises(ValueError, match=message):
+        data.load(tmp_path / name)
+
+
+def test_a_home_folder_and_capital_letters_are_understood(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    np.save(tmp_path / "a.npy", _values(30, 4, 4))
+    (tmp_path / "a.npy").rename(tmp_path / "A.NPY")
+    images = data.load("~/A.NPY")
+    assert len(images.train) == 25 and images.origin["name"] == str(tmp_path / "A.NPY")
+
+
+@pytest.mark.parametrize("size", [0, -8, 2.5, "x", float("nan"), (8,), (8, 0), (1, 2, 3), 10**9, True])
+def test_image_sizes_that_are_none_are_refused(tmp_path, size):
+    with pytest.raises(ValueError, match="image_size is"):
+        data.load(tmp_path, image_size=size)
+
+
+# --- one picture, read alike by all -----------------------------------------------------------------------------------
+
+_L, _RGB = _values(8, 8, seed=1), _values(8, 8, 3, seed=2)
+_DEEP, _DEEP_RGB = (_values(8, 8, c, seed=3, high=2**16, dtype=np.uint16) for c in (1, 3))
+_DEEP[0, 0] = 513
+_P = Image.fromarray(_RGB).quantize(16)
+_ALPHA = np.full((8, 8, 1), 255, np.uint8)
+_HOLED = _ALPHA.copy()
+_HOLED[2, 3:6, 0] = 0, 128, 254
+
+
+def _turned(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return _encoded(Image.fromarray(_RGB), "PNG", exif=exif)
+
+
+def _palette():
+    return (b"PLTE", np.asarray(_P.getpalette()[:48], np.uint8).tobytes())
+
+
+_INDICES = np.asarray(_P)
+# A second header, which counts.
+_LARGE = struct.pack(">IIBBBBB", 5000, 4000, 8, 0, 0, 0, 0)
+# A file's bytes; what they are read as, or the reason why not; how many pixels are transparent.
+CASES = {
+    "grey": (_encoded(Image.fromarray(_L), "PNG"), _L, 0),
+    "colour": (_encoded(Image.fromarray(_RGB), "PNG"), _RGB, 0),
+    "bmp": (_encoded(Image.fromarray(_RGB), "BMP"), _RGB, 0),
+    "ppm": (_encoded(Image.fromarray(_RGB), "PPM"), _RGB, 0),
+    "tiff": (_encoded(Image.fromarray(_RGB), "TIFF"), _RGB, 0),
+    "webp": (_encoded(Image.fromarray(_RGB), "WEBP", lossless=True), _RGB, 0),
+    "gif": (_encoded(_P, "GIF"), np.asarray(_P.convert("RGB")), 0),
+    "1 bit": (_encoded(Image.fromarray(_L > 127), "PNG"), 255 * (_L > 127), 0),
+    "palette": (_encoded(_P, "PNG"), np.asarray(_P.convert("RGB")), 0),
+    "opaque grey": (_encoded(Image.fromarray(np.dstack([_L, _ALPHA])), "PNG"), _L, 0),
+    "opaque colour": (_encoded(Image.fromarray(np.dstack([_RGB, _ALPHA])), "PNG"), _RGB, 0),
+    "opaque webp": (_encoded(Image.fromarray(np.dstack([_RGB, _ALPHA])), "WEBP", lossless=True), _RGB, 0),
+    "grey with holes": (_encoded(Image.fromarray(np.dstack([_L, _HOLED])), "PNG"), _L, 3),
+    "colour with holes": (_encoded(Image.fromarray(np.dstack([_RGB, _HOLED])), "PNG"), _RGB, 3),
+    "tiff with holes": (_encoded(Image.fromarray(np.dstack([_RGB, _HOLED])), "TIFF"), _RGB, 3),
+    "palette, alpha": (
+        _png(_INDICES, 3, 8, _palette(), (b"tRNS", bytes([0, 100] + [255] * 14))),
+        np.asarray(_P.convert("RGB")),
+        int((_INDICES < 2).sum()),
+    ),
+    "palette, opaque alpha": (
+        _png(_INDICES, 3, 8, _palette(), (b"tRNS", bytes([255] * 16))),
+        np.asarray(_P.convert("RGB")),
+        0,
+    ),
+    "transparent grey": (_png(_L, 0, 8, (b"tRNS", struct.pack(">H", _L[0, 0]))), _L, int((_L[0, 0] == _L).sum())),
+    "transparent colour": (_png(_RGB, 2, 8, (b"tRNS", struct.pack(">HHH", *_RGB[0, 0]))), _RGB, 1),
+    "16 bits": (_png(_DEEP, 0, 16), _DEEP[..., 0] >> 8, 0),
+    "16 bits in colour": (_png(_DEEP_RGB, 2, 16), _DEEP_RGB >> 8, 0),
+    "16 bits, transparent": (_png(_DEEP, 0, 16, (b"tRNS", struct.pack(">H", 513))), _DEEP[..., 0] >> 8, 1),
+    "16 bits in Netpbm": (b"P5 8 8 65535\n" + _DEEP.astype(">u2").tobytes(), _DEEP[..., 0] >> 8, 0),
+    "16 bits in TIFF": (_encoded(Image.fromarray(_DEEP[..., 0]), "TIFF"), _DEEP[..., 0] >> 8, 0),
+    "16 bits, transparent colour": (_png(_DEEP_RGB, 2, 16, (b"tRNS", bytes(6))), "a transparent colour, and not 8", 0),
+    "16 bits, small values": (_png(_DEEP >> 8, 0, 16), "16 bits a channel, and its values end at", 0),
+    "32 bits": (_encoded(Image.fromarray(_L.astype(np.int32)), "TIFF"), "32 bits a channel", 0),
+    "floats": (_encoded(Image.fromarray(_L.astype(np.float32)), "TIFF"), "32 bits a channel", 0),
+    "cmyk": (
+        _encoded(Image.fromarray(_RGB).convert("CMYK"), "TIFF"),
+        np.asarray(Image.fromarray(_RGB).convert("CMYK").convert("RGB")),
+        0,
+    ),
+    "turned": (_turned(3), _RGB[::-1, ::-1], 0),
+    "mirrored": (_turned(5), _RGB.transpose(1, 0, 2), 0),
+    "animated": (
+        _encoded(_P, "GIF", save_all=True, append_images=[_P.rotate(90)]),
+        np.asarray(_P.convert("RGB")),
+        0,
+    ),
+    "nothing": (b"", "empty file", 0),
+    "text": (b"not a picture", "not a picture of a kind that is read", 0),
+    "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n", "not a picture of a kind", 0),
+    "cut": (_encoded(Image.fromarray(_RGB), "PNG")[:150], "cannot be decoded", 0),
+    "too large": (
+        _png(np.zeros((1, 1), np.uint8), 0, 8, (b"IHDR", _LARGE)),
+        "5000x4000, more than 4096x4096 pixels",
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_reader_makes_the_same_of_a_picture(tmp_path, name):
+    content, expected, transparent = CASES[name]
+    file = tmp_path / "in" / "a.png"
+    for folder in ("in", "out"):
+        _save(tmp_path / folder / "b.png", _L)
+        (tmp_path / folder / "a.png").write_bytes(content)
+    reason = expected if isinstance(expected, str) else f"transparent in {transparent} of 64 pixels"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        parts, remarks = data._decode_splits(tmp_path / "in", sorted((tmp_path / "in").iterdir()), None)
+        pairs, _ = data._decode_pairs(
+            tmp_path / "in",
+            tmp_path / "out",
+            [(tmp_path / "in" / n, tmp_path / "out" / n) for n in ("a.png", "b.png")],
+            None,
+        )
+    refused = isinstance(expected, str) or transparent
+    # No warning but ours.
+    assert [str(w.message).split(" ")[0] for w in caught] == ["skipped"] * (2 if refused else 0)
+    if refused:
+        assert len(parts["train"]) == len(pairs["source_train"]) == len(pairs["target_train"]) == 1
+        assert f"a.png: {reason}" in remarks[-1] and all(reason in str(w.message) for w in caught)
+        with pytest.raises(ValueError, match=rf"a\.png: .*{reason}|a\.png is {reason}"):
+            read_source(file, (3, 8, 8), Sketch())
+        with pytest.raises(ValueError, match=rf"a\.png: .*{reason}"):
+            reading.mask(file, 8, 8)
+    else:
+        colour = torch.from_numpy(np.array(expected, np.uint8)).view(8, 8, -1).permute(2, 0, 1)
+        for images in (parts["train"], pairs["source_train"], pairs["target_train"]):
+            assert torch.equal(images[0], colour.expand(len(images[0]), 8, 8))
+        assert torch.equal(read_source(file, (3, 8, 8), Sketch())[0], colour.expand(3, 8, 8))
+        luma = np.asarray(Image.fromarray(colour.permute(1, 2, 0).squeeze(2).numpy()).convert("L"))
+        assert np.array_equal(reading.mask(file, 8, 8), luma > 127)
+    if transparent:
+        source, known = read_source(file, (3, 8, 8), Inpainting())
+        assert (~known).sum() == transparent
+        colour = torch.from_numpy(np.array(expected)).view(8, 8, -1).permute(2, 0, 1)
+        assert torch.equal(source, colour.expand(3, 8, 8).byte() * known)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            np.full((8, 8), 1, np.uint8),
+            "mask.png is black: 0 of 64 pixels are known, its values end at 1; it should be",
+        ),
+        (np.dstack([np.zeros((8, 8, 3), np.uint8), _HOLED]), "mask.png: transparent in 3 of 64 pixels"),
+        (np.full((8, 9), 255, np.uint8), "the mask .*mask.png is 9x8, the picture 8x8"),
+        (np.full((8, 8), 255, np.uint8), "64 of 64 pixels are known"),
+    ],
+)
+def test_a_mask_that_is_none_is_named(tmp_path, values, message):
+    mask, file = _save(tmp_path / "mask.png", values), _save(tmp_path / "a.png", _RGB)
+    with pytest.raises(ValueError, match=message):
+        read_source(file, (3, 8, 8), Inpainting(), mask=mask)
+    with pytest.raises(ValueError, match=message):
+        Inpainting(mask).known(8, 8)
+    for folder in (tmp_path, tmp_path / "none.png"):
+        with pytest.raises((ValueError, OSError), match=r"no regular file|no mask"):
+            read_source(file, (3, 8, 8), Inpainting(), mask=folder)
+
+
+def test_postscript_is_given_to_no_other_program(tmp_path, monkeypatch):
+    marker = tmp_path / "ran"
+    program = tmp_path / "bin" / "gs"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ntouch {marker}\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    for suffix in reading.SUFFIXES:
+        (tmp_path / "top").mkdir(exist_ok=True)
+        (tmp_path / "top" / f"a{suffix}").write_bytes(CASES["postscript"][0])
+    with pytest.raises(ValueError, match="none of the 13 image files"):
+        data.load(tmp_path / "top", 8, root=tmp_path)
+    assert not marker.exists()
+
+
+def test_a_large_photograph_is_decoded_smaller(tmp_path):
+    Image.new("RGB", (6000, 4000), (200, 30, 60)).save(tmp_path / "a.jpg", quality=50)
+    image, _ = reading.opaque(tmp_path / "a.jpg", 32)
+    # An eighth; and what is left is enough for the size that is wanted.
+    assert image.size == (750, 500)
+    assert reading.opaque(tmp_path / "a.jpg", 900)[0].size == (1500, 1000)
+    for size in (None, 4000):
+        with pytest.raises(ValueError, match="6000x4000, more than 4096x4096"):
+            reading.opaque(tmp_path / "a.jpg", size)
+
+
+@pytest.mark.parametrize("num_samples", [1, 3, 10])
+def test_a_translation_writes_over_no_file_that_it_has_read_or_written(tmp_path, num_samples):
+    names = ["a", "a-1", "a-2", "a-10", "contact_sheet", "a-sheet", "b"]
+    for name in names:
+        _save(tmp_path / "in" / f"{name}.png", _RGB)
+        _save(tmp_path / f"{name}.png", _RGB)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*.png")}
+    for source, out in [("in", "out"), ("a.png", "b.png"), ("b.png", "a.png"), ("b.png", "a-sheet.png")]:
+        try:
+            written = translate_files(_stand_in(), Sketch(), tmp_path / source, tmp_path / out, min(num_samples, 5))
+        except ValueError as error:
+            assert "would overwrite" in str(error)
+        else:
+            assert len(set(written)) == len(written)
+            assert tmp_path / source not in written
+    assert all((tmp_path / "in" / f"{name}.png").read_bytes() == before[tmp_path / f"{name}.png"] for name in names)
+    with pytest.raises(ValueError, match=r"c-1.png, made of .*c-1.png, would overwrite .*c-1.png"):
+        for name in ("c", "c-1"):
+            _save(tmp_path / f"{name}.png", _RGB)
+        translate_files(_stand_in(), Sketch(), tmp_path / "c-1.png", tmp_path / "c.png", 3)
+
+
+# --- arrays -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz"])
+def test_every_layout_is_read_in_its_only_meaning_or_refused(tmp_path, kind):
+    sides = (1, 2, 3, 4, 5)
+    shapes = [(30, *rest) for n in (0, 1, 2, 3) for rest in np.ndindex(*[5] * n)]
+    for where in shapes:
+        shape = (30, *(sides[i] for i in where[1:]))
+        array = _values(*shape)
+        file = tmp_path / f"a.{kind}"
+        np.save(file, array) if kind == "npy" else np.savez(file, anything=array)
+        first, last = len(shape) == 4 and shape[1] in (1, 3), shape[-1] in (1, 3)
+        meanings = {3: ["grey"] + ["one colour image"] * last, 4: ["first"] * first + ["last"] * last}.get(
+            len(shape), []
+        )
+        if len(meanings) != 1:
+            with pytest.raises(ValueError, match=rf"a\.{kind}"):
+                data.load(file)
+            continue
+        images = data.load(file)
+        grey = array.reshape(30, 1, *shape[1:]) if meanings == ["grey"] else array
+        wanted = array.transpose(0, 3, 1, 2) if meanings == ["last"] else grey
+        together = torch.cat([images.train, images.validation, images.test])
+        assert tuple(together.shape) == wanted.shape
+        assert sorted(together.flatten(1).tolist()) == sorted(wanted.reshape(30, -1).tolist())
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.where(np.arange(480).reshape(30, 4, 4) < 3, np.nan, 1.0), "got float64 .* with 3 NaN or infinite values"),
+        (np.full((30, 4, 4), 300), "got int64 .* with values 300 to 300"),
+        (np.zeros((30, 4, 4), bool), "got bool"),
+        (np.zeros((30, 4, 4), "U3"), "got <U3"),
+        (np.array([{}, []], dtype=object), "Python objects, which are never loaded"),
+        (np.zeros((0, 4, 4), np.uint8), "0 images, too few to split; at least 20"),
+        (np.zeros((19, 4, 4), np.uint8), "19 images, too few to split; at least 20"),
+    ],
+)
+def test_arrays_of_other_kinds_are_refused_with_what_is_in_them(tmp_path, array, message):
+    np.save(tmp_path / "a.npy", array, allow_pickle=True)
+    np.savez(tmp_path / "a.npz", array)
+    for name in ("a.npy", "a.npz"):
+        with pytest.raises(ValueError, match=message) as caught:
+            data.load(tmp_path / name)
+        assert "unsafe" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train", "{}_labels"),
+        ("train_images", "train_labels"),
+        ("x_train", "y_train"),
+        ("images", "labels"),
+        ("x", "y"),
+    ],
+)
+def test_labels_of_an_npz_stay_with_their_images(tmp_path, names):
+    images, labels = _values(40, 4, 4), _values(40, high=10, seed=1, dtype=np.int32)
+    images[:, 0, 0] = labels
+    names = [name.format("train") for name in names]
+    np.savez(tmp_path / "a.npz", **dict(zip(names, (images, labels[:, None]), strict=True)))
+    loaded = data.load(tmp_path / "a.npz")
+    assert loaded.num_classes == labels.max() + 1 and loaded.ignored == ""
+    for split in data.SPLITS:
+        assert torch.equal(loaded.labels[split], getattr(loaded, split)[:, 0, 0, 0].long())
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (
+            {"train": 30, "labels": np.zeros(29, int)},
+            r"labels are whole numbers \(30,\), one per image; got int64 \(29,\)",
+        ),
+        ({"train": 30, "labels": np.zeros(30)}, "whole numbers .* got float64"),
+        ({"train": 30, "labels": np.full(30, -1)}, "labels are 0 or more"),
+        ({"train": 30, "test": 5, "train_labels": np.zeros(30, int)}, "images of train, test, and labels of train"),
+        ({"train": 30, "x_train": 30}, "two arrays of train images"),
+        ({"val": 30, "valid": 30, "train": 30}, "two arrays of validation images"),
+        ({"test": 30}, "no training images"),
+        ({"train": 30, "validation": 0, "test": 2}, "validation is empty"),
+        ({"train": 30, "validation": 2, "test": np.zeros((3, 5, 5), np.uint8)}, r"test is \(3, 1, 5, 5\), train is"),
+        ({"train": 30, "validation": 2, "test": np.zeros((3, 4, 4, 3), np.uint8)}, r"test is \(3, 3, 4, 4\), train is"),
+    ],
+)
+def test_arrays_of_an_npz_that_do_not_fit_are_refused(tmp_path, arrays, message):
+    arrays = {name: _values(n, 4, 4) if isinstance(n, int) else n for name, n in arrays.items()}
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ValueError, match=message):
+        data.load(tmp_path / "a.npz")
+
+
+def test_arrays_of_other_names_and_few_levels_are_mentioned(tmp_path):
+    np.savez(tmp_path / "a.npz", train=_values(30, 4, 4, high=17), weights=np.zeros(3))
+    ignored = data.load(tmp_path / "a.npz").ignored
+    assert "ignored the arrays weights" in ignored and "the largest value is 16 of 255" in ignored
+
+
+@pytest.mark.parametrize("save", [np.save, np.savez, np.savez_compressed])
+def test_a_damaged_array_file_is_a_value_error_that_names_it_or_the_same_array(tmp_path, save):
+    array = _values(30, 4, 4)
+    file = tmp_path / f"a.{'npy' if save is np.save else 'npz'}"
+    save(file, array)
+    content, generator = file.read_bytes(), np.random.default_rng(0)
+    damaged = [content[:n] for n in range(0, len(content), 23)] + [content + b"x"]
+    for _ in range(300):
+        flipped = bytearray(content)
+        flipped[generator.integers(len(content))] ^= 1 << generator.integers(8)
+        damaged.append(bytes(flipped))
+    for one in damaged:
+        file.write_bytes(one)
+        try:
+            (found,) = reading.arrays(file).values()
+        except ValueError as error:
+            assert str(file) in str(error)
+        else:
+            # Without a check sum, a value of a .npy may be another one; the header's order too.
+            assert found.size == array.size
+            assert save is np.save or np.array_equal(found.reshape(array.shape), array)
+
+
+# --- the cache --------------------------------------------------------------------------------------------------------
+
+
+def _cache_of(tmp_path):
+    for i in range(30):
+        _save(tmp_path / "top" / f"{i}.png", _values(4, 4, seed=i))
+    images = data.load(tmp_path / "top", root=tmp_path)
+    (cached,) = (tmp_path / "cache").iterdir()
+    return images, cached
+
+
+def _replaced_by(kind, cached, tmp_path):
+    cached.unlink()
+    if kind == "pipe":
+        os.mkfifo(cached)
+    elif kind == "folder":
+        cached.mkdir()
+    elif kind == "link":
+        np.savez(tmp_path / "other.npz", train=_values(30, 1, 4, 4, seed=99))
+        cached.symlink_to(tmp_path / "other.npz")
+    elif kind == "broken link":
+        cached.symlink_to("nothing")
+    elif kind == "link to a device":
+        cached.symlink_to("/dev/zero")
+    elif kind == "empty":
+        cached.touch()
+    elif kind == "other arrays":
+        np.savez(cached, train=np.zeros((30, 1, 4, 4)), remarks=np.array(["x"]))
+    elif kind == "objects":
+        np.savez(cached, train=np.array([{}], dtype=object))
+
+
+@pytest.mark.parametrize(
+    "kind", ["pipe", "folder", "link", "broken link", "link to a device", "empty", "other arrays", "objects"]
+)
+def test_a_cache_that_is_something_else_is_made_anew(tmp_path, capsys, kind):
+    images, cached = _cache_of(tmp_path)
+    _replaced_by(kind, cached, tmp_path)
+    again = data.load(tmp_path / "top", root=tmp_path)
+    assert torch.equal(again.train, images.train) and torch.equal(again.test, images.test)
+    assert "decoded anew" in capsys.readouterr().err
+    # Nothing is left behind, and the next one is used.
+    assert list((tmp_path / "cache").iterdir()) == [cached]
+    if kind != "folder":
+        data.load(tmp_path / "top", root=tmp_path)
+        assert "anew" not in capsys.readouterr().err
+    if kind == "link":
+        assert np.load(tmp_path / "other.npz")["train"][0, 0, 0, 0] == _values(30, 1, 4, 4, seed=99)[0, 0, 0, 0]
+
+
+def test_a_damaged_cache_is_made_anew_whatever_the_damage(tmp_path, capsys):
+    images, cached = _cache_of(tmp_path)
+    content, generator = cached.read_bytes(), np.random.default_rng(0)
+    damaged = [content[:n] for n in range(0, len(content), len(content) // 12)]
+    for _ in range(40):
+        flipped = bytearray(content)
+        flipped[generator.integers(len(content))] ^= 1 << generator.integers(8)
+        damaged.append(bytes(flipped))
+    for one in damaged:
+        cached.write_bytes(one)
+        again = data.load(tmp_path / "top", root=tmp_path)
+        assert torch.equal(again.train, images.train) and torch.equal(again.validation, images.validation)
+
+
+# --- hostile files ----------------------------------------------------------------------------------------------------
+
+
+def _bombs(path):
+    side = 4096
+    row = bytes(side * 8 + 1)
+
+    def png(colour_type, depth, width=side, height=side):
+        values = zlib.compress(row[: 1 + width * {0: 1, 2: 3, 6: 4}[colour_type] * depth // 8] * height, 9)
+        header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+        parts = ((b"IHDR", header), (b"IDAT", values), (b"IEND", b""))
+        return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*part) for part in parts)
+
+    flat = Image.new("RGB", (side, side), (200, 30, 60))
+    progressive = _encoded(flat.convert("L"), "JPEG", progressive=True)
+    scan = progressive[progressive.rindex(b"\xff\xda") : -2]
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    compressed = io.BytesIO()
+    np.savez_compressed(compressed, train=np.zeros((2**30,), np.uint8))
+    text = _chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(10**8), 9))
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1099511627776,), }".ljust(117) + b"\n"
+    bombs = {
+        "rgba16.png": png(6, 16), "rgb16.png": png(2, 16), "bits.png": png(0, 8, 13000, 13000),
+        "turned.jpg": _encoded(flat, "JPEG", exif=turned),
+        "cmyk.jpg": _encoded(flat.convert("CMYK"), "JPEG", progressive=True, subsampling=0),
+        "scans.jpg": progressive[:-2] + scan * 3000 + progressive[-2:],
+        "flat.webp": _encoded(flat, "WEBP", lossless=True, method=0),
+        "flat.tif": _encoded(flat, "TIFF", compression="tiff_lzw"),
+        "text.ppm": b"P3 4096 4096 255\n" + b"0 " * 2**22, "levels.ppm": b"P6 1024 1024 254\n" + bytes(3 * 2**20),
+        "texts.png": png(2, 8, 8, 8)[:33] + text * 9,
+        "bomb.npz": compressed.getvalue(), "claim.npy": b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + header,
+        "deep.npy": b"\x93NUMPY\x02\x00" + struct.pack("<I", 9000) + b"(" * 9000,
+        "longer.npy": b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**32 - 1) + b"(" * 9000,
+        "screen.gif": b"GIF89a" + b"\xff" * 4 + b"\x80\0\0" + bytes(6) + b"," + bytes(4) + b"\xff" * 4 + b"\0\x02\x02L\x01\0;",
+    }  # fmt: skip
+    for name, content in bombs.items():
+        (path / name).write_bytes(content)
+    with open(path / "sparse.webp", "wb") as stream:
+        stream.write(b"RIFF" + struct.pack("<I", 2**31) + b"WEBPVP8L")
+        stream.truncate(10**11)
+    return [*bombs, "sparse.webp"]
+
+
+_MEASURE = """
+import json, sys, time
+from PIL import Image
+from nbflows import data, reading
+Image.init()
+def kib(field):
+    return int(next(line for line in open("/proc/self/status") if line.startswith(field)).split()[1])
+before, start = kib("VmRSS"), time.process_time()
+open("/proc/self/clear_refs", "w").write("5")
+try:
+    reading.arrays(sys.argv[1]) if sys.argv[1][-3:] in ("npy", "npz") else data._decode(sys.argv[1], None)
+except ValueError as error:
+    assert sys.argv[1] in str(error)
+print(json.dumps([time.process_time() - start, (kib("VmHWM") - before) / 1024]))
+"""
+
+
+@pytest.mark.slow  # A process for each file, so that each has a peak of its own.
+@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="the peak of memory is read as Linux gives it")
+def test_no_file_takes_two_seconds_or_300_mib(tmp_path):
+    for name in _bombs(tmp_path):
+        command = [sys.executable, "-W", "ignore", "-c", _MEASURE, str(tmp_path / name)]
+        seconds, mib = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        # Of one core: on a loaded machine the clock on the wall says more.
+        assert seconds < 2 and mib < 300, (name, seconds, mib)
