@@ -656,6 +656,7 @@ def _bombs(path):
     turned[0x0112] = 6
     compressed = io.BytesIO()
     np.savez_compressed(compressed, train=np.zeros((2**30,), np.uint8))
+    screen = struct.pack("<HH", 65535, 65535)
     text = _chunk(b"zTXt", b"k\0\0" + zlib.compress(bytes(10**8), 9))
     header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (1099511627776,), }".ljust(117) + b"\n"
     bombs = {
@@ -670,7 +671,7 @@ def _bombs(path):
         "bomb.npz": compressed.getvalue(), "claim.npy": b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + header,
         "deep.npy": b"\x93NUMPY\x02\x00" + struct.pack("<I", 9000) + b"(" * 9000,
         "longer.npy": b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**32 - 1) + b"(" * 9000,
-        "screen.gif": b"GIF89a" + b"\xff" * 4 + b"\x80\0\0" + bytes(6) + b"," + bytes(4) + b"\xff" * 4 + b"\0\x02\x02L\x01\0;",
+        "screen.gif": b"GIF89a" + screen + b"\x80\0\0" + bytes(6) + b"," + bytes(4) + screen + b"\0\x02\x02L\x01\0;",
     }  # fmt: skip
     for name, content in bombs.items():
         (path / name).write_bytes(content)
