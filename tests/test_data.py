@@ -188,10 +188,6 @@ def test_options_that_do_not_fit_the_data_are_an_error(options, message):
     [
         (["train", "digits-simple", "--num-bits", "5", "--max-steps", "1"], "only images of 256 levels"),
         (["evaluate", "digits-simple", "--num-bits", "5"], "only images of 256 levels"),
-        (
-            ["evaluate", "digits-simple", "--data", "photo-patches", "--num-bits", "9"],
-            "num_bits is 1 or more and 8 or less, not 9",
-        ),
     ],
 )
 def test_the_command_line_hands_on_the_number_of_bits(arguments, message, tmp_path, monkeypatch, capsys):

@@ -416,7 +416,7 @@ def test_a_pictures_samples_leave_the_global_random_state_alone(model):
     [
         (["in", "out", "--task", "colorization"], "was trained for super-resolution, not for colorization"),
         (["in", "out", "--mask", "in/0.png"], "a mask is for inpainting, this model is for super-resolution"),
-        (["in", "out", "--temperature", "1", "1", "1"], "temperature is a number >= 0 or one per level"),
+        (["in", "out", "--temperature", "1", "1", "1"], "temperature is one number, or one per level; this flow has 2"),
         (["in/0.png", "out"], "in/0.png is a picture, out is none"),
         (["in", "out", "--model", "nope"], "no pretrained model named 'nope'"),
     ],
