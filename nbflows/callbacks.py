@@ -50,6 +50,10 @@ class StopAfter(Callback):
             trainer.should_stop = True
 
 
+# Ctrl-C, the end of a job, and of the terminal where there is one.
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
 class Stop(BaseException):
     """Someone asked the training to stop. No KeyboardInterrupt, upon which Lightning ends the process."""
 
@@ -83,7 +87,7 @@ class Checkpoints(Callback):
             self.log = runs.Log(self.out, [*module.measured, "gradient_norm", *validated], trainer.global_step)
         # Instead of Lightning's own, which it puts back at the end.
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in SIGNALS:
                 # A shell has its background commands ignore Ctrl-C.
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     signal.signal(number, self._ask)
@@ -93,7 +97,8 @@ class Checkpoints(Callback):
             raise Stop
         self.asked = True
         # Not print, which may be at work just now.
-        os.write(2, b"nbflows: stopping after this step, once it is saved; ask again to stop at once\n")
+        with contextlib.suppress(OSError):
+            os.write(2, b"nbflows: stopping after this step, once it is saved; ask again to stop at once\n")
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
         if (batch_index + 1) % trainer.accumulate_grad_batches:

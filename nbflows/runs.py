@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from filelock import FileLock, Timeout
@@ -134,28 +135,39 @@ def averaged_weights(checkpoint: dict) -> dict[str, Tensor]:
 def write_checkpoint(checkpoint: dict, file: Path) -> None:
     """Writes a checkpoint at once or not at all, whatever the file system.
 
-    The temporary file lies beside it under one name, so that a kill leaves one at most, which the next write replaces.
+    Raises:
+        OSError: there is no room, or no right to write; the file is as it was.
     """
-    temporary = file.with_name(f"{file.name}.tmp")
-    with open(temporary, "wb") as stream:
+    with _beside(file) as stream:
         torch.save(checkpoint, stream)
-        _to_disk(stream)
-    temporary.replace(file)
 
 
 def keep_as_best(out: Path) -> None:
     """Makes last.ckpt the best one. A copy, not a link: damage to one of them must not be damage to both."""
-    temporary = out / f"{BEST}.tmp"
-    with open(out / LAST, "rb") as source, open(temporary, "wb") as target:
+    with open(out / LAST, "rb") as source, _beside(out / BEST) as target:
         shutil.copyfileobj(source, target, 2**22)
-        _to_disk(target)
-    temporary.replace(out / BEST)
 
 
-def _to_disk(stream) -> None:
-    # Otherwise a machine that fails may have renamed a file that it has not written yet.
-    stream.flush()
-    os.fsync(stream.fileno())
+@contextlib.contextmanager
+def _beside(file: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of another one when it is complete, and on the disk.
+
+    It always has the same name, so that a kill leaves one at most, which the next one replaces.
+    """
+    temporary = file.with_name(f"{file.name}.tmp")
+    try:
+        with open(temporary, "wb") as stream:
+            yield stream
+            # Otherwise a machine that fails may have renamed what it has not written yet.
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+    # torch makes a RuntimeError of what the system says while it writes.
+    except (OSError, RuntimeError) as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        reason = error if isinstance(error, OSError) else error.__context__ or error
+        raise OSError(f"{file} could not be written, and is as it was before ({reason})") from error
 
 
 class Log:

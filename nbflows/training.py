@@ -21,6 +21,7 @@ from nbflows import compiling, extras, hardware, inputs, metrics, pretrained, pr
 from nbflows import data as datasets
 from nbflows.bijection import set_memory
 from nbflows.callbacks import (
+    SIGNALS,
     AtOnce,
     AveragedWeights,
     Checkpoints,
@@ -515,8 +516,10 @@ def train(
                 compiling.require_compiler(trainer.strategy.root_device)
             # Raises if the ranks could not share a batch equally: before other processes are started.
             Batches(data.train, batch_size, shuffle=True, world_size=trainer.world_size)
+            # The recipe's own data only if it was trained on them.
+            name = data.origin.get("name") if data.origin else recipe.data
             details = {
-                "recipe": asdict(recipe),
+                "recipe": {**asdict(recipe), "data": name if name in datasets.names() else None},
                 "data": data.variant,
                 "trained_on": trained_on,
                 **({"started_from": module.started_from} if module.started_from else {}),
@@ -675,7 +678,7 @@ def _lost_ranks_explained(trainer, out: Path):
 def _stop_explained(trainer, out: Path):
     """Makes one ``KeyboardInterrupt`` of Ctrl-C and SIGTERM, with how to go on; puts their handlers back."""
     in_main_thread = threading.current_thread() is threading.main_thread()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     try:
         yield
     except (Stop, SystemExit) as error:

@@ -119,6 +119,7 @@ def test_pairs_reduced_images_and_resized_folders_are_loaded_again(tmp_path, mon
 def test_a_run_is_scored_on_its_own_data(place, capsys):
     assert main(["evaluate", "run"]) == 0
     score = weights.describe("run")["test_bits_per_dim"]["mean"]
+    assert weights.describe("run")["recipe"]["data"] is None
     printed = capsys.readouterr().out
     assert "images of folder mine, 8x8, 33/3/4 images; test images: " in printed and f"{score:.4f}" in printed
     assert main(["evaluate", "run", "--record"]) == 0
@@ -227,6 +228,7 @@ def test_a_run_of_ones_own_data_is_not_published_as_one_of_the_recipes(place, ca
 def test_a_run_of_an_earlier_version_is_not_scored_on_the_recipes_data(place, capsys):
     details = weights.describe("run")
     del details["trained_on"]
+    details["recipe"]["data"] = "digits"
     (place / "run" / "model.json").write_text(json.dumps(details))
     assert main(["evaluate", "run"]) == 2
     assert "run was trained on images of folder mine, 8x8, 33/3/4 images, not on digits" in capsys.readouterr().err

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from nbflows import Flow, Sequential, data, load_flow, recipes, runs, training, weights
+from nbflows.callbacks import SIGNALS
 from nbflows.data import ImageData
 from nbflows.layers import ActNorm, AffineCoupling, Dequantize, checkerboard
 from nbflows.nets import ConvNet
@@ -179,6 +180,17 @@ ALL += [
 ]
 
 
+@pytest.mark.parametrize("augment", [None, "shift_and_flip"])
+def test_steps_of_several_parts_and_random_changes_of_images_go_on_as_well(digits, tmp_path, seen, augment):
+    """26 images make 6 parts of 4; a step of 4 parts crosses the end of an epoch."""
+    recipe = replace(RECIPE, batch_size=16, accumulate=4, augment=augment, epochs=5, validate_every=2)
+    unbroken = _end(_train(digits, tmp_path / "whole", recipe=recipe), dict(seen))
+    assert len(unbroken["order"]) == 5
+    seen.clear()
+    kills = [(1, "between the two files"), (2, "after the step"), (3, "between the two files")]
+    _assert_same(_end(_chain(digits, tmp_path / "run", kills, recipe=recipe), seen), unbroken)
+
+
 @pytest.mark.slow  # Every step of two epochs, at every moment, with up to three resumes: 65 chains of trainings.
 def test_chains_of_kills_at_every_step_of_two_epochs(digits, whole, seen, tmp_path):
     for i, kills in enumerate(ALL):
@@ -202,20 +214,20 @@ def _asked(step, number, again_at=None):
     return interrupted
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", SIGNALS)
 # The 6th step ends in a validation, which is done first.
-@pytest.mark.parametrize("step", [1, 5, 8])
+@pytest.mark.parametrize("step", [1, 5])
 def test_who_asks_a_training_to_stop_loses_nothing_and_is_told_how_to_go_on(
     digits, whole, seen, tmp_path, monkeypatch, capfd, number, step
 ):
-    handlers = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)]
+    handlers = [signal.getsignal(n) for n in SIGNALS]
     with monkeypatch.context() as patch:
         patch.setattr(training.FlowModule, "training_step", _asked(step, number))
         with pytest.raises(KeyboardInterrupt) as stopped:
             _train(digits, tmp_path / "run", checkpoint_seconds=1000)
     assert str(stopped.value) == f"stopped at step {step + 1}; go on from {tmp_path}/run/last.ckpt with --resume"
     assert "nbflows: stopping after this step" in capfd.readouterr().err
-    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert [signal.getsignal(n) for n in SIGNALS] == handlers
     assert torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["global_step"] == step + 1
     _assert_same(_end(_train(digits, tmp_path / "run", resume=True, checkpoint_seconds=1000), seen), whole)
 
@@ -264,6 +276,21 @@ def test_two_trainings_do_not_share_a_folder(digits, tmp_path, monkeypatch):
         _train(digits, tmp_path / "run", max_steps=3)
     assert refused == [True, False]
     _train(digits, tmp_path / "run", max_steps=4, resume=True)
+
+
+def test_a_full_disk_leaves_the_checkpoint_as_it_was(tmp_path):
+    file = tmp_path / "last.ckpt"
+    runs.write_checkpoint({"step": 1}, file)
+    before = file.read_bytes()
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"last\.ckpt could not be written, and is as it was before \(.*too large"):
+            runs.write_checkpoint({"weights": torch.zeros(10_000)}, file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert file.read_bytes() == before and list(tmp_path.iterdir()) == [file]
 
 
 def test_a_folder_is_made_only_by_a_training_that_begins(digits, tmp_path):
