@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import shutil
 import struct
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from nbflows import models, save_flow
+from nbflows import models, pretrained, save_flow
 from nbflows.__main__ import main
 
 NUMBERS = ["0", "-1", "nan", "inf", "-inf", "1e400", "99999999999999999999", "2.5", "", "x", "1", "2", "1,5", "0x1"]
@@ -54,7 +55,12 @@ def outcome(arguments, capsys):
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A working directory with a model, data, and files that are none."""
+    published = pretrained.saved_models().resolve()
     monkeypatch.chdir(tmp_path)
+    # What is published goes here, not into the package's.
+    Path("saved_models").mkdir()
+    for name in ("manifest.json", "digits-simple.safetensors", "digits-glow.safetensors"):
+        shutil.copy(published / name, "saved_models")
     torch.manual_seed(0)
     save_flow(models.simple((1, 8, 8), 17, 2, 4, 1), "good/model", recipe={"data": "digits"})
     np.save("good.npy", np.random.default_rng(0).integers(0, 17, (40, 8, 8)).astype(np.uint8))
