@@ -475,6 +475,12 @@ def _torchvision(dataset: type, root: Path, title: str, addresses: list[str], fi
             f"({error}). Put {file} there, or run on a machine with internet: python -c "
             f"\"from torchvision.datasets import {dataset.__name__}; {dataset.__name__}('{root}', download=True)\""
         ) from error
+    except Exception as error:
+        # Of damaged files torchvision says anything.
+        raise ValueError(
+            f"the files of {title} below {root.resolve()} are damaged ({type(error).__name__}: {error}); delete "
+            "them, and they are downloaded anew"
+        ) from error
 
 
 def _imagenet(size: int, root: Path) -> ImageData:
@@ -553,6 +559,8 @@ def _load_folder(folder: Path, image_size: int | tuple[int, int] | None, cache: 
 
 def _load_pairs(sources: Path, targets: Path, image_size: int | None, cache: Path) -> PairData:
     """Two folders that hold the same names, whatever the suffixes."""
+    if sources.resolve() == targets.resolve():
+        raise ValueError(f"sources and targets are the same folder {sources}; name two")
     image_size = _size(image_size)
     name, variant = f"{sources.name}-to-{targets.name}", f"pairs of folders {sources.name} and {targets.name}"
     found = {folder: reading.find(folder) for folder in (sources, targets)}
@@ -855,7 +863,9 @@ def _complete(
             if "train" in tensors:
                 tensors["train"], tensors[split] = _split(tensors["train"], sizes)
     sizes = "/".join(str(len(parts[split])) for split in SPLITS)
-    return ImageData(name, f"{variant}, {sizes} images", **parts, labels=labels or None, ignored="; ".join(ignored))
+    return ImageData(
+        name, f"{variant}, {sizes} images", **parts, labels=labels or None, ignored=" ".join("; ".join(ignored).split())
+    )
 
 
 def _split(images: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:

@@ -470,6 +470,11 @@ def train(
             compiling.compilable(flow)
         if joint != isinstance(flow, JointFlow):
             raise ValueError("a recipe has a density_weight if and only if its model is a JointFlow")
+        if joint and data.num_classes > flow.num_classes:
+            raise ValueError(
+                f"{data.name} has labels up to {data.num_classes - 1}, the model has {flow.num_classes} classes, 0 to "
+                f"{flow.num_classes - 1}"
+            )
         if (sources is None) == isinstance(flow, TranslationFlow):
             raise ValueError("data are pairs of source and target if and only if the model is a TranslationFlow")
         kind = JointModule if joint else FlowModule if sources is None else TranslationModule

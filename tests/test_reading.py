@@ -9,13 +9,15 @@ import subprocess
 import sys
 import warnings
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from nbflows import data, pictures, reading, tasks
+from nbflows import data, pictures, reading, recipes, tasks, training
+from nbflows.data import ImageData, PairData
 from nbflows.tasks import Inpainting, Sketch
 from nbflows.translate import read_source, translate_files
 from tests.test_translate import _stand_in
@@ -570,6 +572,117 @@ def test_a_damaged_array_file_is_a_value_error_that_names_it_or_the_same_array(t
             # Without a check sum, a value of a .npy may be another one; the header's order too.
             assert found.size == array.size
             assert save is np.save or np.array_equal(found.reshape(array.shape), array)
+
+
+# --- data made in Python ----------------------------------------------------------------------------------------------
+
+
+def _images(kind=ImageData, **changes):
+    parts = {split: torch.zeros(n, 3, 4, 4).byte() for split, n in zip(data.SPLITS, (4, 2, 3), strict=True)}
+    if kind is PairData:
+        parts |= {"sources": {split: part[:, :1] for split, part in parts.items()}}
+    return kind("mine", "noise", **{**parts, **changes})
+
+
+def _labels(**changes):
+    return {**{split: torch.zeros(n).long() for split, n in zip(data.SPLITS, (4, 2, 3), strict=True)}, **changes}
+
+
+@pytest.mark.parametrize("split", data.SPLITS)
+@pytest.mark.parametrize("kind", [ImageData, PairData])
+@pytest.mark.parametrize(
+    ("part", "exception", "message"),
+    [
+        (np.zeros((4, 3, 4, 4), np.uint8), TypeError, "is a ndarray; give a tensor"),
+        ([[0]], TypeError, "is a list; give a tensor"),
+        (None, TypeError, "is a NoneType; give a tensor"),
+        (torch.zeros(4, 3, 4, 4), TypeError, r"is uint8 \(N, C, H, W\), not float32"),
+        (torch.zeros(3, 4, 4).byte(), ValueError, r"has the shape \(N, C, H, W\), not \(3, 4, 4\)"),
+        (torch.tensor(0).byte(), ValueError, r"has the shape \(N, C, H, W\), not \(\)"),
+        (torch.zeros(0, 3, 4, 4).byte(), ValueError, "is empty; each split needs one example"),
+        (torch.zeros(4, 1, 4, 4).byte(), ValueError, "all examples need the same shape"),
+        (torch.zeros(4, 3, 4, 5).byte(), ValueError, "all examples need the same shape"),
+    ],
+)
+def test_a_split_that_cannot_be_is_refused_before_anything_is_done_with_it(kind, split, part, exception, message):
+    with pytest.raises(exception, match=message):
+        _images(kind, **{split: part})
+
+
+@pytest.mark.parametrize(
+    ("changes", "exception", "message"),
+    [
+        ({"labels": {"train": torch.zeros(4).long()}}, ValueError, "labels are needed for train, validation, test"),
+        ({"labels": _labels(test=torch.zeros(3).int())}, TypeError, r"labels of test is int64 \(N,\), not int32"),
+        ({"labels": _labels(test=torch.zeros(2).long())}, ValueError, "2 labels for the 3 images of test"),
+        ({"labels": _labels(train=torch.full((4,), -1))}, ValueError, "the smallest of train is -1"),
+        ({"labels": _labels(train=[0] * 4)}, TypeError, "labels of train is a list"),
+        (
+            {"num_levels": 17, "test": torch.full((3, 3, 4, 4), 17).byte()},
+            ValueError,
+            "test has values up to 17, more than 16",
+        ),
+        ({"num_levels": 1}, ValueError, "num_levels is 2 or more"),
+        ({"num_levels": float("nan")}, ValueError, "num_levels is a whole number"),
+    ],
+)
+def test_labels_and_levels_that_do_not_fit_are_refused(changes, exception, message):
+    with pytest.raises(exception, match=message):
+        _images(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "exception", "message"),
+    [
+        ({"train": torch.zeros(3, 3, 4, 4)}, TypeError, "sources of train is uint8"),
+        ({"test": np.zeros((3, 1, 4, 4))}, TypeError, "sources of test is a ndarray"),
+        (
+            {"test": torch.zeros(3, 3, 4, 4).byte()},
+            ValueError,
+            "sources of test have 3 channels, those of train have 1",
+        ),
+    ],
+)
+def test_sources_that_are_none_are_refused(changes, exception, message):
+    sources = {**_images(PairData).sources, **changes}
+    with pytest.raises(exception, match=message):
+        _images(PairData, sources=sources)
+    with pytest.raises(TypeError, match="the mask is bool"):
+        _images(PairData, known=torch.ones(4, 4))
+
+
+def test_points_that_are_not_finite_are_counted():
+    points = torch.randn(10, 2)
+    points[3, 1], points[5, 0] = float("nan"), float("inf")
+    with pytest.raises(ValueError, match="2 of 20 values of validation are NaN or infinite"):
+        data.Data("mine", "", torch.randn(9, 2), points, torch.randn(3, 2))
+    with pytest.raises(TypeError, match="train is float32 or float64"):
+        data.Data("mine", "", torch.ones(9, 2).long(), torch.randn(3, 2), torch.randn(3, 2))
+
+
+def test_labels_beyond_the_classes_of_a_model_are_refused(tmp_path):
+    digits = data.load("digits")
+    labels = {split: part.clone() for split, part in digits.labels.items()}
+    labels["test"][0] = 21
+    recipe = recipes.get("digits-joint")
+    with pytest.raises(ValueError, match="digits has labels up to 21, the model has 10 classes, 0 to 9"):
+        training.train(recipe, replace(digits, labels=labels), out=tmp_path, max_steps=1, progress=False)
+
+
+def test_damaged_files_of_a_downloaded_set_are_said_to_be(tmp_path):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        (raw / f"{name}-ubyte").touch()
+    with pytest.raises(ValueError, match=r"the files of MNIST below .* are damaged"):
+        data.load("mnist", root=tmp_path)
+
+
+def test_a_folder_is_not_its_own_partner(tmp_path):
+    _save(tmp_path / "in" / "a.png", _L)
+    (tmp_path / "out").symlink_to(tmp_path / "in")
+    with pytest.raises(ValueError, match="sources and targets are the same folder"):
+        tasks.load_pairs(tmp_path / "in", tmp_path / "out")
 
 
 # --- the cache --------------------------------------------------------------------------------------------------------
