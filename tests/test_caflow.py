@@ -511,7 +511,7 @@ def _small(**changes):
         (lambda: _small(num_steps=0), "at least 1 level and 1 step, got 2 and 0"),
         (lambda: _small(num_relation_steps=0), "at least 1 step, got 0"),
         (lambda: _small(relation="shared", num_scales=3, num_shared_steps=0), "at least 1 step, got 0"),
-        (lambda: _small(num_levels=300), "num_levels is between 2 and 256, got 300"),
+        (lambda: _small(num_levels=300), "num_levels is 2 or more and 256 or less, not 300"),
         (lambda: relation_block(4, 4, 0), "at least 1 step, got 0"),
         (lambda: AffineInjector(ConvNet(1, 2, 2))(torch.zeros(1, 1, 2, 2)), "AffineInjector got no context"),
         (lambda: AffineInjector(ConvNet(1, 2, 2)).inverse(torch.zeros(1, 1, 2, 2)), "AffineInjector got no context"),

@@ -161,8 +161,8 @@ def test_keeping_off_the_bins_edges_costs_no_bits():
 @pytest.mark.parametrize(
     ("make_it", "message"),
     [
-        (lambda: Dequantize(1), "between 2 and 256, got 1"),
-        (lambda: Dequantize(257), "got 257"),
+        (lambda: Dequantize(1), "num_levels is 2 or more and 256 or less, not 1"),
+        (lambda: Dequantize(257), "256 or less, not 257"),
         (lambda: Dequantize(alpha=1.0), "[0, 1), got 1.0"),
         (lambda: Dequantize()(torch.zeros(1, 1, 2, 2)), "integers 0..255 (uint8), got torch.float32"),
         (lambda: Dequantize(17)(torch.full((1, 1, 2, 2), 17).byte()), "17 grey levels, 0..16, got values in 17..17"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nbflows import Flow, JointFlow, Sequential, load_pretrained, metrics, models
+from nbflows import Flow, JointFlow, Sequential, layers, load_pretrained, metrics, models
 from nbflows.bijection import Identity
 from nbflows.derivatives import traced
 from nbflows.flow import first_layer, require_finite
@@ -189,10 +189,10 @@ def test_a_translation_says_what_is_wrong_with_sources_and_candidates():
             flow.translate(sources, bad)
 
 
-@pytest.mark.parametrize("layers", [[Flip()], torch.nn.Linear(2, 2), None])
-def test_a_flow_is_made_of_a_bijection(layers):
+@pytest.mark.parametrize("wrong", [[Flip()], torch.nn.Linear(2, 2), None])
+def test_a_flow_is_made_of_a_bijection(wrong):
     with pytest.raises(TypeError, match=r"takes one bijection, got a .*Sequential\(\*layers\)"):
-        Flow(layers, (2,))
+        Flow(wrong, (2,))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -529,3 +529,47 @@ def test_flows_are_compiled_in_one_graph(name):
     compiled = torch.compile(flow, backend="eager", fullgraph=True)
     torch.testing.assert_close(seeded(lambda: compiled(x)), seeded(lambda: flow(x)), rtol=1e-5, atol=1e-4)
     torch._dynamo.reset()
+
+
+LAYERS_WITH_NUMBERS = {
+    "num_levels": lambda v: layers.Dequantize(num_levels=v),
+    "alpha": lambda v: layers.Logit(v),
+    "num_components": lambda v: MixtureCoupling(MLP(1, 8, 11), v),
+    "min_log_scale": lambda v: MixtureCoupling(MLP(1, 8, 11), 3, min_log_scale=v),
+    "max_log_std": lambda v: layers.GaussianPrior(MLP(1, 8, 4), max_log_std=v),
+    "num_terms": lambda v: layers.TruncatedSeries(v),
+    "parameter": lambda v: layers.RussianRoulette(parameter=v),
+    "num_exact_terms": lambda v: layers.RussianRoulette(num_exact_terms=v),
+    "num_draws": lambda v: layers.RussianRoulette(num_draws=v),
+    "num_probes": lambda v: layers.SeriesLogDet(layers.TruncatedSeries(1), num_probes=v),
+    "tolerance": lambda v: layers.ResidualBlock(MLP(1, 8, 1), layers.ExactLogDet(), tolerance=v),
+    "max_steps": lambda v: layers.ResidualBlock(MLP(1, 8, 1), layers.ExactLogDet(), max_steps=v),
+    "window": lambda v: layers.ResidualBlock(MLP(1, 8, 1), layers.ExactLogDet(), window=v),
+    "offset": lambda v: layers.SigmoidScale(v),
+    "limit": lambda v: layers.ArctanScale(v),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS_WITH_NUMBERS)
+def test_layers_refuse_numbers_that_mean_nothing_by_name(name):
+    for bad in (float("nan"), float("inf"), "many", [1, 2], True, torch.tensor(float("nan")), np.float32("nan")):
+        with pytest.raises(ValueError, match=f"^{name} is "):
+            LAYERS_WITH_NUMBERS[name](bad)
+    good = 2 if name.startswith(("num", "max_steps", "window")) else 0.5
+    for kind in (torch.tensor, np.float64):
+        LAYERS_WITH_NUMBERS[name](kind(good))
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.05])
+@pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan"), float("inf")])
+def test_logit_refuses_numbers_outside_of_its_domain(alpha, bad):
+    layer, x = layers.Logit(alpha), torch.full((3, 4), 0.5)
+    x[1, 2] = bad
+    with pytest.raises(ValueError, match="1 of 12 are outside"):
+        layer(x)
+    ends = torch.tensor([[0.0, 1.0]])
+    if alpha:
+        assert layer(ends)[0].isfinite().all()
+    else:
+        with pytest.raises(ValueError, match="between 0 and 1, and 2 of 2 are outside"):
+            layer(ends)

@@ -231,14 +231,14 @@ def test_numbers_of_terms_are_as_frequent_as_their_distribution_says(distributio
     ("make", "message"),
     [
         (lambda: RussianRoulette("uniform"), "distribution is 'poisson' or 'geometric', got 'uniform'"),
-        (lambda: RussianRoulette("poisson", 0.0), "a Poisson mean is above 0"),
-        (lambda: RussianRoulette("geometric", 1.0), "a chance to stop in (0, 1); got 1.0"),
-        (lambda: RussianRoulette(num_exact_terms=-1), "num_exact_terms is at least 0 and num_draws at least 1, got -1"),
-        (lambda: RussianRoulette(num_draws=0), "num_draws at least 1, got 2 and 0"),
-        (lambda: TruncatedSeries(0), "num_terms is at least 1, got 0"),
+        (lambda: RussianRoulette("poisson", 0.0), "parameter is more than 0, not 0.0"),
+        (lambda: RussianRoulette("geometric", 1.0), "parameter, the chance to stop, is below 1, not 1.0"),
+        (lambda: RussianRoulette(num_exact_terms=-1), "num_exact_terms is 0 or more, not -1"),
+        (lambda: RussianRoulette(num_draws=0), "num_draws is 1 or more, not 0"),
+        (lambda: TruncatedSeries(0), "num_terms is 1 or more, not 0"),
         (lambda: SeriesLogDet(TruncatedSeries(1), "exact"), "gradient is 'basic' or 'neumann', got 'exact'"),
         (lambda: SeriesLogDet(TruncatedSeries(1), probe="cauchy"), "probe is 'gaussian' or 'rademacher', got 'cauchy'"),
-        (lambda: SeriesLogDet(TruncatedSeries(1), num_probes=0), "num_probes is at least 1, got 0"),
+        (lambda: SeriesLogDet(TruncatedSeries(1), num_probes=0), "num_probes is 1 or more, not 0"),
     ],
 )
 def test_bad_arguments_are_errors_with_the_numbers(make, message):

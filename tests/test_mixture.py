@@ -98,7 +98,7 @@ def test_an_element_that_does_not_converge_is_an_error_that_names_it(bad):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: MixtureCoupling(MLP(1, 4, 5), 0), "at least 1 component, got 0"),
+        (lambda: MixtureCoupling(MLP(1, 4, 5), 0), "num_components is 1 or more, not 0"),
         (lambda: MixtureCoupling(MLP(1, 4, 5), 1, keep="both"), "keep is 'first' or 'second', got 'both'"),
         (
             lambda: MixtureCoupling(MLP(1, 4, 6), 1)(torch.zeros(2, 2)),

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nbflows import inputs
 from nbflows.bijection import Bijection, sum_dimensions
 from nbflows.layers.linear import require_data
 from nbflows.layers.reshape import halves, join_halves
@@ -148,7 +149,7 @@ class SigmoidScale(nn.Module):
         super().__init__()
         if not 0 <= lowest < 1:
             raise ValueError(f"lowest is at least 0 and below 1, got {lowest}")
-        self.offset, self.lowest = offset, lowest
+        self.offset, self.lowest = inputs.number(offset, "offset"), lowest
 
     def forward(self, raw: Tensor) -> Tensor:
         if self.lowest == 0:
@@ -187,7 +188,7 @@ class ArctanScale(nn.Module):
 
     def __init__(self, limit: float = 2.0):
         super().__init__()
-        self.limit = limit
+        self.limit = inputs.number(limit, "limit", above=0)
 
     def forward(self, raw: Tensor) -> Tensor:
         return 0.636 * self.limit * raw.atan()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nbflows import inputs
 from nbflows.bijection import Bijection, sum_dimensions
 from nbflows.derivatives import traced
 
@@ -26,6 +27,13 @@ class Logit(Bijection):
         self.alpha = _check_alpha(alpha)
 
     def forward(self, x, context=None):
+        beyond = self.alpha / 2 / (1 - self.alpha)
+        inside = (x > -beyond) & (x < 1 + beyond)
+        if not traced() and not inside.all():
+            raise ValueError(
+                f"Logit takes numbers between {0 - beyond:g} and {1 + beyond:g}, and {(~inside).sum()} of {x.numel()} "
+                "are outside: scale the data to that interval"
+            )
         z, log_det = _logit(x, 1 - x, self.alpha)
         return z, sum_dimensions(log_det)
 
@@ -43,11 +51,9 @@ class _Dequantization(Bijection):
 
     def __init__(self, num_levels: int, alpha: float | None):
         super().__init__()
-        if not 2 <= num_levels <= 256:
-            raise ValueError(f"num_levels is between 2 and 256, got {num_levels}")
-        self.num_levels = num_levels
+        self.num_levels = inputs.whole(num_levels, "num_levels", 2, 256)
         self.alpha = None if alpha is None else _check_alpha(alpha)
-        self.spacing = 1 / num_levels
+        self.spacing = 1 / self.num_levels
         # Follows .to() and .double(): integers do not say in which precision the flow works.
         self.register_buffer("_like", torch.empty(0), persistent=False)
 
@@ -143,7 +149,7 @@ class Dequantize(_Dequantization):
 
     def __init__(self, num_levels: int = 256, alpha: float | None = 1e-5, spacing: float | None = None):
         super().__init__(num_levels, alpha)
-        if spacing is not None and (alpha is not None or spacing < 1 / num_levels):
+        if spacing is not None and (alpha is not None or not spacing >= 1 / num_levels):
             raise ValueError(
                 f"spacing goes with alpha=None, and bins of 1/{num_levels} overlap below that; got spacing {spacing} "
                 f"and alpha {alpha}"
@@ -189,6 +195,7 @@ class VariationalDequantize(_Dequantization):
 
 
 def _check_alpha(alpha: float) -> float:
+    alpha = inputs.number(alpha, "alpha")
     if not 0 <= alpha < 1:
         raise ValueError(f"alpha is in [0, 1), got {alpha}")
     return alpha

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from nbflows import derivatives, ranks
+from nbflows import derivatives, inputs, ranks
 from nbflows.bijection import sum_dimensions, zero_log_det
 from nbflows.determinants import log_abs_det
 
@@ -48,9 +48,7 @@ class TruncatedSeries:
     """
 
     def __init__(self, num_terms: int):
-        if num_terms < 1:
-            raise ValueError(f"num_terms is at least 1, got {num_terms}")
-        self.num_terms = num_terms
+        self.num_terms = inputs.whole(num_terms, "num_terms", 1)
 
     def draw(self) -> list[float]:
         """The weights of the terms, c_1 to c_n."""
@@ -78,14 +76,11 @@ class RussianRoulette:
     ):
         if distribution not in ("poisson", "geometric"):
             raise ValueError(f"distribution is 'poisson' or 'geometric', got {distribution!r}")
-        if parameter <= 0 or (distribution == "geometric" and parameter >= 1):
-            raise ValueError(f"a Poisson mean is above 0, a chance to stop in (0, 1); got {parameter}")
-        if num_exact_terms < 0 or num_draws < 1:
-            raise ValueError(
-                f"num_exact_terms is at least 0 and num_draws at least 1, got {num_exact_terms} and {num_draws}"
-            )
-        self.distribution, self.parameter = distribution, float(parameter)
-        self.num_exact_terms, self.num_draws = num_exact_terms, num_draws
+        self.distribution, self.parameter = distribution, inputs.number(parameter, "parameter", above=0)
+        if distribution == "geometric" and self.parameter >= 1:
+            raise ValueError(f"parameter, the chance to stop, is below 1, not {parameter}")
+        self.num_exact_terms = inputs.whole(num_exact_terms, "num_exact_terms", 0)
+        self.num_draws = inputs.whole(num_draws, "num_draws", 1)
 
     def draw(self) -> list[float]:
         """Draws N on the CPU; the weights of the terms, c_1 to c_n. In training the same on all ranks.
@@ -152,10 +147,8 @@ class SeriesLogDet:
             raise ValueError(f"gradient is 'basic' or 'neumann', got {gradient!r}")
         if probe not in ("gaussian", "rademacher"):
             raise ValueError(f"probe is 'gaussian' or 'rademacher', got {probe!r}")
-        if num_probes < 1:
-            raise ValueError(f"num_probes is at least 1, got {num_probes}")
         self.terms, self.gradient, self.in_forward = terms, gradient, in_forward
-        self.probe, self.num_probes = probe, num_probes
+        self.probe, self.num_probes = probe, inputs.whole(num_probes, "num_probes", 1)
 
     def __call__(self, net: nn.Module, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Returns g(x) and estimates of the log-determinants ``(B,)``."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nbflows import derivatives
+from nbflows import derivatives, inputs
 from nbflows.bijection import Bijection, sum_dimensions
 from nbflows.layers.linear import require_data
 from nbflows.layers.reshape import halves, join_halves
@@ -42,15 +42,13 @@ class MixtureCoupling(Bijection):
         min_log_scale: float = -7.0,
     ):
         super().__init__()
-        if num_components < 1:
-            raise ValueError(f"a mixture has at least 1 component, got {num_components}")
         if keep not in ("first", "second"):
             raise ValueError(f"keep is 'first' or 'second', got {keep!r}")
         self.net = net
-        self.num_components = num_components
+        self.num_components = inputs.whole(num_components, "num_components", 1)
         self.keep = keep
         self.bound = nn.Tanh() if bound is None else bound
-        self.min_log_scale = min_log_scale
+        self.min_log_scale = inputs.number(min_log_scale, "min_log_scale")
 
     def _parameters_of(self, kept: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """a and b, shaped like what is moved, and the mixture ``(3, M, *kept.shape)``: logits, means, log-scales."""

@@ -6,6 +6,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from nbflows import inputs
 from nbflows.bijection import Bijection, sum_dimensions, zero_log_det
 from nbflows.layers.linear import require_data
 
@@ -27,7 +28,7 @@ class GaussianPrior(Bijection):
     def __init__(self, net: nn.Module, max_log_std: float = 10.0):
         super().__init__()
         self.net = net
-        self.max_log_std = max_log_std
+        self.max_log_std = inputs.number(max_log_std, "max_log_std", above=0)
 
     def _mean_and_log_std(self, z, context):
         if context is None:
@@ -72,7 +73,7 @@ class ConvLSTMPrior(Bijection):
         super().__init__()
         self.lstm = lstm
         self.features = features
-        self.max_log_std = max_log_std
+        self.max_log_std = inputs.number(max_log_std, "max_log_std", above=0)
 
     def _features(self, z, context):
         if self.features is None:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from nbflows import derivatives
+from nbflows import derivatives, inputs
 from nbflows.bijection import Bijection
 from nbflows.layers.fixed_point import solve_fixed_point
 from nbflows.layers.log_det import ExactLogDet, SeriesLogDet
@@ -47,7 +47,8 @@ class ResidualBlock(Bijection):
         self.net = net
         self.log_det = log_det
         self.eval_log_det = log_det if eval_log_det is None else eval_log_det
-        self.tolerance, self.max_steps, self.window = tolerance, max_steps, window
+        self.tolerance = None if tolerance is None else inputs.number(tolerance, "tolerance", above=0)
+        self.max_steps, self.window = inputs.whole(max_steps, "max_steps", 1), inputs.whole(window, "window", 0)
 
     def forward(self, x, context=None):
         estimator = self.log_det if self.training else self.eval_log_det
