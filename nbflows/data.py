@@ -229,6 +229,8 @@ def _load(name: str | Path, image_size: int | tuple[int, int] | None, root: str 
     path = Path(os.path.expanduser(name))
     if path.is_dir():
         return _load_folder(path, image_size, Path(root) / "cache")
+    if path.is_symlink() and not path.exists():
+        raise ValueError(f"{path} is a link to {os.readlink(path)}, which does not exist; mend it or name another path")
     if not path.exists():
         raise ValueError(f"no data set or path {str(name)!r}; known: {', '.join(names())}; or a folder, .npy or .npz")
     if path.is_file() and path.suffix.lower() in (".npy", ".npz"):

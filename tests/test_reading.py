@@ -228,12 +228,16 @@ def test_hidden_files_are_ignored_in_pairs_and_translations(tmp_path, capsys):
         ("tensor.pt", "tensor.pt exists, but is neither a folder"),
         ("pipe.npy", "pipe.npy exists, but is neither"),
         ("missing", "no data set or path"),
+        ("link", "link is a link to gone, which does not exist"),
+        ("self", "self is a link to self"),
     ],
 )
 def test_a_path_that_is_no_data_says_what_it_is(tmp_path, name, message):
     _save(tmp_path / "a.png", _values(4, 4))
     (tmp_path / "tensor.pt").touch()
     os.mkfifo(tmp_path / "pipe.npy")
+    for name_of_link, target in (("link", "gone"), ("self", "self")):
+        (tmp_path / name_of_link).symlink_to(target)
     with pytest.raises(ValueError, match=message):
         data.load(tmp_path / name)
 
@@ -377,6 +381,26 @@ def test_every_reader_makes_the_same_of_a_picture(tmp_path, name):
         assert (~known).sum() == transparent
         colour = torch.from_numpy(np.array(expected)).view(8, 8, -1).permute(2, 0, 1)
         assert torch.equal(source, colour.expand(3, 8, 8).byte() * known)
+
+
+def test_a_damaged_picture_is_refused_by_name_or_read(tmp_path):
+    generator, file, refused = random.Random(0), tmp_path / "a.png", 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for content, *_ in [case for case in CASES.values() if len(case[0]) > 100] * 20:
+            damaged = bytearray(content[: generator.choice([None, generator.randrange(len(content))])])
+            for _ in range(generator.randrange(4)):
+                damaged[generator.randrange(len(damaged))] = generator.randrange(256)
+            file.write_bytes(damaged)
+            try:
+                with reading.silent():
+                    image, _ = reading.opaque(file)
+            except reading.Unreadable as error:
+                assert str(error).startswith(f"{file}: ")
+                refused += 1
+            else:
+                assert image.mode in ("L", "RGB") and image.width * image.height <= reading.MAX_PIXELS
+    assert refused > 100
 
 
 @pytest.mark.parametrize(
