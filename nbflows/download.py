@@ -2,6 +2,7 @@
 
 import errno
 import sys
+import time
 from pathlib import Path
 
 from tqdm import tqdm
@@ -9,6 +10,10 @@ from tqdm import tqdm
 # Seconds to wait for a connection, and for the next bytes.
 TIMEOUT = (10, 30)
 RETRIES = 2
+# Of a file whose size is not known; the largest that has a name has 1.2 GB.
+MAX_BYTES = 2**32
+# Bytes a second, on average, after a minute: a server that sends one now and then would never be given up.
+SLOWEST = 1000
 
 
 class DownloadError(OSError):
@@ -26,7 +31,7 @@ def fetch(
     Args:
         address: http or https.
         sha256: of the file, in hexadecimal; None if it is not known.
-        num_bytes: of the file; a server that sends more is stopped.
+        num_bytes: of the file; a server that sends more is stopped, if it is None at 4 GiB.
         progress: show a bar.
 
     Raises:
@@ -36,22 +41,35 @@ def fetch(
     import requests
 
     pooch.get_logger().setLevel("WARNING")
-    if not address.startswith(("http://", "https://")):
+    if not address.lower().startswith(("http://", "https://")):
         raise DownloadError(f"{address} is no address of http or https")
     keeper = pooch.create(
         file.parent, base_url="", registry={file.name: sha256}, urls={file.name: address}, retry_if_failed=RETRIES
     )
 
+    limit = MAX_BYTES if num_bytes is None else num_bytes
+
     def download(address: str, output_file: str, keeper: pooch.Pooch) -> None:
+        start = time.monotonic()
+        # Compressed, a few bytes could become any number of them.
+        plain = {"Accept-Encoding": "identity"}
         bar = tqdm(total=num_bytes, desc=file.name, unit="B", unit_scale=True, file=sys.stdout, disable=not progress)
-        with requests.get(address, stream=True, timeout=TIMEOUT) as response, open(output_file, "wb") as stream, bar:
+        with (
+            requests.get(address, stream=True, timeout=TIMEOUT, headers=plain) as response,
+            open(output_file, "wb") as stream,
+            bar,
+        ):
             response.raise_for_status()
+            if (coding := response.headers.get("Content-Encoding", "identity")) != "identity":
+                raise ValueError(f"it comes in the coding {coding:.20}, which was not asked for")
             received = 0
             for chunk in response.iter_content(2**16):
                 received += len(chunk)
                 # A disk is not filled before the hash is compared.
-                if num_bytes is not None and received > num_bytes:
-                    raise ValueError(f"the server sends more than the {num_bytes} bytes that the file has")
+                if received > limit:
+                    raise ValueError(f"the server sends more than the {limit} bytes that the file has at most")
+                if (seconds := time.monotonic() - start) > 60 and received < SLOWEST * seconds:
+                    raise ValueError(f"{received} bytes came in {seconds:.0f} seconds: too slow to wait for")
                 stream.write(chunk)
                 bar.update(len(chunk))
         # Temporary files are for one user alone; a cache may be a whole class's.

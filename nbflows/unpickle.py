@@ -6,9 +6,10 @@ import re
 import struct
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -17,6 +18,11 @@ from torch import Tensor, nn
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 PROTOCOL_VERSION = 1001
+# Steps of a pickle, and what its calls are given. The largest checkpoint that we know of, of 96 blocks, needs 0.5
+# million; so many take a second and 200 MB at most.
+MAX_WORK = 10**6
+# Names and numbers on a line of their own; the largest list of what a zip archive holds.
+MAX_LINE, MAX_DIRECTORY = 4096, 2**22
 
 
 class Opaque:
@@ -53,6 +59,9 @@ class Opaque:
 def read_checkpoint(file: str | Path) -> dict:
     """The content of a file of ``torch.save``, in the zip format or in that from before torch 1.6; tensors on the CPU.
 
+    Within a second and 300 MB beside the file's own size, whatever the file is: ``torch.load(weights_only=True)`` runs
+    no code either, but hashes nested tuples for ever, and takes the memory that a file asks for.
+
     Tensors, numbers, strings, dtypes and the plain containers are what they were, and tensors that shared memory share
     it. Everything else is an ``Opaque`` record: the averaged weights of the authors of Residual Flows, for one, are at
     ``read_checkpoint(file)["ema"].state["shadow_params"]``, a dict of tensors by the names of the parameters.
@@ -61,6 +70,8 @@ def read_checkpoint(file: str | Path) -> dict:
         FileNotFoundError: no such file.
         ValueError: not a checkpoint, or one that is damaged, cut short or contradicts itself; names the file.
     """
+    if Path(file).exists() and not Path(file).is_file():
+        raise ValueError(f"{file} is no file but a folder or a device")
     with open(file, "rb") as stream:
         is_zip = stream.read(4) == b"PK\x03\x04"
         stream.seek(0)
@@ -68,19 +79,48 @@ def read_checkpoint(file: str | Path) -> dict:
             content = _read_zip(stream) if is_zip else _read_legacy(stream)
         # A damaged pickle or archive can raise almost anything.
         except Exception as error:
-            reason = error if isinstance(error, ValueError) else repr(error)
+            reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+            reason = reason if len(reason) <= 500 else f"{reason[:500]} ..."
             raise ValueError(f"{file} cannot be read as a checkpoint of torch: {reason}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds one {type(content).__name__}; a checkpoint is a dict")
     return content
 
 
+def stored_bytes(state: dict) -> int:
+    """The memory of the tensors of a state dict, of those that share it once.
+
+    Raises ValueError for what is no tensor, has no name, or repeats few numbers: at a stride of 0 a file of few bytes
+    holds a tensor of any size.
+    """
+    memories = {}
+    for key, value in state.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            kind = type(value).__name__
+            raise ValueError(f"a state dict holds tensors by their names, this one a {kind} as {key!s:.100}")
+        memory = value.untyped_storage()
+        if value.numel() * value.itemsize > memory.nbytes():
+            raise ValueError(f"{key:.100} is a tensor of {tuple(value.shape)} in {memory.nbytes()} bytes")
+        memories[memory._cdata] = memory.nbytes()
+    return sum(memories.values())
+
+
 def _read_zip(stream: BinaryIO) -> Any:
     num_bytes = stream.seek(0, io.SEEK_END)
+    # zipfile takes a hundred times the memory of the list of records; a file of a thousand tensors has one of 0.1 MB.
+    stream.seek(max(0, num_bytes - 2**16))
+    end = stream.read()
+    sizes = [struct.unpack_from("<L", end, found.start() + 12)[0] for found in re.finditer(b"PK\5\6.{18}", end, re.S)]
+    sizes += [struct.unpack_from("<Q", end, found.start() + 40)[0] for found in re.finditer(b"PK\6\6.{52}", end, re.S)]
+    if any(MAX_DIRECTORY < size < 2**32 - 1 for size in sizes):
+        raise ValueError(f"its list of records has {max(sizes)} bytes; {MAX_DIRECTORY} are read at most")
     try:
         archive = zipfile.ZipFile(stream)
     except zipfile.BadZipFile as error:
         raise ValueError(f"its {num_bytes} bytes are a zip archive that is cut short or damaged ({error})") from error
+    # torch compresses nothing: a record cannot become larger than the file.
+    if packed := [record.filename for record in archive.infolist() if record.compress_type != zipfile.ZIP_STORED]:
+        raise ValueError(f"its record {packed[0]:.100} is compressed; those of torch are not")
     claimed = sum(record.file_size for record in archive.infolist())
     if claimed > num_bytes:
         raise ValueError(f"its records would unpack to {claimed} bytes, the file has {num_bytes}")
@@ -113,18 +153,20 @@ def _read_legacy(stream: BinaryIO) -> Any:
         magic = _Unpickler(stream, empty_buffer).load()
     except ValueError as error:
         raise ValueError(f"neither a zip archive nor a pickle ({error})") from error
-    if magic != MAGIC_NUMBER:
-        shown = hex(magic) if isinstance(magic, int) else f"a {type(magic).__name__}"
+    if not isinstance(magic, int) or magic != MAGIC_NUMBER:
+        shown = f"{hex(magic):.30}" if isinstance(magic, int) else f"a {type(magic).__name__}"
         raise ValueError(f"it begins with {shown}, not with the magic number {MAGIC_NUMBER:#x}")
     protocol = _Unpickler(stream, empty_buffer).load()
     if protocol != PROTOCOL_VERSION:
-        raise ValueError(f"its protocol is {protocol}, expected {PROTOCOL_VERSION}")
+        raise ValueError(f"its protocol is {_shown(protocol)}, expected {PROTOCOL_VERSION}")
     _little_endian_only(_Unpickler(stream, empty_buffer).load()["little_endian"])
     unpickler = _Unpickler(stream, empty_buffer)
     content = unpickler.load()
     keys = _Unpickler(stream, empty_buffer).load()
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise ValueError("its list of storages is no list of names")
     if unmatched := set(keys) ^ set(buffers):
-        raise ValueError(f"storages {', '.join(map(str, unmatched))} are in its tensors or in its list, not in both")
+        raise ValueError(f"storages {', '.join(unmatched)} are in its tensors or in its list, not in both")
     for key in keys:
         _fill(buffers[key], stream, unpickler.item_sizes[key], key)
     return content
@@ -165,8 +207,10 @@ class _Unpickler(pickle._Unpickler):
     """
 
     def __init__(self, stream: BinaryIO, buffer: Callable[[str, int], bytearray]):
-        super().__init__(stream, encoding="utf-8")
-        self.stream, self.buffer = stream, buffer
+        # A pickle reads one byte at least for each of its steps.
+        super().__init__(_Counted(stream, self.spend), encoding="utf-8")
+        self.stream, self.buffer, self.work = stream, buffer, 0
+        self.classes: dict[str, type[Opaque]] = {}
         self.memories: dict[str, torch.UntypedStorage] = {}
         self.item_sizes: dict[str, int] = {}
 
@@ -177,11 +221,24 @@ class _Unpickler(pickle._Unpickler):
             raise
         except Exception as error:
             where = self.stream.tell()
-            raise ValueError(f"the pickle is cut short or damaged at byte {where}: {error!r}") from error
+            text = f"{type(error).__name__}: {error!s:.200}"
+            raise ValueError(f"the pickle is cut short or damaged at byte {where}: {text}") from error
+
+    def spend(self, work: int) -> None:
+        """Counts the work: a file of a few bytes could ask for it without end."""
+        self.work += work
+        if self.work > MAX_WORK:
+            raise ValueError(f"the pickle asks for more than {MAX_WORK} steps: no checkpoint does")
 
     def find_class(self, module: str, name: str) -> Any:
         name = f"{'builtins' if module == '__builtin__' else module}.{name}"
-        return _CONSTRUCTORS[name] if name in _CONSTRUCTORS else type("Opaque", (Opaque,), {"name": name})
+        if name in _CONSTRUCTORS:
+            return _CONSTRUCTORS[name]
+        if name not in self.classes:
+            # A class is a kilobyte.
+            self.spend(5)
+            self.classes[name] = type("Opaque", (Opaque,), {"name": name})
+        return self.classes[name]
 
     def get_extension(self, code: int) -> None:
         # It would find classes without asking find_class.
@@ -193,12 +250,12 @@ class _Unpickler(pickle._Unpickler):
                 return kind
             case ("storage", kind, str(key), _, int(num_elements), *view) if view in ([], [None]):
                 return self._storage(getattr(kind, "name", ""), key, num_elements)
-        raise ValueError(f"a reference of an unknown kind: {saved_id!r}")
+        raise ValueError(f"a reference of an unknown kind: {_shown(saved_id)}")
 
     def _storage(self, kind: str, key: str, num_elements: int) -> _Storage:
         dtype = _STORAGES.get(kind.rpartition(".")[2])
         if dtype is None:
-            raise ValueError(f"storage {key} is a {kind}; known: {', '.join(_STORAGES)}")
+            raise ValueError(f"storage {key:.50} is a {kind:.100}; known: {', '.join(_STORAGES)}")
         size = num_elements * dtype.itemsize
         if num_elements < 0:
             raise ValueError(f"storage {key} has {num_elements} elements")
@@ -213,10 +270,11 @@ class _Unpickler(pickle._Unpickler):
 
     def load_build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
+        self.spend(_size(state))
         if isinstance(target, Opaque):
             target.state = _attributes(state)
-        elif isinstance(target, OrderedDict) and isinstance(state, dict):
-            # A state_dict keeps its versions in an attribute.
+        elif isinstance(target, OrderedDict) and isinstance(state, dict) and set(state) <= {"_metadata"}:
+            # A state_dict keeps its versions in this attribute.
             vars(target).update(state)
         else:
             raise ValueError(f"the pickle sets the state of a {type(target).__name__}")
@@ -225,11 +283,93 @@ class _Unpickler(pickle._Unpickler):
         # pickle would take the memory before it looks whether the bytes are there.
         raise ValueError("a bytearray in the pickle: these are not read")
 
+    def load_frame(self) -> None:
+        # Frames save system calls, and would hide the steps within them.
+        self.read(8)
+
+    def _calling(load: Callable, num_arguments: int) -> Callable:
+        """A step that calls something: its cost is what it is given, which a list of a million may be each time."""
+
+        def counted(self: "_Unpickler") -> None:
+            for argument in self.stack[-num_arguments:]:
+                self.spend(10 + _size(argument))
+                if isinstance(argument, tuple):
+                    self.spend(sum(map(_size, argument)))
+            load(self)
+
+        return counted
+
+    def _hashing(load: Callable, keys: Callable[["_Unpickler"], Iterable]) -> Callable:
+        """A step that hashes: of nested tuples, a hash can take for ever."""
+
+        def checked(self: "_Unpickler") -> None:
+            _check_keys(keys(self))
+            load(self)
+
+        return checked
+
+    _theirs = pickle._Unpickler
     dispatch = {  # noqa: RUF012
-        **pickle._Unpickler.dispatch,
+        **_theirs.dispatch,
         pickle.BUILD[0]: load_build,
         pickle.BYTEARRAY8[0]: load_bytearray8,
+        pickle.FRAME[0]: load_frame,
+        pickle.REDUCE[0]: _calling(_theirs.load_reduce, 2),
+        pickle.NEWOBJ[0]: _calling(_theirs.load_newobj, 2),
+        pickle.NEWOBJ_EX[0]: _calling(_theirs.load_newobj_ex, 3),
+        pickle.INST[0]: _calling(_theirs.load_inst, 1),
+        pickle.OBJ[0]: _calling(_theirs.load_obj, 1),
+        pickle.SETITEM[0]: _hashing(_theirs.load_setitem, lambda self: self.stack[-2:-1]),
+        pickle.SETITEMS[0]: _hashing(_theirs.load_setitems, lambda self: self.stack[::2]),
+        pickle.DICT[0]: _hashing(_theirs.load_dict, lambda self: self.stack[::2]),
+        pickle.ADDITEMS[0]: _hashing(_theirs.load_additems, lambda self: self.stack),
+        pickle.FROZENSET[0]: _hashing(_theirs.load_frozenset, lambda self: self.stack),
     }
+
+
+class _Counted:
+    """What a pickle reads, with its steps counted, and nothing read that is not there."""
+
+    def __init__(self, stream: BinaryIO, spend: Callable[[int], None]):
+        self.stream, self.spend = stream, spend
+        here = stream.tell()
+        self.end = stream.seek(0, io.SEEK_END)
+        stream.seek(here)
+
+    def read(self, size: int) -> bytes:
+        self.spend(1)
+        # Every number of bytes but 1 comes from the file, and takes its memory before it is read.
+        if size > 1 and size > self.end - self.stream.tell():
+            raise EOFError
+        return self.stream.read(size)
+
+    def readline(self) -> bytes:
+        line = self.stream.readline(MAX_LINE)
+        if len(line) == MAX_LINE:
+            raise ValueError(f"a line of {MAX_LINE} bytes and more in the pickle")
+        return line
+
+
+def _check_keys(keys: Iterable) -> None:
+    """Raises ValueError for what a dict or a set could take for ever to find."""
+    for key in keys:
+        short = not isinstance(key, int) or key.bit_length() <= 64
+        plain = isinstance(key, (int, float, NoneType, torch.dtype, Opaque)) or (
+            isinstance(key, (str, bytes)) and len(key) <= MAX_LINE
+        )
+        if not (plain and short) and not (isinstance(key, type) and issubclass(key, Opaque)):
+            raise ValueError(f"a key of a dict or a set is {_shown(key)}; keys are short text and numbers")
+
+
+def _size(value: Any) -> int:
+    return len(value) if isinstance(value, (str, bytes, tuple, list, dict, set, frozenset)) else 1
+
+
+def _shown(value: Any) -> str:
+    """Text and numbers, shortened; of anything else only its kind, as it may hold itself a billion times."""
+    if isinstance(value, str) or (isinstance(value, int) and value.bit_length() < 1000):
+        return f"{value!r:.60}"
+    return f"a {type(value).__name__}"
 
 
 def _attributes(state: Any) -> Any:
@@ -252,6 +392,8 @@ def _tensor(
 ) -> Tensor:
     dtype = dtype or storage.dtype
     available = storage.memory.nbytes() // dtype.itemsize
+    if not all(type(number) is int for number in (offset, *size, *stride)) or len(size) > 64:
+        raise ValueError("a tensor whose size is no few whole numbers")
     if len(size) != len(stride) or min(offset, *size, *stride, 0) < 0:
         raise ValueError(f"a tensor of size {tuple(size)} with strides {tuple(stride)} and offset {offset}")
     needed = offset + (1 + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if 0 not in size else 0)
@@ -261,7 +403,7 @@ def _tensor(
             f"its storage has {available}"
         )
     if metadata:
-        raise ValueError(f"a tensor with {metadata}: conjugate and negative views are not read")
+        raise ValueError("a tensor with metadata: conj and neg, conjugate and negative views, are not read")
     tensor = torch.empty(0, dtype=dtype).set_(storage.memory, offset, tuple(size), tuple(stride))
     return tensor.requires_grad_(requires_grad)
 
@@ -276,26 +418,40 @@ def _parameter(data: Tensor, requires_grad: bool, *_: Any) -> nn.Parameter:
 
 
 def _bytes(text: str = "", encoding: str = "latin1") -> bytes:
-    if encoding != "latin1":
-        raise ValueError(f"bytes in the encoding {encoding!r}, expected latin1")
+    if not isinstance(text, str) or encoding != "latin1":
+        raise ValueError(f"bytes in the encoding {_shown(encoding)}, expected latin1")
     return text.encode("latin1")
 
 
 def _numpy_scalar(dtype: Opaque, data: bytes) -> np.generic:
-    kind = str(dtype.args[0])
-    if not re.fullmatch(r"[biufc]\d+", kind):
-        raise ValueError(f"a NumPy scalar of type {kind!r}; only numbers are read")
+    kind = dtype.args[0]
+    if not isinstance(kind, str) or not re.fullmatch(r"[biufc]\d{1,2}", kind):
+        raise ValueError(f"a NumPy scalar of type {_shown(kind)}; only numbers are read")
     return np.frombuffer(data, np.dtype(kind).newbyteorder(dtype.state[1]), count=1)[0]
+
+
+def _collection(kind: type) -> Callable:
+    """A set or a dict of what is given, its keys looked at before they are hashed."""
+
+    def build(elements: Iterable = ()) -> Any:
+        elements = elements if isinstance(elements, (list, tuple, set, frozenset, dict)) else None
+        if elements is None:
+            raise ValueError(f"a {kind.__name__} of something that is no list")
+        pairs = kind is OrderedDict and not isinstance(elements, dict)
+        _check_keys([key for key, _ in elements] if pairs else elements)
+        return kind(elements)
+
+    return build
 
 
 # What a pickle may call. None of these does more than build the value that it is named after.
 _CONSTRUCTORS = {
     "builtins.bytes": _bytes,
     "builtins.complex": complex,
-    "builtins.frozenset": frozenset,
-    "builtins.set": set,
+    "builtins.frozenset": _collection(frozenset),
+    "builtins.set": _collection(set),
     "_codecs.encode": _bytes,
-    "collections.OrderedDict": OrderedDict,
+    "collections.OrderedDict": _collection(OrderedDict),
     "numpy.core.multiarray.scalar": _numpy_scalar,
     "numpy._core.multiarray.scalar": _numpy_scalar,
     "torch.Size": torch.Size,

@@ -10,7 +10,7 @@ from torch import Tensor
 from nbflows import inputs, models
 from nbflows.flow import Flow, require_finite
 from nbflows.models.builder import no_larger_than
-from nbflows.unpickle import read_checkpoint
+from nbflows.unpickle import read_checkpoint, stored_bytes
 
 _OTHER_SUFFIXES = {
     ".ckpt",
@@ -123,15 +123,14 @@ def rebuild(weights: dict[str, Tensor], description: dict, where: str | Path) ->
     larger than the weights.
     """
     _check(description, where)
-    if strange := [name for name, weight in weights.items() if not isinstance(weight, Tensor)]:
-        raise ValueError(f"{where}: {strange[0]} among its weights is no tensor")
     builders = {name: getattr(models, name) for name in models.__all__}
     if description["builder"] not in builders:
         raise ValueError(f"{where}: unknown builder {description['builder']!r}; known: {', '.join(sorted(builders))}")
-    num_elements = sum(weight.numel() for weight in weights.values())
     try:
-        with no_larger_than(len(weights), num_elements):
-            flow = builders[description["builder"]](**_arguments(description["arguments"], num_elements))
+        # As many elements at most, of one byte each.
+        num_bytes = stored_bytes(weights)
+        with no_larger_than(len(weights), num_bytes):
+            flow = builders[description["builder"]](**_arguments(description["arguments"], num_bytes))
     # What a builder says of arguments of any kind and size.
     except Exception as error:
         raise ValueError(f"{where}: its builder does not take the arguments that it names: {first(error)}") from error
@@ -145,11 +144,11 @@ def rebuild(weights: dict[str, Tensor], description: dict, where: str | Path) ->
 
 
 def _arguments(arguments: dict, largest: int) -> dict:
-    """Lists as tuples. No size of a flow is larger than the number of its weights, or than 65,536 grey levels."""
+    """Lists as tuples. No size of a flow is larger than its weights have bytes, or than 65,536 grey levels."""
     for value in arguments.values():
         for part in value if isinstance(value, list) else [value]:
             if isinstance(part, int | float) and abs(part) > max(largest, 2**16):
-                raise ValueError(f"{part:.3g} is too large for {largest} weights")
+                raise ValueError(f"{part:.3g} is too large for weights of {largest} bytes")
     return {name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()}
 
 

@@ -481,11 +481,11 @@ def test_storages_of_the_zip_format_are_checked(tmp_path, records, message):
         read_checkpoint(file)
 
 
-def test_an_archive_that_would_unpack_to_more_than_the_file_is_refused(tmp_path):
+def test_an_archive_that_unpacks_to_more_than_the_file_is_refused(tmp_path):
     file = tmp_path / "checkpoint.pth"
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a/data.pkl", pickle.dumps({"a": bytes(10**6)}, 4))
-    with pytest.raises(ValueError, match=r"would unpack to 10\d+ bytes, the file has \d+"):
+    with pytest.raises(ValueError, match=r"its record a/data.pkl is compressed"):
         read_checkpoint(file)
 
 

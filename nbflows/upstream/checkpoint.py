@@ -4,11 +4,10 @@ from pathlib import Path
 
 from nbflows.flow import Flow
 from nbflows.models.builder import no_larger_than
-from nbflows.unpickle import read_checkpoint
+from nbflows.unpickle import read_checkpoint, stored_bytes
 from nbflows.upstream.caflow import caflow
 from nbflows.upstream.mar_scf import mar_scf
 from nbflows.upstream.residual_flow import residual_flow
-from nbflows.upstream.state import tensors
 from nbflows.upstream.uva import uva
 from nbflows.weights import first
 
@@ -42,9 +41,7 @@ def load_upstream(file: str | Path, shape: tuple[int, int, int] | None = None, n
             f"{', '.join(sorted(map(str, state))[:3])}"
         )
     try:
-        # Tensors may share memory, and a tensor of many numbers lie in a file of few bytes.
-        memories = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in tensors(state)}
-        with no_larger_than(len(state), sum(memories.values())):
+        with no_larger_than(len(state), stored_bytes(state)):
             if kind == "uva":
                 flow = uva(state)
             elif kind == "mar_scf":

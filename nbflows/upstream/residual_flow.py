@@ -10,6 +10,7 @@ from nbflows import models
 from nbflows.flow import Flow
 from nbflows.layers import ActNorm, ResidualBlock
 from nbflows.nets import LipSwish, update_norms
+from nbflows.unpickle import stored_bytes
 from nbflows.upstream.state import copy, nothing_left, take
 
 # Nothing here needs them: constants, counters, and norms that are computed anew.
@@ -73,6 +74,7 @@ def _weights(checkpoint: dict, averaged: bool) -> dict[str, Tensor]:
         averages = checkpoint["ema"].state["shadow_params"]
         if not averages:
             raise ValueError("this checkpoint holds no averaged weights yet: load it with averaged=False")
+        stored_bytes(averages)
         state |= averages
     return state
 

@@ -4,16 +4,6 @@ import torch
 from torch import Tensor, nn
 
 
-def tensors(state: dict) -> list[Tensor]:
-    """Its values. Raises ValueError naming a key that is no text, or a value that is no tensor."""
-    for key, value in state.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise ValueError(
-                f"a state dict holds tensors by their names, this one a {type(value).__name__}: {key!s:.100}"
-            )
-    return list(state.values())
-
-
 def take(state: dict[str, Tensor], key: str, keep: bool = False) -> Tensor:
     """The tensor of this key; removed from ``state`` unless ``keep``. Raises ValueError naming a missing key."""
     if key not in state:
