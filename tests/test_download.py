@@ -3,11 +3,13 @@
 import builtins
 import errno
 import hashlib
+import itertools
 import os
 import random
 import subprocess
 import tempfile
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -278,4 +280,25 @@ def test_a_read_only_folder_is_an_error(server, cache):
             fetch(server, cache, http_server.whole(CONTENT))
     finally:
         cache.chmod(0o700)
+    assert files(cache) == []
+
+
+def test_a_small_answer_that_unpacks_to_a_large_file_is_stopped_at_once(server, cache):
+    """100 kB that are 100 MB, of a file whose size and hash are not known."""
+    resource = pytest.importorskip("resource")
+    bomb = http_server.compressed(bytes(10**8))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(DownloadError, match=r"the server sends \d+ bytes that unpack to \d+ and more"):
+        fetch(server, cache, bomb, sha256=None, num_bytes=None)
+    # The answer itself is made in this process too.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000
+    assert files(cache) == []
+
+
+def test_a_server_that_drips_is_given_up(server, cache, monkeypatch):
+    ticks = itertools.count(step=100)
+    monkeypatch.setattr(download, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    monkeypatch.setattr(download, "SLOWEST", 10**6)
+    with pytest.raises(DownloadError, match=r"\d+ bytes came in \d+ seconds: too slow"):
+        fetch(server, cache, http_server.whole(CONTENT))
     assert files(cache) == []
