@@ -1,5 +1,6 @@
 """Reads checkpoints that hold objects of lost classes, and runs none of the code that a pickle can ask for."""
 
+import gc
 import io
 import pickle
 import re
@@ -18,9 +19,8 @@ from torch import Tensor, nn
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 PROTOCOL_VERSION = 1001
-# Steps of a pickle, and what its calls are given. The largest checkpoint that we know of, of 96 blocks, needs 0.5
-# million; so many take a second and 200 MB at most.
-MAX_WORK = 10**6
+# Steps of a pickle, and what its calls are given: a tensor takes about a hundred. So many take 1.5 s and 150 MB at most.
+MAX_WORK = 2 * 10**6
 # Names and numbers on a line of their own; the largest list of what a zip archive holds.
 MAX_LINE, MAX_DIRECTORY = 4096, 2**22
 
@@ -59,7 +59,7 @@ class Opaque:
 def read_checkpoint(file: str | Path) -> dict:
     """The content of a file of ``torch.save``, in the zip format or in that from before torch 1.6; tensors on the CPU.
 
-    Within a second and 300 MB beside the file's own size, whatever the file is: ``torch.load(weights_only=True)`` runs
+    Within 2 s and 200 MB beside the file's own size, whatever the file is: ``torch.load(weights_only=True)`` runs
     no code either, but hashes nested tuples for ever, and takes the memory that a file asks for.
 
     Tensors, numbers, strings, dtypes and the plain containers are what they were, and tensors that shared memory share
@@ -215,6 +215,9 @@ class _Unpickler(pickle._Unpickler):
         self.item_sizes: dict[str, int] = {}
 
     def load(self) -> Any:
+        # A pickle makes no garbage, and to look for it over and over takes most of the time.
+        collects = gc.isenabled()
+        gc.disable()
         try:
             return super().load()
         except ValueError:
@@ -223,6 +226,9 @@ class _Unpickler(pickle._Unpickler):
             where = self.stream.tell()
             text = f"{type(error).__name__}: {error!s:.200}"
             raise ValueError(f"the pickle is cut short or damaged at byte {where}: {text}") from error
+        finally:
+            if collects:
+                gc.enable()
 
     def spend(self, work: int) -> None:
         """Counts the work: a file of a few bytes could ask for it without end."""
@@ -235,8 +241,8 @@ class _Unpickler(pickle._Unpickler):
         if name in _CONSTRUCTORS:
             return _CONSTRUCTORS[name]
         if name not in self.classes:
-            # A class is a kilobyte.
-            self.spend(5)
+            # A class has a kilobyte.
+            self.spend(100)
             self.classes[name] = type("Opaque", (Opaque,), {"name": name})
         return self.classes[name]
 
@@ -283,6 +289,11 @@ class _Unpickler(pickle._Unpickler):
         # pickle would take the memory before it looks whether the bytes are there.
         raise ValueError("a bytearray in the pickle: these are not read")
 
+    def load_empty_set(self) -> None:
+        # It is ten times as large as other values.
+        self.spend(10)
+        self.append(set())
+
     def load_frame(self) -> None:
         # Frames save system calls, and would hide the steps within them.
         self.read(8)
@@ -313,6 +324,7 @@ class _Unpickler(pickle._Unpickler):
         **_theirs.dispatch,
         pickle.BUILD[0]: load_build,
         pickle.BYTEARRAY8[0]: load_bytearray8,
+        pickle.EMPTY_SET[0]: load_empty_set,
         pickle.FRAME[0]: load_frame,
         pickle.REDUCE[0]: _calling(_theirs.load_reduce, 2),
         pickle.NEWOBJ[0]: _calling(_theirs.load_newobj, 2),
