@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 PROTOCOL_VERSION = 1001
-# Steps of a pickle, and what its calls are given; a tensor takes about a hundred. All of them: 1.5 s and 150 MB at most.
+# Steps of a pickle, and what its calls are given; a tensor takes a hundred. All of them: 1.5 s and 150 MB at most.
 MAX_WORK = 2 * 10**6
 # Names and numbers on a line of their own; the largest list of what a zip archive holds.
 MAX_LINE, MAX_DIRECTORY = 4096, 2**22

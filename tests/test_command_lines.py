@@ -113,10 +113,12 @@ def _any_line(draw: random.Random) -> list[str]:
     strange = ["", ".", "/", "nope", "~nobody/x", "good/best.ckpt", "good/model.json", "a\0b", "x" * 300, "empty"]
     files = ["header.safetensors", "bomb.pt", "zero.pt", "text.pt", "photo.png", "upstream/nope"]
     own = ["huge", "wide", "odd", "no-task", "no-data", "null"]
-    model = draw.choice(["good", "good", "good", *folders, *strange, *files, *own])
+    model = draw.choice(["good"] * 20 + [*folders, *strange, *files, *own])
     data = ["digits", "moons", "nowhere", "good.npy", "zero.npy", "zero.npz", "text.npy", "text.npz", "cut.npz"]
-    data = draw.choice([*data, "photo.png", "empty", "cut.npy", *strange])
-    out = draw.choice(["out.png", "out.jpg", "out", "out.txt", "empty", "", "deep/er/out.png", "photo.png/x.png"])
+    data = draw.choice(["digits", "good.npy"] * 6 + [*data, "photo.png", "empty", "cut.npy", *strange])
+    out = draw.choice(
+        ["out.png"] * 4 + ["out.jpg", "out", "out.txt", "empty", "", "deep/er/out.png", "photo.png/x.png"]
+    )
     command = draw.choice(
         ["train", "evaluate", "evaluate", "sample", "sample", "translate", "publish", "list", "lessons"]
     )
@@ -137,14 +139,14 @@ def _any_line(draw: random.Random) -> list[str]:
     if command in ("train", "evaluate"):
         line += draw.choice([[], ["--data", data], ["--data", data], ["--sources", "empty"]])
     if command in ("evaluate", "sample"):
-        line += draw.choice([[], [], ["--upstream"]])
+        line += draw.choice([[]] * 5 + [["--upstream"]])
     if command == "evaluate":
         line += ["--limit", "2", *draw.choice([[], ["--png", out], ["--task", "nope"], ["--record"]])]
     if command in ("evaluate", "sample", "translate", "train"):
-        line += draw.choice([[], [], ["--device", draw.choice(["cpu", "cuda", "mps", "cuda:7", "x", ""])]])
+        line += draw.choice([[]] * 9 + [["--device", draw.choice(["cpu", "cuda", "mps", "cuda:7", "x", ""])]])
     if command == "sample":
         line += ["--num-samples", "2"]
-    for option in draw.sample(OPTIONS.get(command, []), k=draw.randrange(2) if command in OPTIONS else 0):
+    for option in draw.sample(OPTIONS.get(command, []), k=draw.randrange(4) // 2 if command in OPTIONS else 0):
         if option not in line:
             line += [option, draw.choice(NUMBERS)]
     return line + draw.choice([[]] * 9 + [["--nonsense"]])
