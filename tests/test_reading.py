@@ -388,7 +388,7 @@ def test_a_damaged_picture_is_refused_by_name_or_read(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for content, *_ in [case for case in CASES.values() if len(case[0]) > 100] * 20:
-            damaged = bytearray(content[: generator.choice([None, generator.randrange(len(content))])])
+            damaged = bytearray(content[: generator.choice([None, generator.randrange(1, len(content))])])
             for _ in range(generator.randrange(4)):
                 damaged[generator.randrange(len(damaged))] = generator.randrange(256)
             file.write_bytes(damaged)
