@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+# torch 2.6 does not have it.
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
+
 
 def traced() -> bool:
     """Whether numbers may not be looked at: torch.compile, torch.export or torch.func goes through the code."""
@@ -24,8 +27,11 @@ def again() -> bool:
 
 
 def refuse_transforms(what: str) -> None:
-    """Raises RuntimeError within torch.func for code that it cannot go through."""
-    if transformed():
+    """Raises RuntimeError within torch.func and torch.export for code that they cannot go through."""
+    if torch.compiler.is_compiling():
+        if _is_exporting():
+            raise RuntimeError(f"{what}, which torch.export cannot go through: save the flow with save_flow")
+    elif transformed():
         raise RuntimeError(f"{what}, which torch.func cannot go through: call torch.autograd.grad, one batch at a time")
 
 

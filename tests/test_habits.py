@@ -573,3 +573,12 @@ def test_logit_refuses_numbers_outside_of_its_domain(alpha, bad):
     else:
         with pytest.raises(ValueError, match="between 0 and 1, and 2 of 2 are outside"):
             layer(ends)
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="torch 2.6 does not say that it exports")
+def test_residual_flows_say_that_they_are_not_exported():
+    flow = models.digits_residual_flow(num_blocks=(1, 1), hidden_channels=8)
+    flow.log_prob(digits(8))
+    for module, given in ((flow, digits(2)), (Decoder(flow), torch.zeros(2, *flow.latent_shape))):
+        with pytest.raises(RuntimeError, match=r"which torch\.export cannot go through"):
+            torch.export.export(module.eval(), (given,))

@@ -204,7 +204,7 @@ def _differentiate(
     net: nn.Module, estimate: Estimate, x: Tensor, context: Tensor | None, in_forward: bool = False
 ) -> tuple[Tensor, Tensor]:
     """g(x) and an estimate that differentiates g, wherever it is called: in training, no_grad or inference_mode."""
-    derivatives.refuse_transforms("a residual block differentiates its network itself")
+    derivatives.refuse_transforms("a log-determinant differentiates its network itself")
     inputs = [x] if context is None else [x, context]
     if not torch.is_grad_enabled():
         # Autograd is off for good inside inference_mode, also for tensors made there: leave it, with copies.

@@ -51,6 +51,7 @@ class ResidualBlock(Bijection):
         self.max_steps, self.window = inputs.whole(max_steps, "max_steps", 1), inputs.whole(window, "window", 0)
 
     def forward(self, x, context=None):
+        derivatives.refuse_transforms("a residual block differentiates its network itself")
         estimator = self.log_det if self.training else self.eval_log_det
         # g is a change of coordinates, and the inverse undoes it in full precision. Training is content with half.
         with contextlib.nullcontext() if self.training else torch.autocast(x.device.type, enabled=False):
