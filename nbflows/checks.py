@@ -7,6 +7,7 @@ from torch import Tensor
 
 from nbflows.bijection import Bijection
 from nbflows.determinants import log_abs_det
+from nbflows.flow import require_tensor
 
 
 class BijectionError(AssertionError):
@@ -58,6 +59,7 @@ def check_bijection(
     Raises:
         BijectionError: naming the property that does not hold and its error.
     """
+    require_tensor(x, "a batch of data")
     if not x.is_floating_point():
         raise ValueError(f"check_bijection takes real data, got {x.dtype}; a Dequantize layer has tests of its own")
     if tolerance is None:

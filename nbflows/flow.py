@@ -252,6 +252,7 @@ class Flow(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """What ``sample`` decodes: standard normal noise ``(num_samples, *latent_shape)`` times the temperature."""
+        num_samples = inputs.whole(num_samples, "num_samples", 0)
         z = torch.cat(
             [
                 torch.randn(

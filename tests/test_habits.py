@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from nbflows import Flow, JointFlow, Sequential, layers, load_pretrained, metrics, models
+from nbflows import Flow, JointFlow, Sequential, check_bijection, layers, load_pretrained, metrics, models
 from nbflows.bijection import Identity
 from nbflows.derivatives import traced
 from nbflows.flow import first_layer, require_finite
@@ -116,7 +116,7 @@ def test_numbers_that_mean_nothing_are_refused_by_name(bad):
     for name in ("num_draws", "chunk_size"):
         with pytest.raises(ValueError, match=f"^{name} is "):
             flow.bits_per_dim(x, **{name: bad})
-    for call in (flow.sample, flow.rsample, flow.sample_and_log_prob, lambda n: flow.sample((2, n))):
+    for call in (flow.sample, flow.rsample, flow.sample_and_log_prob, flow.draw_noise, lambda n: flow.sample((2, n))):
         with pytest.raises(ValueError, match=r"^num_samples is "):
             call(bad)
 
@@ -582,3 +582,8 @@ def test_residual_flows_say_that_they_are_not_exported():
     for module, given in ((flow, digits(2)), (Decoder(flow), torch.zeros(2, *flow.latent_shape))):
         with pytest.raises(RuntimeError, match=r"which torch\.export cannot go through"):
             torch.export.export(module.eval(), (given,))
+
+
+def test_check_bijection_takes_tensors():
+    with pytest.raises(TypeError, match="as a tensor, got a ndarray"):
+        check_bijection(Flip(), np.zeros((2, 2)))
