@@ -245,7 +245,7 @@ def _train(options) -> None:
         images = _training_data(options, recipe)
     images = recipe.prepare(images)
     say = training.rank_zero_only(print)
-    say("\n".join(filter(None, (f"data: {images.variant}", getattr(images, "ignored", "")))))
+    say("\n".join(filter(None, (f"data: {images.variant}", images.ignored))))
     result = training.train(
         recipe,
         images,

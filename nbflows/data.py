@@ -347,14 +347,6 @@ class Batches:
         torch.index_select(tensor, 0, rows, out=batch)
         return batch.to(self.device, non_blocking=pinned)
 
-    def state_dict(self) -> dict[str, int]:
-        """What a checkpoint keeps."""
-        return {"position": self.position}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Resumes the stream where a checkpoint left it."""
-        self.position = state["position"]
-
 
 # --- data sets that come with installed packages ----------------------------------------------------------------------
 

@@ -13,8 +13,8 @@ from nbflows.flow import Flow
 CHANGEABLE = {"description", "data", "epochs", "learning_rate", "decay_per_epoch", "warmup_steps", "drop_at_step"}
 CHANGEABLE |= {"clip_norm", "ema_decay", "validate_every"}
 
-# The least of each number.
-_WHOLE = {"batch_size": 1, "accumulate": 1, "epochs": 1, "warmup_steps": 0, "validate_every": 1}
+# The least of each number that the command line does not set; ``inputs.RANGES`` has the others.
+_WHOLE = {"accumulate": 1, "warmup_steps": 0, "validate_every": 1}
 _REAL = ("learning_rate", "weight_decay", "decay_per_epoch", "clip_norm", "ema_decay", "source_weight")
 
 
@@ -75,8 +75,8 @@ class Recipe:
     def __post_init__(self):
         checked = {name: inputs.whole(getattr(self, name), name, low) for name, low in _WHOLE.items()}
         checked |= {name: inputs.number(getattr(self, name), name, 0) for name in _REAL}
-        # What numpy takes.
-        checked["seed"] = inputs.whole(self.seed, "seed", 0, 2**32 - 1)
+        checked |= {name: inputs.check(name, getattr(self, name)) for name in ("batch_size", "epochs")}
+        checked["seed"] = inputs.RANGES["seed of a training"](self.seed, "seed")
         if self.density_weight is not None:
             checked["density_weight"] = inputs.number(self.density_weight, "density_weight", 0)
         for name, value in checked.items():

@@ -219,6 +219,15 @@ def test_starting_from_a_model_of_other_data_says_so_and_keeps_it(place, capsys)
     assert not (place / "levels").exists()
 
 
+def test_training_says_first_what_it_loaded_and_what_it_passed_over(place, capsys):
+    for name in ("a.heic", "b.heic", "notes.xyz"):
+        (place / "mine" / name).write_bytes(b"x")
+    assert main(["train", "digits-simple", *QUICK, "--data", "mine", "--out", "new"]) == 0
+    first, second, *_ = capsys.readouterr().out.splitlines()
+    assert first == "data: images of folder mine, 8x8, 33/3/4 images"
+    assert ".heic" in second and "3 files" in second
+
+
 def test_a_run_of_ones_own_data_is_not_published_as_one_of_the_recipes(place, capsys):
     assert main(["publish", "run", "mine", "--purpose", "a test"]) == 2
     assert "does not say on which data set it was trained, but '" in capsys.readouterr().err
