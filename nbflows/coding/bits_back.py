@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
+from nbflows import inputs
 from nbflows.bijection import Identity
 from nbflows.bijection import Sequential as Chain
 from nbflows.coding.ans import PRECISION, Bits, DiscreteGaussian
@@ -98,8 +99,7 @@ def encode(flow: Flow, images: Tensor, seed: int = 0, std_bits: int = 22, grid_b
     """
     coder = _LocalBitsBack(flow, std_bits, grid_bits)
     rows = _rows(flow, images)
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed is between 0 and 2^32 - 1, got {seed}")
+    seed = inputs.whole(seed, "seed", 0, 2**32 - 1)
     with _reproducible(flow):
         # What the first image borrows is known once it has borrowed it, from more than enough. From other bits it will
         # be a little more or less: a Gaussian needs 48 bits to look at, the other 48 are many standard deviations.
@@ -130,6 +130,11 @@ def decode(flow: Flow, message: Message) -> Tensor:
         raise ValueError(f"the message is of images of {message.num_dims} numbers, the flow's have {coder.num_dims}")
     if not message.num_images:
         raise ValueError("the message is of no images")
+    # What encode cannot have written: numbers that would take for ever, or all memory.
+    if not 0 < message.initial_bits <= 128 * coder.num_dims + 2 * PRECISION:
+        raise ValueError(f"this is no message of this flow: it was begun with {message.initial_bits} bits")
+    if message.num_images > message.total_bits + 1000:
+        raise ValueError(f"this is no message of this flow: {message.num_images} images in {message.total_bits} bits")
     bits = Bits(message.state)
     with _reproducible(flow):
         try:
@@ -152,8 +157,9 @@ class _LocalBitsBack:
 
     def __init__(self, flow: Flow, std_bits: int, grid_bits: int):
         _check_flow(flow)
+        std_bits, grid_bits = inputs.whole(std_bits, "std_bits", 0), inputs.whole(grid_bits, "grid_bits", 0)
         # Latents of 2^16 then have indices below 2^53, which a float64 holds exactly.
-        if std_bits < 0 or grid_bits < 0 or not 1 <= std_bits + grid_bits <= 32:
+        if not 1 <= std_bits + grid_bits <= 32:
             raise ValueError(f"std_bits + grid_bits is between 1 and 32, got {std_bits} + {grid_bits}")
         dequantize, *layers = flow.bijection.layers
         logit = Identity() if dequantize.alpha is None else Logit(dequantize.alpha)
