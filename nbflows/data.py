@@ -291,6 +291,7 @@ class Batches:
         paired: Tensor | None = None,
         device: torch.device | str | None = None,
     ):
+        batch_size = inputs.whole(batch_size, "batch_size", 1)
         if paired is not None and len(paired) != len(images):
             raise ValueError(f"there are {len(images)} images, and {len(paired)} labels or sources to pair them with")
         if not world_size <= batch_size or (shuffle and batch_size > len(images)):
