@@ -435,6 +435,8 @@ def train(
         checkpoint = runs.begin(out, resume)
         before = checkpoint.get("run", {})
         L.seed_everything(recipe.seed, verbose=False)
+        if checkpoint and not before and ranks.is_first():
+            print(f"{out} is of an earlier version: whether recipe and data are those of the run is not checked")
         if data is None and before:
             data = provenance.load(before["data"], out)
         if data is None and recipe.data is None:

@@ -345,6 +345,25 @@ def test_a_run_goes_on_without_its_best_model_and_keeps_the_best_of_what_follows
     assert torch.load(out / "best.ckpt", weights_only=True)["callbacks"]["Checkpoints"]["best_step"] == 12
 
 
+def test_a_checkpoint_of_an_earlier_version_goes_on_and_says_so(digits, once_trained, tmp_path, capsys):
+    out = shutil.copytree(once_trained, tmp_path / "run")
+    for name in ("last.ckpt", "best.ckpt"):
+        checkpoint = torch.load(out / name, weights_only=True)
+        best = checkpoint["callbacks"].pop("Checkpoints")["best"]
+        checkpoint["callbacks"]["ModelCheckpoint{'monitor': 'x'}"] = {"best_model_score": torch.tensor(best / 100)}
+        del checkpoint["run"], checkpoint["started_from"]
+        old = {**checkpoint, "random_state": checkpoint["random_state"][0], "loops": {"fit_loop": {}}}
+        runs.write_checkpoint(old, out / name)
+    before = (out / "best.ckpt").read_bytes()
+    _train(digits, out, resume=True)
+    assert (
+        "is of an earlier version: whether recipe and data are those of the run is not checked"
+        in capsys.readouterr().out
+    )
+    # Its best score still counts.
+    assert (out / "best.ckpt").read_bytes() == before
+
+
 def test_a_run_that_was_killed_is_a_model_already(digits, tmp_path):
     with _kill(8, "after the step"), contextlib.suppress(Killed):
         _train(digits, tmp_path / "run", flow=None)
