@@ -78,10 +78,12 @@ def begin(out: Path, resume: bool) -> dict:
     if gone:
         kept.update(best=math.inf, best_step=None)
     # A kill between the two files leaves the new last.ckpt and the old best.ckpt.
-    if ranks.is_first() and (gone or (found.name == LAST and kept["best_step"] == checkpoint["global_step"])):
-        keep_as_best(out)
-    # Damage to it is found before training, not after.
-    read_checkpoint(out / BEST)
+    # The other ranks would meet a file that is being replaced.
+    if ranks.is_first():
+        if gone or (found.name == LAST and kept["best_step"] == checkpoint["global_step"]):
+            keep_as_best(out)
+        # Damage to it is found before training, not after.
+        read_checkpoint(out / BEST)
     return checkpoint
 
 

@@ -538,7 +538,11 @@ def train(
             if not done:
                 batches = ImageBatches(data, batch_size, recipe.seed, paired, position=step * recipe.accumulate)
                 with hardware.denormals_as_zero(), _lost_ranks_explained(trainer, out), _stop_explained(trainer, out):
-                    trainer.fit(module, batches, ckpt_path=out / runs.LAST if resume else None, weights_only=True)
+                    try:
+                        trainer.fit(module, batches, ckpt_path=out / runs.LAST if resume else None, weights_only=True)
+                    finally:
+                        # A training that ends within a step would leave its draws to whatever comes next.
+                        ranks.draw_alike(None)
                 step, seconds = trainer.global_step, module.seconds
         best = runs.read_checkpoint(out / runs.BEST)
         flow = module.flow.to(trainer.strategy.root_device)

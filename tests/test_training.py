@@ -23,6 +23,7 @@ from nbflows import (
     metrics,
     models,
     pictures,
+    ranks,
     recipes,
     toys,
     training,
@@ -202,6 +203,8 @@ def test_a_loss_that_is_not_finite_stops_and_names_batch_layer_and_checkpoint(di
     assert "bijection.layers.2.net (_Exploding)" in message
     assert str(tmp_path / "last.ckpt") in message
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 1
+    # The seed of that step does not reach what is drawn afterwards.
+    assert ranks.common_generator() is torch.default_generator
 
 
 def test_weights_that_are_not_finite_are_named(digits):
