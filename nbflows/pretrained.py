@@ -130,10 +130,7 @@ def record(model: str | Path, score: BitsPerDim, **details) -> str:
 
 
 def saved_models() -> Path:
-    """The folder of published models: ``saved_models`` here if it has a manifest, or the one of the package.
-
-    A clone has them all, an installed package the smallest.
-    """
+    """The folder of published models: ``saved_models`` here if it has a manifest, or the one of the package."""
     here = Path("saved_models")
     return here if (here / "manifest.json").exists() else installed.folder("saved_models")
 
