@@ -635,10 +635,16 @@ _RULES = 2
 def _cached(
     cache: Path, name: str, key: tuple, files: dict[Path, os.stat_result], decode: Callable
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """What ``decode()`` returns, kept in a file for as long as neither the key nor one of the images changes."""
+    """What ``decode()`` returns, kept in a file for as long as neither the key nor one of the images changes.
+
+    Of an image path, size, inode and the times of its last two kinds of change are compared, not the content. A file
+    that was written, copied, unpacked or moved into its place is decoded anew, whatever time it was given: the system
+    sets ``ctime`` itself. Not noticed is what leaves no trace there, as a clock set back to the nanosecond.
+    """
     fingerprint = hashlib.sha256(repr((_RULES, *key)).encode())
     for file, status in files.items():
-        fingerprint.update(repr((str(file), status.st_size, status.st_mtime_ns)).encode())
+        traces = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        fingerprint.update(repr((str(file), *traces)).encode())
     cached = cache / f"{name}-{fingerprint.hexdigest()[:16]}.npz"
     if os.path.lexists(cached):
         try:

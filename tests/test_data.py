@@ -1,7 +1,9 @@
 """Data sets: what is in them, how they split, and what happens when files are missing or broken."""
 
 import hashlib
+import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -329,6 +331,38 @@ def test_a_changed_folder_is_read_again(tmp_path):
     after = data.load(folder, root=tmp_path)
     assert len(after.train) + len(after.validation) + len(after.test) == 31
     assert len(before.train) != len(after.train) or not torch.equal(before.train, after.train)
+
+
+def _put_in_place(folder, other, how):
+    if how == "moved":
+        folder.rename(folder.with_name("away"))
+        other.rename(folder)
+    elif how == "copied":
+        shutil.rmtree(folder)
+        shutil.copytree(other, folder)
+    else:
+        # The same files with other content: the same inodes, and the time is put back.
+        for file in folder.iterdir():
+            before = file.stat()
+            file.write_bytes((other / file.name).read_bytes())
+            os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("how", ["moved", "copied", "overwritten"])
+def test_other_pictures_of_the_same_names_sizes_and_times_are_read_again(tmp_path, how):
+    folder, other = _folder(tmp_path / "pictures"), tmp_path / "other"
+    for i in range(30):
+        _picture(other / f"{i:03d}.png", seed=1000 + i)
+    for file in (*folder.iterdir(), *other.iterdir()):
+        # Deflated, noise of one shape has one size; without compression it is certain.
+        Image.open(file).save(file, compress_level=0)
+        os.utime(file, (1_000_000_000, 1_000_000_000))
+    before = data.load(folder, root=tmp_path / "root")
+    wanted = data.load(other, root=tmp_path / "root")
+    assert before.variant == wanted.variant.replace("other", "pictures") and not torch.equal(before.train, wanted.train)
+    _put_in_place(folder, other, how)
+    after = data.load(folder, root=tmp_path / "root")
+    assert torch.equal(after.train, wanted.train) and torch.equal(after.test, wanted.test)
 
 
 def test_folders_named_after_splits_are_the_splits(tmp_path):
