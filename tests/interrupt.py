@@ -67,7 +67,9 @@ def kill_chains(place: Path, temporary: Path, num_chains: int, seed: int) -> dic
         numbers = {name: tensor.tolist() for name, tensor in tensors.items()}
         return last["global_step"], numbers, (place / out / "log" / "metrics.csv").read_text()
 
-    assert start("whole").wait() == 0
+    unbroken = start("whole")
+    _, errors = unbroken.communicate()
+    assert unbroken.returncode == 0, errors
     whole = end("whole")
     # In training, apart from imports; a short one on a fast machine has more steps.
     seconds = torch.load(place / "whole" / "last.ckpt", weights_only=True)["seconds"]

@@ -383,7 +383,7 @@ def test_every_recipe_builds_its_model_for_its_data(name):
     known = {"digits": ((1, 8, 8), 17), "mnist": ((1, 28, 28), 256), "imagenet64": ((3, 64, 64), 256)}
     known |= {"celeba-hq-256-5bit": ((3, 256, 256), 32)} | dict.fromkeys(toys.names(), ((2,), None))
     shape, levels = known.get(recipe.data, ((3, 32, 32), 256))
-    parts = [torch.zeros(1, *shape, dtype=torch.uint8)] * 3
+    parts = [torch.zeros(1, *shape, dtype=torch.uint8 if levels else torch.float32)] * 3
     examples = ImageData(recipe.data, "", *parts, num_levels=levels) if levels else Data(recipe.data, "", *parts)
     # At paper size without values: power iteration on every weight would take minutes.
     with torch.device("meta" if "residual_flow" in recipe.builder and recipe.data not in toys.names() else "cpu"):
