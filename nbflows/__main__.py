@@ -116,6 +116,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _command(commands, name: str, function, summary: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+    # Arguments without a type of their own: names and paths.
+    parser.register("type", None, _checked(_not_empty))
     parser.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
     parser.set_defaults(command=function, parser=parser)
     return parser
@@ -146,6 +148,14 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--device", default="cpu", type=_checked(hardware.require), help="cpu (default), cuda or mps; auto is the best"
     )
+
+
+def _not_empty(text: str) -> str:
+    if not text.strip():
+        raise ValueError(
+            "it is empty: leave it away for the default, or see whether a shell variable is not set"
+        )
+    return text
 
 
 def _checked(convert):

@@ -169,7 +169,10 @@ class Flow(nn.Module):
         # What autograd keeps of each chunk would add up to what all at once need.
         score = self.log_prob if len(chunks) == 1 else partial(recompute.checkpoint, self, self.log_prob)
         log_probs = [score(x[chunk], None if context is None else context[chunk]) for chunk in chunks]
-        return torch.cat(log_probs).view(len(x), num_draws).logsumexp(1) - math.log(num_draws)
+        bound = torch.cat(log_probs).view(len(x), num_draws).logsumexp(1) - math.log(num_draws)
+        if not traced() and bound.isnan().any():
+            require_finite(self)
+        return bound
 
     @torch.no_grad()
     def sample(
@@ -236,6 +239,8 @@ class Flow(nn.Module):
         num_samples, chunk_size = math.prod(size), inputs.whole(chunk_size, "chunk_size", 1)
         self._check_precision()
         self._check_context(context, num_samples, 1)
+        if not traced():
+            require_finite(self)
         context = self._encode_contexts(context, chunk_size)
         if context is not None and len(context) == 1:
             context = context.expand(num_samples, *context.shape[1:])
@@ -339,7 +344,7 @@ def require_finite(flow: nn.Module, where: str = "") -> None:
     """Raises ValueError if a weight of a flow is NaN or infinite: names the first, behind ``where``."""
     for name, tensor in flow.state_dict().items():
         if not tensor.isfinite().all():
-            raise ValueError(f"{where}{name} has values that are not finite: the model is spoilt, train it again")
+            raise ValueError(f"{where}{name} has values that are not finite: the flow is spoilt, train it again")
 
 
 def require_tensor(x, wanted: str) -> None:

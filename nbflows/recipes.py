@@ -15,7 +15,9 @@ CHANGEABLE |= {"clip_norm", "ema_decay", "validate_every"}
 
 # The least of each number that the command line does not set; ``inputs.RANGES`` has the others.
 _WHOLE = {"accumulate": 1, "warmup_steps": 0, "validate_every": 1}
-_REAL = ("learning_rate", "weight_decay", "decay_per_epoch", "clip_norm", "ema_decay", "source_weight")
+# Averages with a weight of 1 for the past never move.
+_ALMOST_1 = 1 - 1e-9
+_REAL = ("learning_rate", "weight_decay", "decay_per_epoch", "source_weight")
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,11 @@ class Recipe:
         checked = {name: inputs.whole(getattr(self, name), name, low) for name, low in _WHOLE.items()}
         checked |= {name: inputs.number(getattr(self, name), name, 0) for name in _REAL}
         checked |= {name: inputs.check(name, getattr(self, name)) for name in ("batch_size", "epochs")}
+        checked["clip_norm"] = inputs.number(self.clip_norm, "clip_norm", above=0)
+        checked["ema_decay"] = inputs.number(self.ema_decay, "ema_decay", 0, _ALMOST_1)
+        if not (isinstance(self.betas, (tuple, list)) and len(self.betas) == 2):
+            raise ValueError(f"betas are two numbers, got {self.betas!r}")
+        checked["betas"] = tuple(inputs.number(beta, "each of betas", 0, _ALMOST_1) for beta in self.betas)
         checked["seed"] = inputs.RANGES["seed of a training"](self.seed, "seed")
         if self.density_weight is not None:
             checked["density_weight"] = inputs.number(self.density_weight, "density_weight", 0)

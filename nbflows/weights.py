@@ -44,7 +44,7 @@ def save_flow(flow: Flow, file: str | Path, half: bool = False, **details) -> Pa
 
     Raises:
         ValueError: the flow was not made by a function of ``nbflows.models``, the name is that of a folder or of
-            another kind of file, or JSON cannot say one of the details.
+            another kind of file, a weight is not finite, or JSON cannot say one of the details.
     """
     if flow.built_by is None:
         raise ValueError(
@@ -60,9 +60,12 @@ def save_flow(flow: Flow, file: str | Path, half: bool = False, **details) -> Pa
         raise ValueError(f"the details of a model are numbers, text, lists and dicts: {error}") from None
     if Path(file).is_dir():
         raise ValueError(f"{file} is a folder: name a file in it, {Path(file, 'model')} for one")
+    if taken := {"builder", "arguments"} & set(details):
+        raise ValueError(f"{min(taken)} is what the flow was made with: call the detail something else")
     file, beside = _pair(Path(file))
+    content = to_bytes(flow, half)
     file.parent.mkdir(parents=True, exist_ok=True)
-    write(file, to_bytes(flow, half))
+    write(file, content)
     write(beside, description)
     return file
 
@@ -100,6 +103,9 @@ def to_bytes(flow: Flow, half: bool = False) -> bytes:
     weights = {name: state[name].detach().cpu().contiguous() for name, *_ in _names(flow) if name in state}
     if half:
         weights = {name: w.half() if w.dtype == torch.float32 else w for name, w in weights.items()}
+    # float16 ends at 65,504. A file that load_flow refuses is not written.
+    if bad := [name for name, w in weights.items() if not w.isfinite().all()]:
+        raise ValueError(f"{bad[0]} has values that are not finite{' in float16' * half}: nothing was written")
     return save(weights)
 
 

@@ -176,6 +176,16 @@ def test_a_sample_of_command_lines(place, capsys):
     assert statuses.count(2) > 30 and 0 in statuses
 
 
+@pytest.mark.parametrize(
+    "line", ["train digits-simple --data", "evaluate good --data", "train digits-simple --out", "lessons", "evaluate"]
+)
+def test_an_empty_text_is_not_the_default(place, capsys, line):
+    # What a shell makes of a variable that is not set.
+    with pytest.raises(SystemExit) as stop:
+        main([*line.split(), ""])
+    assert stop.value.code == 2 and "it is empty" in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.slow  # 400 commands take minutes.
 def test_many_command_lines(place, capsys):
     _try(range(1000, 1400), capsys)

@@ -3,12 +3,24 @@
 import copy
 import io
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from nbflows import Flow, JointFlow, Sequential, check_bijection, layers, load_pretrained, metrics, models
+from nbflows import (
+    Flow,
+    JointFlow,
+    Sequential,
+    check_bijection,
+    layers,
+    load_pretrained,
+    metrics,
+    models,
+    recipes,
+    save_flow,
+)
 from nbflows.bijection import Identity
 from nbflows.derivatives import traced
 from nbflows.flow import first_layer, require_finite
@@ -587,3 +599,27 @@ def test_residual_flows_say_that_they_are_not_exported():
 def test_check_bijection_takes_tensors():
     with pytest.raises(TypeError, match="as a tensor, got a ndarray"):
         check_bijection(Flip(), np.zeros((2, 2)))
+
+
+def test_a_flow_with_weights_that_are_not_finite_is_neither_scored_nor_sampled_nor_saved(tmp_path):
+    flow = models.digits_glow()
+    images = torch.randint(17, (20, 1, 8, 8)).byte()
+    flow.log_prob(images)
+    flow.eval()
+    with torch.no_grad():
+        last = [weight for weight in flow.parameters() if weight.dim() == 4][-1]
+        last[0, 0] = torch.nan
+    for use in (lambda: flow.bits_per_dim(images), lambda: flow.sample(2), lambda: save_flow(flow, tmp_path / "a")):
+        with pytest.raises(ValueError, match="has values that are not finite"):
+            use()
+    with torch.no_grad():
+        last[0, 0] = 1e5
+    with pytest.raises(ValueError, match="not finite in float16: nothing was written"):
+        save_flow(flow, tmp_path / "a", half=True)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("wrong", [{"clip_norm": 0}, {"ema_decay": 1.0}, {"betas": (0.9,)}, {"betas": (0.9, 1.5)}])
+def test_a_recipe_that_would_train_nothing_is_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        replace(recipes.get("digits-simple"), **wrong)
