@@ -152,9 +152,7 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 
 def _not_empty(text: str) -> str:
     if not text.strip():
-        raise ValueError(
-            "it is empty: leave it away for the default, or see whether a shell variable is not set"
-        )
+        raise ValueError("it is empty: leave it away for the default, or see whether a shell variable is not set")
     return text
 
 
