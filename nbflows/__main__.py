@@ -404,14 +404,13 @@ def _own_data(options, details: dict, given: data.Data | None, load) -> data.Dat
             return load(details["recipe"]["data"]) if details["recipe"]["data"] else None
         return provenance.training_data(details, options.model)
     known = provenance.part(details, "trained_on", options.model)
-    same = bool(known) and provenance.same(known, provenance.fingerprint(given))
+    found = provenance.like(known, given)
+    same = bool(known) and provenance.same(known, found)
+    differ = provenance.against(known, found) if known else f"{details.get('data')}, against {given.variant}"
     if options.record and not same:
-        raise ValueError(
-            f"--record is for the data that the model was trained on: {known.get('variant', details.get('data'))}; "
-            f"--data names {given.variant}"
-        )
+        raise ValueError(f"--record is for the data that the model was trained on: {differ}")
     if known and not same:
-        print(f"other data than the model was trained on: {provenance.against(known, provenance.fingerprint(given))}")
+        print(f"other data than the model was trained on: {differ}")
     return given
 
 

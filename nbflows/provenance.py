@@ -19,9 +19,9 @@ def fingerprint(data: Data, labelled: bool = False) -> dict:
     """Where data came from, what they are, and a digest of every value in them; goes into JSON and checkpoints.
 
     Args:
-        labelled: whether their labels are trained on too.
+        labelled: whether their labels are trained on too; None in it if there are none.
     """
-    paired = [data.sources] if isinstance(data, PairData) else []
+    paired, labels = [data.sources] if isinstance(data, PairData) else [], getattr(data, "labels", None)
     # Points are drawn anew on each machine, and the last digits of a sine differ between processors.
     drawn = data.origin["name"] if data.train.is_floating_point() and "name" in data.origin else None
     return {
@@ -30,7 +30,7 @@ def fingerprint(data: Data, labelled: bool = False) -> dict:
         "shape": list(data.shape),
         "num_levels": getattr(data, "num_levels", None),
         "content": _digest([{split: getattr(data, split) for split in SPLITS}, *paired], drawn),
-        **({"labels": _digest([data.labels])} if labelled else {}),
+        **({"labels": labels and _digest([labels])} if labelled else {}),
     }
 
 
@@ -46,22 +46,30 @@ def _digest(parts: list[dict[str, Tensor]], drawn: str | None = None) -> str:
     return digest.hexdigest()
 
 
+def like(known: dict, data: Data) -> dict:
+    """The fingerprint of data to compare with one that is known: with labels if that has them."""
+    return fingerprint(data, labelled="labels" in known)
+
+
 def same(known: dict, found: dict) -> bool:
-    """Whether two fingerprints are of the same data, wherever they were found."""
-    parts = ("shape", "num_levels", "content", *(["labels"] if "labels" in known and "labels" in found else []))
-    return all(known.get(part) == found[part] for part in parts)
+    """Whether two fingerprints are of the same data, wherever they were found; labels that one lacks are not equal."""
+    return ("labels" in known) == ("labels" in found) and all(
+        known.get(part) == found.get(part) for part in ("shape", "num_levels", "content", "labels")
+    )
 
 
 def against(known: dict, found: dict) -> str:
     """Both sides of two fingerprints that differ, in words."""
-    if known["variant"] != found["variant"] or known["num_levels"] != found["num_levels"]:
+    if known.get("variant") != found["variant"] or known.get("num_levels") != found["num_levels"]:
         return f"{_named(known)}, against {_named(found)}"
-    return f"{known['variant']}, against data of the same description with other values"
+    if known.get("content") == found["content"]:
+        return f"{known.get('variant')}, against the same images with other labels or none"
+    return f"{known.get('variant')}, against data of the same description with other values"
 
 
 def _named(known: dict) -> str:
-    levels = known["num_levels"]
-    return f"{known['variant']}{'' if levels is None else f' ({levels} grey levels)'}"
+    levels = known.get("num_levels")
+    return f"{known.get('variant')}{'' if levels is None else f' ({levels} grey levels)'}"
 
 
 def load(known: dict, model: str | Path) -> Data:
@@ -115,7 +123,7 @@ def training_data(description: dict, model: str | Path) -> Data:
         images = datasets.load(name)
     if task and not isinstance(images, PairData):
         images = tasks.apply(task, images)
-    if known and not same(known, found := fingerprint(images)):
+    if known and not same(known, found := like(known, images)):
         raise ValueError(
             f"{model} was trained on other data than are there now: {against(known, found)}. Bring them back, or name "
             "the data to use with --data"

@@ -89,7 +89,11 @@ def test_a_fingerprint_tells_form_labels_and_sources_apart():
     assert not provenance.same(*map(provenance.fingerprint, pairs))
     labels = [{split: torch.full((6,), n) for split in SPLITS} for n in (0, 1)]
     labelled = [provenance.fingerprint(replace(images, labels=each), labelled=True) for each in labels]
-    assert not provenance.same(*labelled) and provenance.same(labelled[0], plain)
+    assert not provenance.same(*labelled) and not provenance.same(labelled[0], plain)
+    assert not provenance.same(labelled[0], provenance.like(labelled[0], images))
+    assert provenance.same(
+        plain, provenance.like(plain, replace(images, labels={s: torch.ones(6).long() for s in SPLITS}))
+    )
 
 
 @pytest.mark.parametrize("name", ["digits", "moons"])
@@ -133,7 +137,10 @@ def test_the_score_of_other_data_is_named_and_never_recorded(place, capsys):
     printed = capsys.readouterr().out
     assert "other data than the model was trained on: images of folder mine, 8x8" in printed
     assert main(["evaluate", "run", "--data", "theirs", "--record"]) == 2
-    assert "images of folder mine, 8x8, 33/3/4 images; --data names images of folder theirs" in capsys.readouterr().err
+    assert (
+        "images of folder mine, 8x8, 33/3/4 images (256 grey levels), against images of folder theirs"
+        in capsys.readouterr().err
+    )
     # Another picture under the same name.
     shutil.copy(place / "theirs" / "007.png", place / "mine" / "007.png")
     for record in ([], ["--record"]):
@@ -142,6 +149,33 @@ def test_the_score_of_other_data_is_named_and_never_recorded(place, capsys):
     shutil.rmtree(place / "mine")
     assert main(["evaluate", "run", "--record"]) == 2
     assert "is no longer there: give its place with --data" in capsys.readouterr().err
+    assert (place / "run" / "model.json").read_text() == before
+
+
+@pytest.mark.parametrize("there", ["others", "none"])
+def test_other_labels_are_other_data(place, capsys, there):
+    images = data.load("mine")
+    rows = {split: len(getattr(images, split)) for split in SPLITS}
+    labels = {split: np.arange(count) % 3 for split, count in rows.items()}
+
+    def write(labels):
+        arrays = {split: getattr(images, split).numpy()[:, 0] for split in SPLITS}
+        np.savez("mine.npz", **arrays, **{f"{split}_labels": part for split, part in labels.items()})
+
+    write(labels)
+    details = weights.describe("run")
+    details["trained_on"] = provenance.fingerprint(data.load("mine.npz"), labelled=True)
+    (place / "run" / "model.json").write_text(json.dumps(details))
+    assert main(["evaluate", "run", "--data", "mine.npz", "--record"]) == main(["evaluate", "run"]) == 0
+    assert "other data" not in capsys.readouterr().out
+    before = (place / "run" / "model.json").read_text()
+    labels["test"] = labels["test"][::-1]
+    write(labels if there == "others" else {})
+    assert main(["evaluate", "run"]) == 2
+    assert "the same images with other labels" in capsys.readouterr().err
+    assert main(["evaluate", "run", "--data", "mine.npz"]) == 0
+    assert "the same images with other labels" in capsys.readouterr().out
+    assert main(["evaluate", "run", "--data", "mine.npz", "--record"]) == 2
     assert (place / "run" / "model.json").read_text() == before
 
 
