@@ -103,6 +103,29 @@ def test_what_a_fingerprint_names_is_loaded_again(name):
     assert provenance.same(known, provenance.fingerprint(provenance.load(known, "a model")))
 
 
+def test_points_that_are_no_longer_those_of_their_name_are_other_points():
+    moons = data.load("moons")
+    known = provenance.fingerprint(moons)
+    # As another processor rounds them.
+    nearly = {split: getattr(moons, split) * (1 + 2**-22) for split in SPLITS}
+    assert provenance.same(known, provenance.fingerprint(replace(moons, **nearly)))
+    one = moons.test.clone()
+    one[77, 1] += 1e-3
+    others = [
+        replace(moons, train=moons.train * 3 + 5),
+        replace(moons, train=moons.train.flip(0)),
+        replace(moons, validation=moons.validation[:-1]),
+        replace(moons, test=one),
+        replace(moons, **{split: getattr(moons, split).double() for split in SPLITS}),
+        replace(data.load("circles"), origin=moons.origin),
+        replace(moons, train=moons.test, origin={}),
+    ]
+    found = [provenance.fingerprint(each) for each in others]
+    assert not any(provenance.same(known, each) for each in found)
+    assert len({each["content"] for each in found}) == len(found)
+    assert provenance.fingerprint(others[0]) == found[0]
+
+
 def test_pairs_reduced_images_and_resized_folders_are_loaded_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _pictures(tmp_path / "a", 1, size=12)
