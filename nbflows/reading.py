@@ -1,5 +1,6 @@
 """Pictures, masks and arrays from outside: one set of rules for training, pairs and translation, see data/README.md."""
 
+import io
 import math
 import os
 import stat
@@ -23,7 +24,11 @@ _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 # Of any kind, so many are decoded in less than 300 MiB; what is larger than 16 bits in four channels is no picture.
 MAX_PIXELS = 4096 * 4096
 _TOO_LARGE = "more than 4096x4096 pixels; make it smaller first"
-_MAX_BYTES = 8 * MAX_PIXELS
+# Before and around the pixels, which take up to 8 bytes each. Photographs have up to some MiB, in some ten parts.
+_METADATA, _HEADER_READS = 2**23, 2**13
+# Largest are a GIF's blocks of 255 bytes, two reads each.
+_READS = 2**18
+_MAX_BYTES = 8 * MAX_PIXELS + _METADATA
 # Of Netpbm's kinds that Pillow reads in Python, pixel by pixel.
 _MAX_SLOW_BYTES = 2**20
 # Usual are about 10; each goes over the whole picture, and takes a few bytes.
@@ -36,6 +41,22 @@ SHEET, DRAWN = "nbflows, a sheet of pictures", "nbflows"
 
 class Unreadable(ValueError):
     """A file is no picture that can be used; the message names it and says why."""
+
+
+class _Bounded(io.BufferedReader):
+    """A file that is read in so many pieces and bytes at most: Pillow goes through headers piece by piece in Python."""
+
+    def __init__(self, file: str | Path):
+        super().__init__(io.FileIO(file))
+        self.reads, self.bytes = _HEADER_READS, _METADATA
+
+    def read(self, size: int | None = -1) -> bytes:
+        content = super().read(size)
+        self.reads -= 1
+        self.bytes -= len(content)
+        if min(self.reads, self.bytes) < 0:
+            raise ValueError("more metadata, or in more parts, than a picture has; save it anew first")
+        return content
 
 
 class Picture(NamedTuple):
@@ -186,9 +207,14 @@ def picture(file: str | Path, image_size: int | tuple[int, int] | None = None) -
             raise ValueError("no regular file")
         if not 0 < status.st_size <= _MAX_BYTES:
             raise ValueError(f"{status.st_size} bytes, larger than any picture" if status.st_size else "empty file")
-        with Image.open(file, formats=_FORMATS) as image:
-            _bound(image, file, image_size)
-            return _decoded(image)
+        with _Bounded(file) as stream:
+            if stream.peek(12)[8:12] == b"WEBP":
+                # Read in one piece.
+                stream.bytes += status.st_size
+            with Image.open(stream, formats=_FORMATS) as image:
+                _bound(image, file, image_size)
+                stream.reads, stream.bytes = _READS, _METADATA + 8 * image.width * image.height
+                return _decoded(image)
     except UnidentifiedImageError:
         reason = f"not a picture of a kind that is read ({', '.join(_FORMATS)})"
     except Image.DecompressionBombError:

@@ -776,6 +776,15 @@ def test_a_damaged_cache_is_made_anew_whatever_the_damage(tmp_path, capsys):
 # --- hostile files ----------------------------------------------------------------------------------------------------
 
 
+def test_metadata_of_some_mebibytes_is_read_over(tmp_path):
+    profile, words = b"\xff\xe2" + struct.pack(">H", 65535) + bytes(65533), _chunk(b"tEXt", b"a\0" + b"b" * 2**22)
+    jpeg, png = _encoded(Image.fromarray(_RGB), "JPEG"), _png(_RGB, 2)
+    chunked = _png(_RGB, 2, 8, *[(b"abCd", b"")] * 1000)
+    for content in (jpeg[:2] + profile * 100 + jpeg[2:], png[:33] + words + png[33:], png[:-12] + words, chunked):
+        (tmp_path / "a").write_bytes(content)
+        assert reading.opaque(tmp_path / "a")[0].size == (8, 8)
+
+
 def _bombs(path):
     side = 4096
     row = bytes(side * 8 + 1)
@@ -809,6 +818,22 @@ def _bombs(path):
         "deep.npy": b"\x93NUMPY\x02\x00" + struct.pack("<I", 9000) + b"(" * 9000,
         "longer.npy": b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**32 - 1) + b"(" * 9000,
         "screen.gif": b"GIF89a" + screen + b"\x80\0\0" + bytes(6) + b"," + bytes(4) + screen + b"\0\x02\x02L\x01\0;",
+    }  # fmt: skip
+    small = png(2, 8, 8, 8)
+    jpeg = _encoded(flat.crop((0, 0, 8, 8)), "JPEG")
+    exif = b"\xff\xe1" + struct.pack(">H", 65535) + b"Exif\0\0" + bytes(65527)
+    gif = b"GIF89a\x08\0\x08\0\0\0\0"
+    # Parts of a header by the million, before the pixels, between them and behind them.
+    bombs |= {
+        "padded.jpg": jpeg[:2] + b"\xff" * 60_000_000, "comments.jpg": jpeg[:2] + b"\xff\xfe\0\2" * 6_000_000 + jpeg[2:],
+        "exif.jpg": jpeg[:2] + exif * 900 + jpeg[2:], "chunks.png": small[:33] + _chunk(b"abCd", b"") * 4_000_000,
+        "idat.png": small[:33] + _chunk(b"IDAT", b"") * 4_000_000 + small[33:],
+        "words.png": small[:33] + _chunk(b"tEXt", b"a\0b") * 1_000_000 + small[33:],
+        "behind.png": small[:-12] + _chunk(b"tEXt", b"a\0b") * 1_000_000 + small[-12:],
+        "long.png": small[:-12] + _chunk(b"tEXt", b"a\0" + b"b" * 120_000_000) + small[-12:],
+        "hashes.pgm": b"P5\n" + b"#\n" * 20_000_000 + b"8 8 255\n" + bytes(64),
+        "blanks.pgm": b"P5\n" + b" " * 30_000_000 + b"8 8 255\n" + bytes(64),
+        "comment.gif": gif + b"!\xfe" + (b"\xff" + bytes(255)) * 200_000 + b"\0;",
     }  # fmt: skip
     for name, content in bombs.items():
         (path / name).write_bytes(content)
