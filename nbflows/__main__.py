@@ -575,7 +575,7 @@ def _add_publish(commands) -> None:
     parser.add_argument("--half", action="store_true", help="store the weights in float16")
     parser.add_argument("--licence", metavar="TEXT", default="MIT", help="of the weights (default: MIT)")
     parser.add_argument(
-        "--published", metavar="TEXT", default="", help='bits/dim that a paper reports of it, as in "1.020 (M = 8)"'
+        "--published", metavar="TEXT", help='bits/dim that a paper reports of it, as in "1.020 (M = 8)"'
     )
     parser.add_argument(
         "--cards",
@@ -593,7 +593,7 @@ def _publish(options) -> None:
         if not (options.model and options.name and options.purpose):
             options.parser.error('give MODEL, NAME and --purpose "what it is for"; or --cards alone')
         entry = publish.publish(
-            options.model, options.name, options.purpose, options.half, options.licence, options.published
+            options.model, options.name, options.purpose, options.half, options.licence, options.published or ""
         )
         print(f"{options.name}: {metrics.BitsPerDim(**entry['test_bits_per_dim'])}, {entry['bytes']} bytes")
     print(f"written: {', '.join(map(str, cards.write_cards(pretrained.saved_models())))}")
