@@ -533,6 +533,8 @@ def train(
                 **({} if sources is None else {"task": data.task}),
             }
             if not (own_model or resume) and trainer.is_global_zero:
+                # Of an earlier training whose checkpoints were deleted; this description would be taken for theirs.
+                (out / "model.safetensors").unlink(missing_ok=True)
                 # With it best.ckpt is a model already.
                 _describe(flow, out, details)
             if not done:
@@ -750,7 +752,8 @@ def _save_model(flow: Flow, out: Path, details: dict) -> None:
     if find_spec("safetensors"):
         weights.save_flow(flow, out / "model", **details)
     else:
-        # load_flow then reads the weights from best.ckpt, beside this file.
+        # load_flow then reads the weights from best.ckpt, beside this file: not those of before a resume.
+        (out / "model.safetensors").unlink(missing_ok=True)
         _describe(flow, out, details)
         print("safetensors is not installed: the model stays in best.ckpt, which load_flow reads as well")
 

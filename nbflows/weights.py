@@ -1,5 +1,6 @@
 """Saves a flow to two small files and loads it back: weights as safetensors, the rest as JSON."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -30,7 +31,7 @@ _OTHER_SUFFIXES = {
 
 
 def save_flow(flow: Flow, file: str | Path, half: bool = False, **details) -> Path:
-    """Writes ``FILE.safetensors`` and ``FILE.json``, each at once or not at all.
+    """Writes ``FILE.safetensors`` and ``FILE.json``, which has its SHA-256, each at once or not at all.
 
     Args:
         flow: made by a function of ``nbflows.models``; its name and arguments go into the JSON.
@@ -54,6 +55,9 @@ def save_flow(flow: Flow, file: str | Path, half: bool = False, **details) -> Pa
     builder, arguments = flow.built_by
     if half:
         details = {"weights": "float16", **details}
+    content = to_bytes(flow, half)
+    # Last: details may be those of another file.
+    details["weights_sha256"] = hashlib.sha256(content).hexdigest()
     try:
         description = json.dumps({"builder": builder, "arguments": arguments, **details}, indent=1).encode()
     except TypeError as error:
@@ -79,10 +83,10 @@ def load_flow(model: str | Path, device: str | torch.device = "cpu") -> Flow:
 
     Raises:
         FileNotFoundError: no such files.
-        ValueError: the files do not belong together, are damaged or of another kind, or hold numbers that are not
-            finite.
+        ValueError: the files do not belong together, by the SHA-256 in the JSON too (older ones have none); are damaged
+            or of another kind, or hold numbers that are not finite.
     """
-    file, _ = _existing_files(model)
+    file, beside = _existing_files(model)
     description = describe(model)
     if file.suffix == ".ckpt":
         state = read_checkpoint(file).get("state_dict")
@@ -91,7 +95,23 @@ def load_flow(model: str | Path, device: str | torch.device = "cpu") -> Flow:
         weights = {key.removeprefix("flow."): value for key, value in state.items() if str(key).startswith("flow.")}
     else:
         weights = parse(file, file)
-    return rebuild(weights, description, file).to(device)
+    flow = rebuild(weights, description, file)
+    # The checkpoint of a training under way is described before it has weights.
+    if file.suffix != ".ckpt" and "weights_sha256" in description and description["weights_sha256"] != _sha256(file):
+        raise ValueError(
+            f"{beside} describes other weights than those of {file} (their SHA-256 differs): if their training was "
+            "stopped while it saved them, go on with --resume, which writes both anew; otherwise bring back both files "
+            "of one model"
+        )
+    return flow.to(device)
+
+
+def _sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with open(file, "rb") as stream:
+        while piece := stream.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()
 
 
 def to_bytes(flow: Flow, half: bool = False) -> bytes:

@@ -108,6 +108,7 @@ def test_what_the_run_says_of_itself_does_not_replace_what_is_measured(place):
     entry = known()["tiny"]
     assert entry["purpose"] == "a test" and entry["licence"] == "CC0"
     assert not any(entry[key] == value for key, value in {**lies, **scores}.items())
+    assert "weights_sha256" not in entry
     assert load_pretrained("tiny").shape == (1, 8, 8)
 
 

@@ -374,6 +374,41 @@ def test_a_run_that_was_killed_is_a_model_already(digits, tmp_path):
     assert weights.describe(started.out)["started_from"]["model"] == str(tmp_path / "run")
 
 
+def test_weights_of_a_training_that_is_gone_do_not_get_the_description_of_a_new_one(digits, tmp_path):
+    out = _train(digits, tmp_path / "run", flow=None, max_steps=1).out
+    for name in ("last.ckpt", "best.ckpt"):
+        (out / name).unlink()
+    other = replace(RECIPE, seed=4, learning_rate=1e-2)
+    with _kill(1, "before the step"), contextlib.suppress(Killed):
+        _train(digits, out, flow=None, recipe=other)
+    # There is a description, and nothing yet that it could be of.
+    with pytest.raises(FileNotFoundError, match=r"best.ckpt does not exist"):
+        load_flow(out)
+    with _kill(8, "after the step"), contextlib.suppress(Killed):
+        _train(digits, out, flow=None, recipe=other)
+    best = torch.load(out / "best.ckpt", weights_only=True)["state_dict"]
+    assert weights.describe(out)["recipe"]["seed"] == 4
+    assert all(torch.equal(best[f"flow.{name}"], tensor) for name, tensor in load_flow(out).state_dict().items())
+
+
+def test_a_kill_between_weights_and_description_is_found_and_mended_by_a_resume(digits, tmp_path):
+    out = _train(digits, tmp_path / "run", flow=None, max_steps=1).out
+
+    def write(file, content, original=weights.write):
+        if file.name == "model.json":
+            raise Killed
+        original(file, content)
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
+        patch.setattr(weights, "write", write)
+        _train(digits, out, flow=None, max_steps=8, resume=True)
+    assert weights.describe(out)["steps"] == 1
+    with pytest.raises(ValueError, match=r"model.json describes other weights .* go on with --resume"):
+        load_flow(out)
+    _train(digits, out, flow=None, max_steps=8, resume=True)
+    assert load_flow(out) and weights.describe(out)["steps"] == 8
+
+
 def test_nothing_is_left_in_the_folder_for_temporary_files(digits, tmp_path, monkeypatch):
     temporary = tmp_path / "tmp"
     temporary.mkdir()

@@ -246,3 +246,22 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
             load_flow(tmp_path / "model")
         (tmp_path / name).unlink()
         (tmp_path / name).write_bytes(whole)
+
+
+def test_a_description_of_other_weights_is_refused_and_one_without_a_hash_is_not(tmp_path):
+    one, two = (
+        save_flow(other(seed), tmp_path / str(seed), half=seed == 2, weights_sha256="of another") for seed in (1, 2)
+    )
+    assert is_same(load_flow(one), other(1)) and load_flow(two)
+    one.write_bytes(two.read_bytes())
+    with pytest.raises(ValueError, match=r"1.json describes other weights than those of .*1.safetensors .*both files"):
+        load_flow(one)
+    details = weights.describe(one)
+    for damaged in (None, 5, [], "0" * 64):
+        one.with_suffix(".json").write_text(json.dumps({**details, "weights_sha256": damaged}))
+        with pytest.raises(ValueError, match="describes other weights"):
+            load_flow(one)
+    # As versions before wrote it.
+    del details["weights_sha256"]
+    one.with_suffix(".json").write_text(json.dumps(details))
+    assert is_same(load_flow(one), load_flow(two))
