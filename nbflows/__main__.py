@@ -130,7 +130,7 @@ def _add_data(parser: argparse.ArgumentParser, default: str) -> None:
         help=f"{', '.join(data.names())}; or a folder of images, a .npy or .npz file ({default})",
     )
     _add_number(parser, "--image-size", "resize and crop a folder's images to N x N", metavar="N")
-    _add_number(parser, "--num-bits", "keep the N highest bits of 8-bit images (default: 8)", metavar="N", default=8)
+    _add_number(parser, "--num-bits", "keep the N highest bits of 8-bit images (default: 8)", metavar="N")
     parser.add_argument(
         "--sources",
         metavar="FOLDER",
@@ -249,6 +249,7 @@ def _train(options) -> None:
     recipe = replace(recipe, **{name: value for name, value in changes.items() if value is not None})
     if before and not (options.data or options.sources):
         images = provenance.load(before["data"], out)
+        _require_form(options, before["data"]["origin"], recipe, out)
     else:
         images = _training_data(options, recipe)
     images = recipe.prepare(images)
@@ -275,6 +276,22 @@ def _train(options) -> None:
     say(f"test: {', '.join(map(str, scores))}\nthe model, its samples and the training curve: {out}")
 
 
+def _require_form(options, origin: dict, recipe: recipes.Recipe, out: Path) -> None:
+    """Raises ValueError if the options ask for another size or depth than that of the data which a run goes on with."""
+    # Of pairs in two folders the size is that of the target, and of the source.
+    task = tasks.get(recipe.task, **recipe.task_arguments) if recipe.task and "name" in origin else None
+    size, own = _image_size(options, task), origin.get("image_size")
+    sides = [(n, n) if isinstance(n, int) else n and tuple(n) for n in (size, own)]
+    bits = options.num_bits, origin.get("num_bits", 8)
+    for name, given, there in (("image-size", *sides), ("num-bits", *bits)):
+        if given is not None and given != there:
+            kept = "x".join(map(str, there)) if isinstance(there, tuple) else there or "as its files are"
+            raise ValueError(
+                f"the run in {out} keeps its data, whose --{name} is {kept}: leave it away, or begin another run with "
+                "--out"
+            )
+
+
 def _training_data(options, recipe: recipes.Recipe) -> data.Data:
     if not (options.data or recipe.data):
         raise ValueError(f"{options.recipe} is trained on images of your own: give their folder with --data")
@@ -287,11 +304,14 @@ def _training_data(options, recipe: recipes.Recipe) -> data.Data:
 def _load(options, name: str, task: tasks.Task | None) -> data.Data:
     """Data as the options ask for them, images large enough for the task; pairs where they come in two folders."""
     if options.sources:
-        if not options.data or options.num_bits != 8:
+        if not options.data or options.num_bits not in (None, 8):
             raise ValueError("--sources goes with the targets' folder as --data, in 8 bits")
         return tasks.load_pairs(options.sources, options.data, options.image_size)
-    size = task.image_size(options.image_size) if task else options.image_size
-    return data.load(name, size, num_bits=options.num_bits)
+    return data.load(name, _image_size(options, task), num_bits=options.num_bits or 8)
+
+
+def _image_size(options, task: tasks.Task | None) -> int | tuple[int, int] | None:
+    return task.image_size(options.image_size) if task else options.image_size
 
 
 def _add_evaluate(commands) -> None:
@@ -394,7 +414,7 @@ def _model_and_images(options) -> tuple[Flow, data.Data]:
 def _own_data(options, details: dict, given: data.Data | None, load) -> data.Data | None:
     """The data that a model was trained on; or those that the options name, and then it is said whether they differ."""
     if given is None:
-        if options.image_size or options.num_bits != 8:
+        if options.image_size or options.num_bits:
             raise ValueError(
                 "--image-size is for folders, and --num-bits for data that --data names (only images of 256 levels "
                 "can be reduced): give --data too"

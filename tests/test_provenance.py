@@ -254,6 +254,30 @@ def test_a_run_is_not_resumed_with_what_would_change_its_meaning(place, capsys, 
     assert len(error) < 500
 
 
+def test_a_resume_does_not_pass_over_a_size_or_depth_of_its_data(place, capsys):
+    start = ["train", "digits-simple", *QUICK, "--out", "small"]
+    resume = ["train", "digits-simple", *QUICK[:-1], "3", "--resume", "--out"]
+    assert main([*start, "--data", "mine", "--image-size", "6", "--num-bits", "5"]) == 0
+    for run, options, said in (
+        ("small", ["--image-size", "16"], "the run in small keeps its data, whose --image-size is 6x6"),
+        ("small", ["--num-bits", "8"], "whose --num-bits is 5: leave it away"),
+        ("small", ["--image-size", "6", "--num-bits", "4"], "whose --num-bits is 5"),
+        ("run", ["--image-size", "8"], "whose --image-size is as its files are"),
+        ("run", ["--num-bits", "5"], "whose --num-bits is 8"),
+    ):
+        # The checkpoint was written where the folder was first.
+        checkpoint = torch.load(f"{run}/last.ckpt", weights_only=True)
+        checkpoint["run"]["data"]["origin"]["name"] = str(place / "mine")
+        runs.write_checkpoint(checkpoint, place / run / "last.ckpt")
+        assert main([*resume, run, *options]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["evaluate", "small", "--num-bits", "8"]) == 2
+    assert "give --data too" in capsys.readouterr().err
+    # The first command with --resume in it.
+    assert main([*resume, "small", "--image-size", "6", "--num-bits", "5"]) == 0
+    assert weights.describe("small")["steps"] == 3
+
+
 def test_what_may_change_is_said(place, capsys):
     resume = ["train", "digits-simple", *QUICK[:-4], "--out", "run", "--resume", "--data", "mine"]
     assert main([*resume, "--lr", "0.0005", "--precision", "bf16-mixed", "--max-steps", "3"]) == 0
