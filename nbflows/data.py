@@ -757,25 +757,27 @@ def _split_of(path: Path) -> str:
 def _load_arrays(file: Path) -> ImageData:
     """A .npy array; or a .npz with one array of images, or with arrays named after the splits; and labels."""
     arrays = reading.arrays(file)
+    names = sorted(arrays)
     parts: dict[str, np.ndarray] = {}
     labels: dict[str, np.ndarray] = {}
     unknown = {}
-    for name, array in arrays.items():
+    for name in list(arrays):
         kind, split = _ARRAYS.get(name.lower(), (None, None))
         place = {"images": parts, "labels": labels}.get(kind, unknown)
         if split in place:
             raise ValueError(f"{file}: two arrays of {split} {kind}, one of them {name!r}; leave one away")
-        place[split or name] = array
+        place[split or name] = arrays.pop(name)
     if not parts:
         images = [name for name, array in unknown.items() if array.ndim >= 2]
         if len(images) != 1:
-            raise ValueError(f"{file}: expected one array of images or one named 'train', got {sorted(arrays)}")
+            raise ValueError(f"{file}: expected one array of images or one named 'train', got {names}")
         parts = {"train": unknown.pop(images[0])}
     if labels and set(labels) != set(parts):
         raise ValueError(
             f"{file}: there are images of {', '.join(parts)}, and labels of {', '.join(labels)}; each needs its own"
         )
-    tensors = {split: _as_images(array, f"{file}, {split}") for split, array in parts.items()}
+    # One by one, and held nowhere else: what is copied to another order needs its original no longer.
+    tensors = {split: _as_images(parts.pop(split), f"{file}, {split}") for split in list(parts)}
     classes = {split: _as_labels(array, len(tensors[split]), f"{file}, {split}") for split, array in labels.items()}
     ignored = [f"ignored the arrays {', '.join(unknown)}"] if unknown else []
     largest = max((int(images.max()) for images in tensors.values() if images.numel()), default=255)
@@ -857,12 +859,14 @@ def _complete(
             f"{name} has {len(parts['train'])} images, too few to split; at least {10 * len(missing)} are needed to "
             f"take a tenth of them for {' and '.join(missing)}"
         )
+    rows = {"train": torch.arange(len(parts["train"]))}
     for split in missing:
-        count = len(parts["train"])
-        sizes = (count - count // 10, count // 10)
-        for tensors in (parts, labels):
-            if "train" in tensors:
-                tensors["train"], tensors[split] = _split(tensors["train"], sizes)
+        count = len(rows["train"])
+        rows["train"], rows[split] = _split(rows["train"], (count - count // 10, count // 10))
+    for tensors in (parts, labels):
+        if missing and "train" in tensors:
+            # Once, at the end: each step would copy nearly all of a large data set.
+            tensors.update({split: tensors["train"][order] for split, order in rows.items()})
     sizes = "/".join(str(len(parts[split])) for split in SPLITS)
     return ImageData(
         name, f"{variant}, {sizes} images", **parts, labels=labels or None, ignored=" ".join("; ".join(ignored).split())

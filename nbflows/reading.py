@@ -34,7 +34,7 @@ _MAX_SLOW_BYTES = 2**20
 # Usual are about 10; each goes over the whole picture, and takes a few bytes.
 _MAX_SCANS = 50
 # Deflated noise-free pictures shrink to a few hundredths.
-_MAX_RATIO, _SMALL = 100, 2**28
+_MAX_RATIO, _SMALL = 100, 2**26
 # In the PNGs that we write ourselves.
 SHEET, DRAWN = "nbflows, a sheet of pictures", "nbflows"
 
