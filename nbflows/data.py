@@ -629,7 +629,7 @@ def _form(parts: dict[str, Tensor], image_size: int | tuple[int, int] | None) ->
 
 
 # Another number when pictures are read by other rules: what was cached before is not used then.
-_RULES = 2
+_RULES = 3
 
 
 def _cached(

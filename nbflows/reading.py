@@ -272,15 +272,19 @@ def _decoded(image) -> Picture:
     changed = image.format == "PNG" and image.mode in ("L", "RGB") and image.tile[0][3] != image.mode
     if changed and transparent is not None:
         raise ValueError("a transparent colour, and not 8 bits a channel; make it opaque first")
+    # Gone when it is decoded. Of BMP, 16 bits are those of a whole pixel.
+    rawmode = image.tile[0][3] if image.tile else ""
+    rawmode = str(rawmode if isinstance(rawmode, str) else rawmode[0])
+    deep = image.format in ("PNG", "TIFF") and ";16" in rawmode
+    inverted = image.format == "TIFF" and image.mode.startswith("I;16") and image.tag_v2.get(262) == 0
     ImageOps.exif_transpose(image, in_place=True)
     # Netpbm's and older Pillow's modes of 16 bits.
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
         values = np.asarray(image)
-        if 0 < values.max() < 256:
-            raise ValueError(f"16 bits a channel, and its values end at {values.max()}: save it in 8 bits first")
+        values = 65535 - values if inverted else values
+        deep = True
         opacity = None if transparent is None else Image.fromarray((values != transparent).astype(np.uint8) * 255)
         image = Image.fromarray((values >> 8).astype(np.uint8))
-        remarks.append("16 bits, of which the highest 8 are used")
     elif image.mode.startswith(("I", "F")):
         raise ValueError(f"32 bits a channel (mode {image.mode}); convert it to 8 or 16 bits first")
     else:
@@ -292,6 +296,10 @@ def _decoded(image) -> Picture:
             image = image.convert("LA" if wanted == "L" else "RGBA")
             opacity = image.getchannel("A")
         image = image.convert(wanted)
+    if deep:
+        if not np.asarray(image).any():
+            raise ValueError("16 bits a channel, and the highest 8 are 0 everywhere: save it in 8 bits first")
+        remarks.append("16 bits, of which the highest 8 are used")
     if opacity is not None and opacity.getextrema() == (255, 255):
         opacity = None
     return Picture(image, opacity, remarks)

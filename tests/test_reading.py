@@ -315,7 +315,23 @@ CASES = {
     "16 bits in Netpbm": (b"P5 8 8 65535\n" + _DEEP.astype(">u2").tobytes(), _DEEP[..., 0] >> 8, 0),
     "16 bits in TIFF": (_encoded(Image.fromarray(_DEEP[..., 0]), "TIFF"), _DEEP[..., 0] >> 8, 0),
     "16 bits, transparent colour": (_png(_DEEP_RGB, 2, 16, (b"tRNS", bytes(6))), "a transparent colour, and not 8", 0),
-    "16 bits, small values": (_png(_DEEP >> 8, 0, 16), "16 bits a channel, and its values end at", 0),
+    "16 bits, small values": (_png(_DEEP >> 8, 0, 16), "16 bits a channel, and the highest 8 are 0", 0),
+    "16 bits, small colours": (_png(_DEEP_RGB >> 8, 2, 16), "16 bits a channel, and the highest 8 are 0", 0),
+    "16 bits, small, alpha": (
+        _png(np.dstack([_DEEP_RGB >> 8, _ALPHA.astype(np.uint16) * 257]), 6, 16),
+        "16 bits a channel, and the highest 8 are 0",
+        0,
+    ),
+    "16 bits, small grey, alpha": (
+        _png(np.dstack([_DEEP >> 8, _ALPHA.astype(np.uint16) * 257]), 4, 16),
+        "16 bits a channel, and the highest 8 are 0",
+        0,
+    ),
+    "16 bits, white is 0": (
+        _encoded(Image.fromarray(65535 - _DEEP[..., 0]), "TIFF", tiffinfo={262: 0}),
+        _DEEP[..., 0] >> 8,
+        0,
+    ),
     "32 bits": (_encoded(Image.fromarray(_L.astype(np.int32)), "TIFF"), "32 bits a channel", 0),
     "floats": (_encoded(Image.fromarray(_L.astype(np.float32)), "TIFF"), "32 bits a channel", 0),
     "cmyk": (
