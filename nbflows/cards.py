@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nbflows import models, publish, tasks, upstream, weights
+from nbflows import models, publish, reading, tasks, upstream, weights
 from nbflows.manifest import Manifest, sha256
 from nbflows.translation import TranslationFlow
 from nbflows.upstream import Published
@@ -138,7 +138,6 @@ def draw_sample(name: str, folder: str | Path) -> Path:
         RuntimeError: its samples are not numbers.
     """
     from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
 
     folder = Path(folder)
     entry = Manifest.read(folder / "manifest.json").entry(name)
@@ -154,12 +153,12 @@ def draw_sample(name: str, folder: str | Path) -> Path:
         groups = _translated(flow, entry["task"]) if "task" in entry else [flow.sample(NUM_SAMPLES, None, TEMPERATURE)]
     levels = flow.bijection[0].num_levels
     pixels = _arrange([(group.float() * 255 / (levels - 1)).round().byte() for group in groups])
-    stamp = PngInfo()
-    stamp.add_text(STAMP, entry["sha256"])
     drawn = picture(name, folder)
     drawn.parent.mkdir(exist_ok=True)
     png = io.BytesIO()
-    Image.fromarray(pixels.numpy()).save(png, "PNG", pnginfo=stamp, optimize=True)
+    Image.fromarray(pixels.numpy()).save(
+        png, "PNG", optimize=True, **reading.mark(reading.SHEET, **{STAMP: entry["sha256"]})
+    )
     weights.write(drawn, png.getvalue())
     return drawn
 

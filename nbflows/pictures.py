@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from nbflows.flow import Flow, first_layer
-from nbflows.reading import SHEET
+from nbflows.reading import SHEET, mark
 
 
 def num_levels_of(flow: Flow) -> int | None:
@@ -42,10 +42,7 @@ def save_samples(samples: Tensor, file: str | Path, num_levels: int | None, colu
 
 def _save(image: Tensor, file: str | Path) -> None:
     from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
 
-    # A folder of pictures may be where a run writes: its samples are not to become its data.
-    info = PngInfo()
-    info.add_text("Software", SHEET)
     values = image.cpu().mul(255).add(0.5).clamp(0, 255).byte()
-    Image.fromarray(values.permute(1, 2, 0).numpy()).save(file, pnginfo=info)
+    # A folder of pictures may be where a run writes: its samples are not to become its data.
+    Image.fromarray(values.permute(1, 2, 0).numpy()).save(file, **mark(SHEET))

@@ -35,8 +35,22 @@ _MAX_SLOW_BYTES = 2**20
 _MAX_SCANS = 50
 # Deflated noise-free pictures shrink to a few hundredths.
 _MAX_RATIO, _SMALL = 100, 2**26
-# In the PNGs that we write ourselves.
+# In the pictures that we write ourselves, see ``mark``.
 SHEET, DRAWN = "nbflows, a sheet of pictures", "nbflows"
+# Of Exif, in formats that have no text as PNG has it.
+_SOFTWARE = 0x0131
+
+
+def mark(maker: str, **more: str) -> dict:
+    """What Pillow's ``save`` is given to say who drew a picture, in all formats but BMP; and more, in PNG alone."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    info, exif = PngInfo(), Image.Exif()
+    for key, value in {"Software": maker, **more}.items():
+        info.add_text(key, value)
+    exif[_SOFTWARE] = maker
+    return {"pnginfo": info, "exif": exif}
 
 
 class Unreadable(ValueError):
@@ -259,7 +273,8 @@ def _decoded(image) -> Picture:
     from PIL import Image, ImageOps
 
     remarks = []
-    maker = image.info.get("Software")
+    # Of a PNG, getexif would decode it.
+    maker = image.info.get("Software") if image.format == "PNG" else image.getexif().get(_SOFTWARE)
     if maker == SHEET:
         raise ValueError("a sheet of pictures that nbflows drew, no single one")
     if maker == DRAWN:

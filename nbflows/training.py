@@ -17,7 +17,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nbflows import compiling, extras, hardware, inputs, metrics, pretrained, provenance, ranks, recipes, runs, weights
+from nbflows import (
+    compiling,
+    extras,
+    hardware,
+    inputs,
+    metrics,
+    pretrained,
+    provenance,
+    ranks,
+    reading,
+    recipes,
+    runs,
+    weights,
+)
 from nbflows import data as datasets
 from nbflows.bijection import set_memory
 from nbflows.callbacks import (
@@ -770,5 +783,6 @@ def _save_curve(history: list[dict[str, float]], out: Path) -> None:
     from nbflows import plotting
 
     figure = plotting.training_curve(history)
-    figure.savefig(out / "training_curve.png", dpi=120)
+    # As its samples: not to become data, wherever the run writes.
+    figure.savefig(out / "training_curve.png", dpi=120, metadata={"Software": reading.SHEET})
     plotting.close(figure)

@@ -261,10 +261,7 @@ def _row(image: Tensor, samples: Tensor, num_levels: int) -> Tensor:
 
 def _save(image: Tensor, file: Path, num_levels: int) -> None:
     from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
 
     values = (image.float() * 255 / (num_levels - 1)).round().byte().permute(1, 2, 0).numpy()
     # The reader of a training says so, should the pictures become data.
-    info = PngInfo()
-    info.add_text("Software", reading.DRAWN)
-    Image.fromarray(values[..., 0] if len(image) == 1 else values).save(file, pnginfo=info)
+    Image.fromarray(values[..., 0] if len(image) == 1 else values).save(file, **reading.mark(reading.DRAWN))

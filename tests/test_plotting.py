@@ -10,7 +10,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
 
-from nbflows import plotting
+from nbflows import plotting, reading
 
 
 def images(n=6, channels=1, size=4, num_levels=17):
@@ -155,6 +155,8 @@ def test_save_figures_writes_what_show_left_in_a_notebook(shown, tmp_path):
     (file,) = plotting.save_figures(tmp_path / "a.ipynb", tmp_path / "figures")
     assert file.name == "01_two_images_more.png"
     assert file.read_bytes() == base64.b64decode(shown[0]["data"]["image/png"])
+    with pytest.raises(ValueError, match="a sheet of pictures that nbflows drew"):
+        reading.picture(file)
 
 
 @pytest.mark.parametrize(

@@ -278,6 +278,14 @@ def test_a_resume_does_not_pass_over_a_size_or_depth_of_its_data(place, capsys):
     assert weights.describe("small")["steps"] == 3
 
 
+def test_no_picture_of_a_run_becomes_its_data(place):
+    run = shutil.copytree(place / "run", place / "mine" / "run")
+    assert (run / "training_curve.png").exists() and list(run.glob("samples/*.png"))
+    with pytest.warns(UserWarning, match=r"training_curve.png: a sheet of pictures that nbflows drew"):
+        found = data.load("mine")
+    assert sum(len(getattr(found, split)) for split in SPLITS) == 40
+
+
 def test_what_may_change_is_said(place, capsys):
     resume = ["train", "digits-simple", *QUICK[:-4], "--out", "run", "--resume", "--data", "mine"]
     assert main([*resume, "--lr", "0.0005", "--precision", "bf16-mixed", "--max-steps", "3"]) == 0

@@ -209,6 +209,13 @@ def test_samples_of_a_run_do_not_become_its_data(tmp_path):
     assert reading.picture(tmp_path / "out" / "a-1.png").remarks == ["drawn by a model of nbflows"]
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp"])
+def test_samples_are_known_again_in_every_format_that_can_say_so(tmp_path, suffix):
+    pictures.save_samples(torch.randint(256, (4, 3, 8, 8)).byte(), tmp_path / f"a{suffix}", 256)
+    with pytest.raises(ValueError, match=rf"a{suffix}: a sheet of pictures that nbflows drew"):
+        reading.picture(tmp_path / f"a{suffix}")
+
+
 def test_hidden_files_are_ignored_in_pairs_and_translations(tmp_path, capsys):
     for i in range(20):
         for folder in ("in", "out"):

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from nbflows import extras
+from nbflows import extras, reading
 
 # In the metadata of an output that repeats the alt text of the figure before it.
 ALT_OUTPUT = "nbflows_alt"
@@ -52,7 +52,7 @@ def show(figure: Figure, alt: str) -> None:
     figure.savefig(raw, format="png", dpi=dpi)
     # 256 colours look the same and take a third of the bytes.
     picture = Image.open(raw).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    picture.save(png, format="png", optimize=True, dpi=(dpi, dpi))
+    picture.save(png, format="png", optimize=True, dpi=(dpi, dpi), **reading.mark(reading.SHEET))
     width = round(figure.get_figwidth() * figure.dpi)
     close(figure)
     for data, metadata in _outputs(png.getvalue(), alt, width):
