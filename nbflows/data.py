@@ -57,6 +57,8 @@ class Data:
             self._check(split, part)
             if len(part) == 0:
                 raise ValueError(f"{self.name}: {split} is empty; each split needs one example or more")
+            if part.numel() == 0:
+                raise ValueError(f"{self.name}: the examples of {split} are {tuple(part.shape[1:])}, without a value")
             if part.shape[1:] != self.train.shape[1:]:
                 raise ValueError(
                     f"{self.name}: {split} is {tuple(part.shape)}, train is {tuple(self.train.shape)}; "
@@ -96,6 +98,8 @@ class ImageData(Data):
     def __post_init__(self):
         inputs.whole(self.num_levels, "num_levels", 2, 256)
         super().__post_init__()
+        if self.shape[0] not in (1, 3):
+            raise ValueError(f"{self.name}: images have 1 or 3 channels, these are (C, H, W) = {self.shape}")
         if self.labels is None:
             return
         if set(self.labels) != set(SPLITS):
@@ -583,7 +587,8 @@ def _load_pairs(sources: Path, targets: Path, image_size: int | None, cache: Pat
 def _splits_missed(folder: Path, files: Iterable[Path]) -> list[str]:
     """Folders whose names look like those of splits, and which are none; images beside the folders of splits."""
     names = {name for folder_names in SPLITS.values() for name in folder_names}
-    like = re.compile(rf"({'|'.join(names)})(s|set|[\W\d_].*)?")
+    others = ("dev", "eval", "evaluation", "holdout", "trn", "tst")
+    like = re.compile(rf"({'|'.join([*names, *others])})(s|set|[\W\d_].*)?")
     paths = [file.relative_to(folder).parts[:-1] for file in files]
     looking = {
         "/".join(parts[: i + 1])
@@ -816,6 +821,12 @@ def _as_images(array: np.ndarray, where: str) -> Tensor:
         meanings = "channels first or last" if first else "grey images so narrow or one image of so many channels"
         raise ValueError(
             f"{where}: {array.shape} can be {meanings}; make tensors (N, C, H, W) and an ImageData of them in Python"
+        )
+    if array.ndim == 3 and array.shape[0] == array.shape[1] != array.shape[2]:
+        raise ValueError(
+            f"{where}: {array.shape} can be {len(array)} images of {array.shape[1]}x{array.shape[2]}, or "
+            f"{array.shape[2]} of {array.shape[0]}x{array.shape[1]}; put the number of images first, or make an "
+            "ImageData of tensors (N, C, H, W) in Python"
         )
     if array.ndim == 4 and not first and not last:
         raise ValueError(f"{where}: images have 1 or 3 channels, first or last; got {array.shape}")

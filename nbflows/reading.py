@@ -19,6 +19,8 @@ from tqdm import tqdm
 SUFFIXES = frozenset(
     (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 )
+# Made by systems beside pictures: copies, smaller ones, and what is none.
+_BY_SYSTEMS = frozenset(("__macosx", "@eadir", "thumbs"))
 # By name, because the content counts and not the suffix: Pillow would hand PostScript to Ghostscript.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 # Of any kind, so many are decoded in less than 300 MiB; what is larger than 16 bits in four channels is no picture.
@@ -133,6 +135,8 @@ def find(folder: Path, once: bool = False) -> tuple[dict[Path, os.stat_result], 
             path = current / name
             if name.startswith("."):
                 pass_over("hidden files and folders", path)
+            elif os.path.isdir(path) and name.lower() in _BY_SYSTEMS:
+                pass_over("folders of previews or of a system's own", path)
             elif os.path.isdir(path):
                 if not path.is_symlink():
                     pending.append(path)
@@ -386,7 +390,10 @@ def _members(stream) -> dict[str, np.ndarray]:
         result = {}
         for member in members:
             with archive.open(member) as content:
-                result[member.filename.removesuffix(".npy")] = _array(content, member.file_size)
+                name = member.filename.removesuffix(".npy")
+                if name in result:
+                    raise ValueError(f"two arrays named {name!r}")
+                result[name] = _array(content, member.file_size)
         return result
 
 

@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import warnings
+import zipfile
 import zlib
 from dataclasses import replace
 
@@ -180,12 +181,24 @@ def test_what_is_ignored_is_kept_with_the_data_also_in_the_cache(tmp_path, where
     assert tasks.apply(Sketch(), first).ignored == first.ignored
 
 
-@pytest.mark.parametrize("folders", [("images/train", "images/test"), ("train2017", "val2017"), ("a/Valid", "b")])
+@pytest.mark.parametrize(
+    "folders",
+    [("images/train", "images/test"), ("train2017", "val2017"), ("a/Valid", "b"), ("dev", "b"), ("holdout", "b")],
+)
 def test_folders_that_look_like_splits_and_are_none_are_mentioned(tmp_path, folders):
     for i in range(20):
         _save(tmp_path / "top" / folders[i % 2] / f"{i}.png", _values(4, 4, seed=i))
     ignored = data.load(tmp_path / "top", root=tmp_path).ignored
     assert "no split is made of" in ignored and folders[0] in ignored
+
+
+@pytest.mark.parametrize("folder", ["__MACOSX", "@eaDir", "thumbs", "a/Thumbs"])
+def test_folders_of_previews_are_passed_over_and_named(tmp_path, folder):
+    for i in range(20):
+        _save(tmp_path / "top" / f"{i}.png", _values(4, 4, seed=i))
+        _save(tmp_path / "top" / folder / f"{i}.png", _values(4, 4, seed=i))
+    images = data.load(tmp_path / "top", root=tmp_path)
+    assert len(images.train) == 17 and f"a system's own ({folder})" in images.ignored
 
 
 def test_images_outside_of_the_splits_are_counted(tmp_path):
@@ -533,6 +546,8 @@ def test_every_layout_is_read_in_its_only_meaning_or_refused(tmp_path, kind):
         (np.zeros((30, 4, 4), bool), "got bool"),
         (np.zeros((30, 4, 4), "U3"), "got <U3"),
         (np.array([{}, []], dtype=object), "Python objects, which are never loaded"),
+        (np.zeros((28, 28, 500), np.uint8), "can be 28 images of 28x500, or 500 of 28x28"),
+        (np.zeros((30, 0, 4), np.uint8), "without a value"),
         (np.zeros((0, 4, 4), np.uint8), "0 images, too few to split; at least 20"),
         (np.zeros((19, 4, 4), np.uint8), "19 images, too few to split; at least 20"),
     ],
@@ -590,6 +605,23 @@ def test_arrays_of_an_npz_that_do_not_fit_are_refused(tmp_path, arrays, message)
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(ValueError, match=message):
         data.load(tmp_path / "a.npz")
+
+
+def test_two_arrays_of_one_name_are_refused(tmp_path):
+    content = io.BytesIO()
+    np.save(content, _values(30, 4, 4))
+    with warnings.catch_warnings(), zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        warnings.simplefilter("ignore")
+        for _ in range(2):
+            archive.writestr("train.npy", content.getvalue())
+    with pytest.raises(ValueError, match=r"a\.npz .*two arrays named 'train'"):
+        data.load(tmp_path / "a.npz")
+
+
+def test_images_of_five_channels_are_refused():
+    part = torch.zeros(2, 5, 4, 4, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="1 or 3 channels"):
+        ImageData("a", "a", part, part, part)
 
 
 def test_arrays_of_other_names_and_few_levels_are_mentioned(tmp_path):
