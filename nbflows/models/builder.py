@@ -3,7 +3,8 @@
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 
 import torch
@@ -22,16 +23,20 @@ def builder(build: Callable[..., Flow]) -> Callable[..., Flow]:
 
     @functools.wraps(build)
     def remembering(*args, **kwargs) -> Flow:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
         if limit := _limit.get():
             before = _limit.set(None)
             try:
-                with torch.device("meta"), _counted(*limit):
-                    build(*args, **kwargs)
+                if not _is_moderate(bound.arguments.values()):
+                    with torch.device("meta"), _counted(*limit):
+                        build(*args, **kwargs)
+                with _counted(*limit):
+                    flow = build(*args, **kwargs)
             finally:
                 _limit.reset(before)
-        flow = build(*args, **kwargs)
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
+        else:
+            flow = build(*args, **kwargs)
         further = [name for name, p in signature.parameters.items() if p.kind is inspect.Parameter.VAR_KEYWORD]
         arguments = {name: value for name, value in bound.arguments.items() if name not in further}
         flow.built_by = (
@@ -45,7 +50,7 @@ def builder(build: Callable[..., Flow]) -> Callable[..., Flow]:
 
 @contextlib.contextmanager
 def no_larger_than(num_tensors: int, num_elements: int) -> Iterator[None]:
-    """Within it a builder first builds without memory, and raises ValueError for a flow much larger than said here.
+    """Within it a builder raises ValueError for a flow much larger than said here, before it takes the memory.
 
     Sizes that a file names could otherwise ask for all memory, or for a loop without end.
     """
@@ -55,6 +60,18 @@ def no_larger_than(num_tensors: int, num_elements: int) -> Iterator[None]:
         yield
     finally:
         _limit.reset(before)
+
+
+def _is_moderate(arguments: Iterable) -> bool:
+    """Whether no tensor of a layer is too large to be made before it is counted.
+
+    Otherwise a flow is built without memory first, which takes a second: torch imports sympy for it.
+    """
+    for value in arguments:
+        numbers = [part for part in (value if isinstance(value, tuple) else [value]) if isinstance(part, int | float)]
+        if any(abs(number) > 2**11 for number in numbers) or abs(math.prod(numbers)) > 2**20:
+            return False
+    return True
 
 
 @contextlib.contextmanager
