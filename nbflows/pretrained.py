@@ -224,6 +224,12 @@ def _score(entry: dict, key: str = "test_bits_per_dim") -> str:
     return f"{score['mean']:.3f} ± {score['standard_error']:.3f} (M = {score['num_draws']})"
 
 
+def total_budget(entry: dict) -> tuple[int, float]:
+    """Steps and minutes of all trainings of a model: its own, and those of the models that it started from."""
+    steps, minutes = total_budget(entry["started_from"]) if "started_from" in entry else (0, 0.0)
+    return steps + entry["steps"], minutes + entry["seconds"] / 60
+
+
 def _budget(entry: dict) -> str:
     parts = [f"{entry['steps']:,} steps"] if "steps" in entry else []
     parts += [f"{entry['seconds'] / 60:.0f} minutes"] if "seconds" in entry else []

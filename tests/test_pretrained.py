@@ -593,3 +593,11 @@ def test_a_flow_that_was_put_together_by_hand_is_refused_with_a_clear_error(tmp_
     with pytest.raises(ValueError, match=r"put together by hand.*save its state_dict.*a function of nbflows.models"):
         save_flow(flow, tmp_path / "deep" / "flow")
     assert not (tmp_path / "deep").exists()
+
+
+def test_a_budget_counts_the_trainings_that_a_model_started_from():
+    first = {"steps": 10, "seconds": 60}
+    second = {"steps": 5, "seconds": 30, "started_from": {"model": "a", **first}}
+    assert pretrained.total_budget(first) == (10, 1.0)
+    assert pretrained.total_budget(second) == (15, 1.5)
+    assert pretrained.total_budget({"steps": 1, "seconds": 6, "started_from": second}) == (16, 1.6)
