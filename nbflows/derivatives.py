@@ -15,6 +15,11 @@ def traced() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing() or transformed()
 
 
+def exporting() -> bool:
+    """Whether torch.export goes through the code; torch 2.6 does not say."""
+    return getattr(torch.compiler, "is_exporting", lambda: False)()
+
+
 def transformed() -> bool:
     """Whether torch.func (``grad``, ``vmap``, ``jvp`` ...) or forward-mode differentiation goes through the code."""
     # torch asks the same before each call of an autograd.Function, and has no public name for it.

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from nbflows import ranks
 from nbflows.bijection import Bijection
-from nbflows.derivatives import traced
+from nbflows.derivatives import exporting, traced
 
 
 class ActNorm(Bijection):
@@ -118,6 +118,17 @@ def require_data(net: nn.Module) -> None:
             module._require_data()
 
 
+def _solve_unit(triangle: Tensor, columns: Tensor) -> Tensor:
+    """(I + N)^-1 x = (I - N) (I + N^2) (I + N^4) ... x, as high powers of a strict triangle N are 0.
+
+    Of products alone: ONNX has no triangular solve.
+    """
+    power = torch.eye(len(triangle), dtype=triangle.dtype, device=triangle.device) - triangle
+    for _ in range((len(triangle) - 1).bit_length()):
+        columns, power = columns + power @ columns, power @ power
+    return columns
+
+
 class Conv1x1(Bijection):
     """Mixes the channels at every position by one invertible matrix: z = W x,   log_det = H W log|det W|.
 
@@ -178,8 +189,12 @@ class Conv1x1(Bijection):
                 # Two triangular solves: as exact as W allows, and no inverse matrix is ever formed.
                 lower, upper = self._triangles()
                 columns = columns[self.order.argsort()]
-                columns = torch.linalg.solve_triangular(lower, columns, upper=False, unitriangular=True)
-                columns = torch.linalg.solve_triangular(upper, columns, upper=True)
+                if exporting():
+                    diagonal = upper.diagonal()[:, None]
+                    columns = _solve_unit(upper / diagonal, _solve_unit(lower, columns) / diagonal)
+                else:
+                    columns = torch.linalg.solve_triangular(lower, columns, upper=False, unitriangular=True)
+                    columns = torch.linalg.solve_triangular(upper, columns, upper=True)
             return columns.unflatten(1, (len(z), *z.shape[2:])).transpose(0, 1)
 
     def output_shape(self, shape):
