@@ -170,7 +170,8 @@ class Flow(nn.Module):
         score = self.log_prob if len(chunks) == 1 else partial(recompute.checkpoint, self, self.log_prob)
         log_probs = [score(x[chunk], None if context is None else context[chunk]) for chunk in chunks]
         bound = torch.cat(log_probs).view(len(x), num_draws).logsumexp(1) - math.log(num_draws)
-        if not traced() and bound.isnan().any():
+        # In training NonFiniteError says more.
+        if not self.training and not traced() and bound.isnan().any():
             require_finite(self)
         return bound
 

@@ -292,11 +292,11 @@ def _in_float64_but_for(net):
     net.register_forward_hook(lambda _, args, output: output.double())
 
 
-@pytest.mark.parametrize("name", ["mnist-multiscale", "mnist-glow"])
+@pytest.mark.parametrize("name", ["mnist-glow"])
 def test_wrong_values_come_from_coordinates_in_float32_not_from_networks_in_half_precision(name):
     flow = load_pretrained(name)
     images, _ = publish.fixed_images(flow)
-    # How many is a matter of the order in which a processor adds: we have seen 13 and 113 of the same images.
+    # How many is a matter of the order in which a processor adds: we have seen 265 of 12,544 here.
     assert metrics.round_trip(flow, images, precision="bf16-mixed").wrong > 0
     nets = [module.net for module in flow.double().modules() if hasattr(module, "net")]
     for net in nets:
