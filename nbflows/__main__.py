@@ -75,7 +75,7 @@ def _run(arguments: list[str] | None) -> int:
     try:
         return options.command(options) or 0
     except KeyboardInterrupt as stop:
-        # Of a training, with how to go on.
+        # A training that was stopped says how to go on.
         print(f"nbflows: {stop or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
@@ -278,7 +278,7 @@ def _train(options) -> None:
 
 def _require_form(options, origin: dict, recipe: recipes.Recipe, out: Path) -> None:
     """Raises ValueError if the options ask for another size or depth than that of the data which a run goes on with."""
-    # Of pairs in two folders the size is that of the target, and of the source.
+    # Pairs in two folders have the size of the target for both sides.
     task = tasks.get(recipe.task, **recipe.task_arguments) if recipe.task and "name" in origin else None
     size, own = _image_size(options, task), origin.get("image_size")
     sides = [(n, n) if isinstance(n, int) else n and tuple(n) for n in (size, own)]

@@ -475,7 +475,7 @@ def _torchvision(dataset: type, root: Path, title: str, addresses: list[str], fi
             f"\"from torchvision.datasets import {dataset.__name__}; {dataset.__name__}('{root}', download=True)\""
         ) from error
     except Exception as error:
-        # Of damaged files torchvision says anything.
+        # torchvision raises errors of any kind for damaged files.
         raise ValueError(
             f"the files of {title} below {root.resolve()} are damaged ({type(error).__name__}: {error}); delete "
             "them, and they are downloaded anew"

@@ -10,7 +10,7 @@ from tqdm import tqdm
 # Seconds to wait for a connection, and for the next bytes.
 TIMEOUT = (10, 30)
 RETRIES = 2
-# Of a file whose size is not known; the largest that has a name has 1.2 GB.
+# The limit where the size is not known; the largest that has a name has 1.2 GB.
 MAX_BYTES = 2**32
 # Bytes a second, on average, after a minute: a server that sends one now and then would never be given up.
 SLOWEST = 1000

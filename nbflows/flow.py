@@ -240,15 +240,20 @@ class Flow(nn.Module):
         num_samples, chunk_size = math.prod(size), inputs.whole(chunk_size, "chunk_size", 1)
         self._check_precision()
         self._check_context(context, num_samples, 1)
-        if not traced():
-            require_finite(self)
         context = self._encode_contexts(context, chunk_size)
         if context is not None and len(context) == 1:
             context = context.expand(num_samples, *context.shape[1:])
         samples = []
-        for rows, z in self._noise_chunks(num_samples, temperature, generator, chunk_size, progress):
-            samples.append(self.bijection.inverse(z, None if context is None else context[rows]))
+        try:
+            for rows, z in self._noise_chunks(num_samples, temperature, generator, chunk_size, progress):
+                samples.append(self.bijection.inverse(z, None if context is None else context[rows]))
+        except (ValueError, RuntimeError):
+            # A layer blames its input; looked at here, as the weights take longer to check than to use.
+            require_finite(self)
+            raise
         samples = torch.cat(samples)
+        if samples.is_floating_point() and not traced() and samples.isnan().any():
+            require_finite(self)
         return samples.view(*size, *samples.shape[1:])
 
     def draw_noise(

@@ -8,7 +8,7 @@ from functools import partial
 from operator import index
 from pathlib import Path
 
-# Of a JSON file. The largest of ours has 0.1 MB; in memory it takes twenty times its bytes at most.
+# The limit of a JSON file. Our largest has 0.1 MB; in memory it takes twenty times its bytes at most.
 MAX_JSON_BYTES = 2**22
 
 
@@ -53,7 +53,7 @@ def check(name: str, value) -> int | float:
     return RANGES[name](value, name)
 
 
-# Of the numbers that have a name on the command line; the functions behind it ask for them by the same.
+# The ranges of all numbers on the command line; the functions behind it use the same ones, by name.
 RANGES = {
     **{name: partial(whole, low=1, high=2**31 - 1) for name in ("limit", "chunk_size", "batch_size", "epochs")},
     **{name: partial(whole, low=1, high=10**6) for name in ("num_samples", "num_draws", "quality_images")},

@@ -35,7 +35,7 @@ def fingerprint(data: Data, labelled: bool = False) -> dict:
     }
 
 
-# Of float32: its last digit is 5e-7 between 4 and 8, where the farthest points are, and a few operations add up.
+# float32's last digit is 5e-7 between 4 and 8, where the farthest points are, and a few operations add up.
 _ROUNDING = 1e-5
 
 

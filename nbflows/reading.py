@@ -23,7 +23,7 @@ SUFFIXES = frozenset(
 _BY_SYSTEMS = frozenset(("__macosx", "@eadir", "thumbs"))
 # By name, because the content counts and not the suffix: Pillow would hand PostScript to Ghostscript.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-# Of any kind, so many are decoded in less than 300 MiB; what is larger than 16 bits in four channels is no picture.
+# Pixels of any kind: so many are decoded in less than 300 MiB; more than 16 bits in four channels is not a picture.
 MAX_PIXELS = 4096 * 4096
 _TOO_LARGE = "more than 4096x4096 pixels; make it smaller first"
 # Before and around the pixels, which take up to 8 bytes each. Photographs have up to some MiB, in some ten parts.
@@ -31,7 +31,7 @@ _METADATA, _HEADER_READS = 2**23, 2**13
 # Largest are a GIF's blocks of 255 bytes, two reads each.
 _READS = 2**18
 _MAX_BYTES = 8 * MAX_PIXELS + _METADATA
-# Of Netpbm's kinds that Pillow reads in Python, pixel by pixel.
+# Pillow reads these kinds of Netpbm in Python, pixel by pixel.
 _MAX_SLOW_BYTES = 2**20
 # Usual are about 10; each goes over the whole picture, and takes a few bytes.
 _MAX_SCANS = 50
@@ -39,7 +39,7 @@ _MAX_SCANS = 50
 _MAX_RATIO, _SMALL = 100, 2**26
 # In the pictures that we write ourselves, see ``mark``.
 SHEET, DRAWN = "nbflows, a sheet of pictures", "nbflows"
-# Of Exif, in formats that have no text as PNG has it.
+# The Exif tag, for formats without the text chunks of PNG.
 _SOFTWARE = 0x0131
 
 
@@ -263,7 +263,7 @@ def _bound(image, file: str | Path, image_size: int | tuple[int, int] | None) ->
     if progressive and Path(file).read_bytes().count(b"\xff\xda") > _MAX_SCANS:
         raise ValueError(f"a progressive JPEG of more than {_MAX_SCANS} scans; save it anew first")
     if width * height > MAX_PIXELS and image_size is not None and not progressive:
-        # Of a JPEG alone; without effect on others. Turned later: both sides must have enough.
+        # Only a JPEG is decoded smaller; others ignore it. Turned later: both sides must have enough.
         image.draft(None, (np.max(image_size), np.max(image_size)))
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{width}x{height}, {_TOO_LARGE}")
@@ -277,7 +277,7 @@ def _decoded(image) -> Picture:
     from PIL import Image, ImageOps
 
     remarks = []
-    # Of a PNG, getexif would decode it.
+    # For a PNG, getexif would decode the picture.
     maker = image.info.get("Software") if image.format == "PNG" else image.getexif().get(_SOFTWARE)
     if maker == SHEET:
         raise ValueError("a sheet of pictures that nbflows drew, no single one")

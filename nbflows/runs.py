@@ -16,7 +16,7 @@ from torch import Tensor
 from nbflows import ranks, unpickle, weights
 
 LAST, BEST = "last.ckpt", "best.ckpt"
-# Of a checkpoint that training can go on from; Lightning's own are among them.
+# What a checkpoint needs for training to go on; Lightning's own are among them.
 _KEYS = {"state_dict", "current_model_state", "averaging_state", "global_step", "optimizer_states", "lr_schedulers"}
 _KEYS |= {"callbacks", "random_state", "seconds"}
 
@@ -100,7 +100,7 @@ def read_checkpoint(file: Path) -> dict:
         return _upgraded(checkpoint)
     except (OSError, MemoryError):
         raise
-    # Of a foreign file with the right keys: whatever is in its values.
+    # A foreign file with the right keys may have anything in its values.
     except Exception as error:
         reason = (str(error) or type(error).__name__).removeprefix(f"{file} ").splitlines()[0]
         raise ValueError(f"{file} is damaged ({reason:.200}): {_way_out(file)}") from error

@@ -546,7 +546,7 @@ def train(
                 **({} if sources is None else {"task": data.task}),
             }
             if not (own_model or resume) and trainer.is_global_zero:
-                # Of an earlier training whose checkpoints were deleted; this description would be taken for theirs.
+                # Weights of an earlier training whose checkpoints were deleted would get this description.
                 (out / "model.safetensors").unlink(missing_ok=True)
                 # With it best.ckpt is a model already.
                 _describe(flow, out, details)

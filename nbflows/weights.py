@@ -135,7 +135,7 @@ def parse(content: bytes | Path, where: str | Path) -> dict[str, Tensor]:
     from safetensors.torch import load, load_file
 
     try:
-        # Of a file, memory is taken only when the tensors are copied, once it is known that they fit.
+        # A file takes memory only when its tensors are copied, once it is known that they fit.
         return load_file(content) if isinstance(content, Path) else load(content)
     # KeyError: a number format of safetensors that torch has not. RuntimeError: more memory than there is.
     except (SafetensorError, KeyError, RuntimeError) as error:

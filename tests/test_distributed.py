@@ -87,6 +87,7 @@ def gradients():
     return found
 
 
+@pytest.mark.slow  # Several processes that import everything anew.
 def test_gradients_and_first_batches_are_those_of_one_process(tmp_path):
     (one,) = ranks.run(gradients, tmp_path / "one", world_size=1)
     two = ranks.run(gradients, tmp_path / "two")
@@ -217,6 +218,7 @@ def train_with_chance(out):
     return found, written
 
 
+@pytest.mark.slow  # Several processes that import everything anew.
 def test_ranks_share_weights_and_numbers_of_terms_and_nothing_else_that_is_random(tmp_path):
     results = ranks.run(train_with_chance, tmp_path / "results", tmp_path / "runs")
     (first, written_by_first), (second, written_by_second) = results

@@ -18,6 +18,8 @@ from PIL import Image
 
 from nbflows import recipes
 
+# A wheel is built and installed: a minute that a change of the package's contents needs, and others do not.
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 MISSING_MODEL = "tiny-imagenet-32-per-level-inpainting"
 LESSONS = sorted(file.name for file in (ROOT / "notebooks").glob("*.ipynb"))
@@ -189,7 +191,6 @@ def test_lessons_are_copied_once(installed):
     shutil.rmtree(installed.work / "course")
 
 
-@pytest.mark.slow
 def test_the_quickstart_runs_from_a_copy(installed):
     installed.nbflows("lessons", "copy")
     code = (
