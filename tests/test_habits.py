@@ -25,6 +25,7 @@ from nbflows.bijection import Identity
 from nbflows.derivatives import traced
 from nbflows.flow import first_layer, require_finite
 from nbflows.layers import ActNorm, AffineCoupling, Conv1x1, Flip, MixtureCoupling
+from nbflows.models.caflow import relation_block
 from nbflows.nets import MLP, ActNormConvNet, PooledFeatures
 from tests.flows import random_caflow, random_images
 
@@ -452,31 +453,68 @@ def test_flows_without_search_are_exported(name):
     torch.testing.assert_close(seeded(lambda: scored(*inputs)), seeded(lambda: flow(*inputs)), rtol=1e-5, atol=1e-4)
 
 
+def onnx_flow(name):
+    """A flow and a batch for it."""
+    if name == "relation":
+        torch.manual_seed(0)
+        flow = Flow(relation_block(4, 3, num_steps=2, squeeze=False), (4, 4, 4), (3, 4, 4))
+        data = torch.randn(16, 4, 4, 4), torch.randn(16, 3, 4, 4)
+        flow.train().log_prob(*data)
+        return moved(flow).eval(), data
+    flow = EXPORTED[name]().eval()
+    return flow, (torch.randn(4, 2),) if name == "realnvp_2d" else (digits(4),)
+
+
 @pytest.mark.filterwarnings("ignore:::torch", "ignore:::onnxscript", "ignore:::copyreg")
-@pytest.mark.parametrize("name", ["realnvp_2d", "simple", "glow"])
+@pytest.mark.parametrize("name", ["realnvp_2d", "simple", "glow", "relation"])
 def test_onnx_has_the_same_numbers(name, tmp_path):
     pytest.importorskip("onnxscript")
-    runtime = pytest.importorskip("onnxruntime")
-    flow = EXPORTED[name]().eval()
-    data = torch.randn(4, 2) if name == "realnvp_2d" else digits(4)
+    pytest.importorskip("onnxruntime")
+    flow, (data, *context) = onnx_flow(name)
     with torch.no_grad():
-        z, _ = flow.encode(data)
-        for module, given in ((Decoder(flow).eval(), z), (flow, data)):
-            torch.onnx.export(module, (given,), dynamo=True, verbose=False).save(tmp_path / "flow.onnx")
-            session = runtime.InferenceSession(tmp_path / "flow.onnx")
-            (found,) = session.run(None, {session.get_inputs()[0].name: given.numpy()})
-            if module is flow and name != "realnvp_2d":
-                # A draw of dequantization noise each.
-                assert np.isfinite(found).all()
-            else:
-                np.testing.assert_allclose(found, module(given), rtol=1e-5, atol=1e-5)
+        z, _ = flow.encode(data, *context)
+        taken = layers.with_lu(flow)
+        decoded = run_onnx(Decoder(taken).eval(), (z, *context), tmp_path)
+        np.testing.assert_allclose(decoded, flow.decode(z, *context), rtol=1e-5, atol=1e-5)
+        scores = run_onnx(taken, (data, *context), tmp_path)
+        if name in ("realnvp_2d", "relation"):
+            np.testing.assert_allclose(scores, flow(data, *context), rtol=1e-5, atol=1e-5)
+        else:
+            # A draw of dequantization noise each.
+            assert np.isfinite(scores).all()
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 8, 48])
-def test_a_triangular_system_is_solved_by_products_too(size):
-    triangle = torch.randn(size, size, dtype=torch.float64).tril(-1) / size + torch.eye(size, dtype=torch.float64)
-    x = torch.randn(size, 5, dtype=torch.float64)
-    torch.testing.assert_close(layers.linear._solve_unit(triangle, triangle @ x), x)
+@pytest.mark.slow  # Long graphs: 40 seconds.
+@pytest.mark.filterwarnings("ignore:::torch", "ignore:::onnxscript", "ignore:::copyreg")
+def test_translation_flows_go_to_onnx(tmp_path):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    flow = layers.with_lu(EXPORTED["caflow"]())
+    x, source = random_images(4, flow.shape), random_images(4, flow.context_shape)
+    with torch.no_grad():
+        z, _ = flow.encode(x, source)
+    # The source draws dequantization noise.
+    assert run_onnx(Decoder(flow).eval(), (z, source), tmp_path).shape == x.shape
+    assert np.isfinite(run_onnx(flow, (x, source), tmp_path)).all()
+
+
+def run_onnx(module, inputs, folder):
+    import onnxruntime
+
+    torch.onnx.export(module, inputs, dynamo=True, verbose=False).save(folder / "flow.onnx")
+    session = onnxruntime.InferenceSession(folder / "flow.onnx")
+    names = [entry.name for entry in session.get_inputs()]
+    (found,) = session.run(None, dict(zip(names, (x.numpy() for x in inputs), strict=True)))
+    return found
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="torch 2.6 does not say that it exports")
+def test_onnx_lacks_the_determinant_of_a_full_convolution_and_the_error_names_the_copy_that_has_it(monkeypatch):
+    flow = Flow(Sequential(Conv1x1(4, form="full")), (4, 2, 2))
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+    for module in (flow, Decoder(flow)):
+        with pytest.raises(RuntimeError, match=r"form='full'.*ONNX lacks: export nbflows.layers.with_lu\(flow\)"):
+            torch.export.export(module, (torch.randn(3, 4, 2, 2),))
 
 
 def test_a_flow_that_has_seen_no_data_is_not_exported():

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from nbflows import Flow, Sequential
-from nbflows.layers import ActNorm, AffineInjector, Conv1x1, GaussianPrior
+from nbflows import Flow, Sequential, save_flow
+from nbflows.layers import ActNorm, AffineInjector, Conv1x1, GaussianPrior, linear, with_lu
 from nbflows.nets import ActNormConvNet
+from tests.flows import random_caflow
 
 
 def test_actnorm_normalises_its_first_batch_and_then_stays():
@@ -134,3 +135,38 @@ def test_actnorm_reads_its_buffer_once_and_again_after_loading():
     assert not layer.has_seen_data
     with pytest.raises(RuntimeError, match="has not seen data yet"):
         layer.inverse(torch.randn(8, 3))
+
+
+@pytest.mark.parametrize("upper", [False, True])
+@pytest.mark.parametrize("size", [1, 2, 3, 12, 48, 192])
+def test_products_solve_a_triangle_as_exactly_as_substitution(size, upper):
+    """In float64, of rotations as a Glow has them: powers of the triangle lose all digits from 96 channels on."""
+    torch.manual_seed(size)
+    triangle = torch.linalg.lu(torch.linalg.qr(torch.randn(size, size, dtype=torch.float64)).Q).L
+    triangle = triangle.T.contiguous() if upper else triangle
+    expected = torch.randn(size, 5, dtype=torch.float64)
+    found = linear._solve_unit(triangle, triangle @ expected)
+    # The rounding error of an inverse, in its first order: eps times the condition number, once per product.
+    bound = torch.finfo(torch.float64).eps * torch.linalg.cond(triangle) * size
+    assert (found - expected).norm() <= bound * expected.norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_copy_in_form_lu_has_the_same_numbers(dtype):
+    torch.manual_seed(0)
+    shared = Conv1x1(12, form="full")
+    flow = Flow(Sequential(shared, ActNorm(12), shared), (12, 2, 2)).to(dtype)
+    x = torch.randn(8, 12, 2, 2, dtype=dtype)
+    flow.train()(x)
+    copied = with_lu(flow.eval())
+    assert copied.bijection[0] is copied.bijection[2] and copied.bijection[0].form == "lu" and not copied.training
+    assert shared.form == "full" and "bijection.layers.0.weight" in flow.state_dict()
+    z, log_det = flow.encode(x)
+    torch.testing.assert_close(copied.encode(x), (z, log_det))
+    torch.testing.assert_close(copied.decode(z), flow.decode(z))
+
+
+def test_a_copy_in_form_lu_is_not_saved_as_if_its_builder_had_made_it(tmp_path):
+    flow = with_lu(random_caflow())
+    with pytest.raises(ValueError, match="put together by hand"):
+        save_flow(flow, tmp_path / "flow")

@@ -4,7 +4,7 @@ from nbflows.layers.coupling import AffineCoupling, ArctanScale, LearnedTanh, Sc
 from nbflows.layers.dequantize import Dequantize, Logit, VariationalDequantize
 from nbflows.layers.fixed_point import solve_fixed_point
 from nbflows.layers.injector import AffineInjector
-from nbflows.layers.linear import ActNorm, Conv1x1
+from nbflows.layers.linear import ActNorm, Conv1x1, with_lu
 from nbflows.layers.log_det import ExactLogDet, RussianRoulette, SeriesLogDet, TruncatedSeries
 from nbflows.layers.mixture import MixtureCoupling, invert_mixture, mixture_logit
 from nbflows.layers.priors import CoarseToFine, ConvLSTMPrior, GaussianPrior
@@ -40,4 +40,5 @@ __all__ = [
     "invert_mixture",
     "mixture_logit",
     "solve_fixed_point",
+    "with_lu",
 ]

@@ -1,5 +1,7 @@
 """Linear layers over the channels: ActNorm and the invertible 1x1 convolution."""
 
+from copy import deepcopy
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -119,14 +121,17 @@ def require_data(net: nn.Module) -> None:
 
 
 def _solve_unit(triangle: Tensor, columns: Tensor) -> Tensor:
-    """(I + N)^-1 x = (I - N) (I + N^2) (I + N^4) ... x, as high powers of a strict triangle N are 0.
+    """Solves T y = columns for a triangle T of ones on the diagonal, by products alone: ONNX has no triangular solve.
 
-    Of products alone: ONNX has no triangular solve.
+    Inverts the blocks of size 1, 2, 4 ... on the diagonal, each from its halves:
+    [[A, 0], [C, B]]^-1 = D - D C D  with  D = [[A^-1, 0], [0, B^-1]].
     """
-    power = torch.eye(len(triangle), dtype=triangle.dtype, device=triangle.device) - triangle
-    for _ in range((len(triangle) - 1).bit_length()):
-        columns, power = columns + power @ columns, power @ power
-    return columns
+    inverse = torch.eye(len(triangle), dtype=triangle.dtype, device=triangle.device)
+    for level in range((len(triangle) - 1).bit_length()):
+        half = torch.arange(len(triangle), device=triangle.device) // 2**level
+        between_halves = (half[:, None] // 2 == half // 2) & (half[:, None] != half)
+        inverse = inverse - inverse @ (triangle * between_halves) @ inverse
+    return inverse @ columns
 
 
 class Conv1x1(Bijection):
@@ -141,6 +146,8 @@ class Conv1x1(Bijection):
         form: "lu" or "full".
 
     Shapes: ``(B, C, H, W)``; kept.
+    Raises:
+        RuntimeError: form "full" on the way to ONNX, which lacks its determinant: export ``with_lu(flow)``.
     Source: Kingma and Dhariwal, "Glow", 2018, section 3.2 (arXiv:1807.03039).
     """
 
@@ -154,8 +161,11 @@ class Conv1x1(Bijection):
         rotation = torch.linalg.qr(torch.randn(num_channels, num_channels)).Q
         if form == "full":
             self.weight = nn.Parameter(rotation)
-            return
-        permutation, lower, upper = torch.linalg.lu(rotation)
+        else:
+            self._factorize(rotation)
+
+    def _factorize(self, weight: Tensor) -> None:
+        permutation, lower, upper = torch.linalg.lu(weight)
         self.lower = nn.Parameter(lower.tril(-1))
         self.upper = nn.Parameter(upper.triu(1))
         self.log_diagonal = nn.Parameter(upper.diagonal().abs().log())
@@ -167,8 +177,16 @@ class Conv1x1(Bijection):
         lower = self.lower.tril(-1) + torch.eye(self.num_channels, dtype=self.lower.dtype, device=self.lower.device)
         return lower, self.upper.triu(1) + torch.diag(self.sign * self.log_diagonal.exp())
 
+    def _refuse_onnx(self) -> None:
+        if self.form == "full" and exporting() and torch.onnx.is_in_onnx_export():
+            raise RuntimeError(
+                f"Conv1x1({self.num_channels}, form='full') has a determinant and an inverse, which ONNX lacks: export "
+                "nbflows.layers.with_lu(flow), which has the same numbers"
+            )
+
     def forward(self, x, context=None):
         self.output_shape(tuple(x.shape[1:]))
+        self._refuse_onnx()
         # A change of coordinates, not a network: never in half precision.
         with torch.autocast(x.device.type, enabled=False):
             if self.form == "full":
@@ -181,6 +199,7 @@ class Conv1x1(Bijection):
             return z, (log_det * x.shape[2:].numel()).expand(len(x))
 
     def inverse(self, z, context=None):
+        self._refuse_onnx()
         with torch.autocast(z.device.type, enabled=False):
             columns = z.transpose(0, 1).flatten(1)
             if self.form == "full":
@@ -201,3 +220,20 @@ class Conv1x1(Bijection):
         if len(shape) != 3 or shape[0] != self.num_channels:
             raise ValueError(f"Conv1x1 was built for images of {self.num_channels} channels, got {tuple(shape)}")
         return tuple(shape)
+
+
+@torch.no_grad()
+def with_lu(flow: nn.Module) -> nn.Module:
+    """Copies a flow or a layer, and writes every ``Conv1x1`` of form "full" in form "lu", for export to ONNX.
+
+    Scores, latents and samples stay the same up to rounding. The copy cannot be saved by ``save_flow``: save the flow.
+    """
+    copied = deepcopy(flow)
+    # A file would name the builder, which makes the other form.
+    vars(copied).pop("built_by", None)
+    for layer in copied.modules():
+        if isinstance(layer, Conv1x1) and layer.form == "full":
+            layer._factorize(layer.weight)
+            layer.form = "lu"
+            del layer.weight
+    return copied
