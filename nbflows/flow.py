@@ -34,7 +34,7 @@ class Flow(nn.Module):
         context_shape: of the context of one example; None if the flow takes no context.
 
     Raises:
-        TypeError: what is given to any of its functions is not a tensor.
+        TypeError: what is given to any of its functions is not a dense tensor of real numbers.
         ValueError: it has another shape, another precision than ``dtype``, or holds NaN or infinities; the last is not
             seen within torch.compile, torch.export and torch.func, where code may not look at numbers.
 
@@ -264,6 +264,10 @@ class Flow(nn.Module):
     ) -> Tensor:
         """What ``sample`` decodes: standard normal noise ``(num_samples, *latent_shape)`` times the temperature."""
         num_samples = inputs.whole(num_samples, "num_samples", 0)
+        if not isinstance(generator, torch.Generator | None):
+            raise TypeError(
+                f"generator is a torch.Generator, got {generator!r:.50}: torch.Generator(flow.device).manual_seed(3)"
+            )
         z = torch.cat(
             [
                 torch.randn(
@@ -354,10 +358,17 @@ def require_finite(flow: nn.Module, where: str = "") -> None:
 
 
 def require_tensor(x, wanted: str) -> None:
-    """Raises TypeError with the way out for what is no tensor."""
+    """Raises TypeError with the way out for what is not a dense tensor of real numbers."""
     if not isinstance(x, Tensor):
         way_out = "; torch.as_tensor makes a tensor of it" if hasattr(x, "__array__") or isinstance(x, list) else ""
         raise TypeError(f"expected {wanted} as a tensor, got a {type(x).__name__}{way_out}")
+    for is_wrong, kind, way_out in (
+        (x.is_complex(), "complex", "torch.view_as_real(x) has both parts"),
+        (x.is_nested, "nested", "give examples of one shape, torch.stack(x.unbind())"),
+        (x.layout != torch.strided, "sparse" if "sparse" in str(x.layout) else str(x.layout), "give x.to_dense()"),
+    ):
+        if is_wrong:
+            raise TypeError(f"expected {wanted} as a dense tensor of real numbers, got a {kind} one: {way_out}")
 
 
 def _require_finite_rows(x: Tensor, what: str) -> None:

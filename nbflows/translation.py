@@ -97,6 +97,8 @@ class TranslationFlow(Flow):
             progress: show a progress bar where one pass is not enough.
         """
         num_samples, chunk_size = inputs.whole(num_samples, "num_samples", 1), inputs.whole(chunk_size, "chunk_size", 1)
+        if sources is not None:
+            require_tensor(sources, f"a batch of {self.context_shape}")
         self._check_context(sources, 0 if sources is None else len(sources))
         latents = self._encode_contexts(sources, chunk_size)
         dequantize, *layers = self.bijection.layers

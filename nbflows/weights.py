@@ -37,7 +37,7 @@ def save_flow(flow: Flow, file: str | Path, half: bool = False, **details) -> Pa
         flow: made by a function of ``nbflows.models``; its name and arguments go into the JSON.
         file: with or without the suffix; dots within a name are part of it.
         half: store float32 as float16, in half the bytes; ``load_flow`` makes float32 of it again. Scores are then to
-            be measured anew.
+            be measured anew. Otherwise float32 and float64 come back as such.
         details: whatever else the JSON should say: recipe, data, bits/dim, budget.
 
     Returns:
@@ -45,7 +45,8 @@ def save_flow(flow: Flow, file: str | Path, half: bool = False, **details) -> Pa
 
     Raises:
         ValueError: the flow was not made by a function of ``nbflows.models``, the name is that of a folder or of
-            another kind of file, a weight is not finite, or JSON cannot say one of the details.
+            another kind of file, a weight is not finite, JSON cannot say one of the details, or ``half`` is asked for
+            of a flow in float64.
     """
     if flow.built_by is None:
         raise ValueError(
@@ -75,7 +76,7 @@ def save_flow(flow: Flow, file: str | Path, half: bool = False, **details) -> Pa
 
 
 def load_flow(model: str | Path, device: str | torch.device = "cpu") -> Flow:
-    """Loads a flow in eval mode.
+    """Loads a flow in eval mode, in float64 if its weights are, otherwise in float32.
 
     Args:
         model: a .safetensors file that has its .json beside it, or the folder of a training run.
@@ -118,6 +119,10 @@ def to_bytes(flow: Flow, half: bool = False) -> bytes:
     """The content of a safetensors file; with ``half`` in float16 instead of float32."""
     from safetensors.torch import save
 
+    if half and flow.dtype == torch.float64:
+        raise ValueError(
+            "half stores float32 as float16, and this flow is in float64: save flow.float(), or without half"
+        )
     state = flow.state_dict()
     # Of layers that several parts of a flow share, each tensor once.
     weights = {name: state[name].detach().cpu().contiguous() for name, *_ in _names(flow) if name in state}
@@ -157,6 +162,8 @@ def rebuild(weights: dict[str, Tensor], description: dict, where: str | Path) ->
         num_bytes = stored_bytes(weights)
         with no_larger_than(len(weights), num_bytes):
             flow = builders[description["builder"]](**_arguments(description["arguments"], num_bytes))
+        if any(tensor.dtype == torch.float64 for tensor in weights.values()):
+            flow.double()
     # What a builder says of arguments of any kind and size.
     except Exception as error:
         raise ValueError(f"{where}: its builder does not take the arguments that it names: {first(error)}") from error

@@ -4,6 +4,7 @@ import copy
 import io
 import pickle
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -191,12 +192,45 @@ def test_a_context_is_a_tensor(context):
         flow.log_prob(x, torch.zeros(4, 3).index_fill(0, torch.tensor([2]), torch.nan))
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_tensors_of_other_kinds_are_refused_with_the_way_out():
+    flow, translation = points_flow(context_features=2), random_caflow()
+    x, images = torch.randn(4, 2), random_images(4, translation.shape)
+    kinds = {
+        "complex .*view_as_real": lambda x: x.to(torch.complex64),
+        "sparse .*to_dense": lambda x: x.to_sparse(),
+        "nested .*stack": lambda x: torch.nested.nested_tensor(list(x.float())),
+    }
+    if torch.backends.mkldnn.is_available():
+        kinds["mkldnn .*to_dense"] = lambda x: x.float().to_mkldnn()
+    for message, other in kinds.items():
+        calls = [partial(call, other(x), x) for call in entrances(flow).values()]
+        calls += [partial(call, x, other(x)) for call in entrances(flow).values()]
+        calls += [partial(flow.encode, other(x), x, torch.float64), partial(flow.sample, 4, other(x))]
+        calls += [partial(call, other(images), images) for call in entrances(translation).values()]
+        calls += [partial(translation.rank, other(images), images), partial(translation.translate, other(images))]
+        for call in calls:
+            with pytest.raises(TypeError, match=f"as a dense tensor of real numbers, got a .*{message}"):
+                call()
+
+
+@pytest.mark.parametrize("wrong", [3, True, "cpu", np.random.default_rng(0), torch.Generator])
+def test_a_generator_is_one_of_torch(wrong):
+    flow, translation = points_flow(), random_caflow()
+    draws = [partial(draw, 3) for draw in (flow.sample, flow.rsample, flow.sample_and_log_prob, flow.draw_noise)]
+    for draw in (*draws, partial(translation.translate, random_images(2, translation.context_shape))):
+        with pytest.raises(TypeError, match=r"^generator is a torch.Generator, got .*flow.device\).manual_seed"):
+            draw(generator=wrong)
+
+
 def test_a_translation_says_what_is_wrong_with_sources_and_candidates():
     flow = random_caflow()
     images, sources = random_images(2, flow.shape), random_images(2, flow.context_shape)
     for call in (lambda: flow.translate(sources.numpy()), lambda: flow.rank(images[:, None].numpy(), sources)):
         with pytest.raises(TypeError, match="as a tensor, got a ndarray"):
             call()
+    with pytest.raises(TypeError, match="as a tensor, got a int"):
+        flow.translate(5)
     for bad in (0, -1, 2.5, float("nan"), None):
         with pytest.raises(ValueError, match="num_samples is "):
             flow.translate(sources, bad)

@@ -265,3 +265,22 @@ def test_a_description_of_other_weights_is_refused_and_one_without_a_hash_is_not
     del details["weights_sha256"]
     one.with_suffix(".json").write_text(json.dumps(details))
     assert is_same(load_flow(one), load_flow(two))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_a_flow_comes_back_in_the_precision_of_its_weights_and_never_in_half_precision(tmp_path, dtype):
+    flow = models.digits_glow(num_steps=1, hidden_channels=4)
+    flow.train().log_prob(torch.randint(17, (32, 1, 8, 8)))
+    flow = flow.eval().double()
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.add_(torch.randn_like(parameter) / 100)
+    loaded = load_flow(save_flow(flow.to(dtype), tmp_path / "model"))
+    assert loaded.dtype == (dtype if dtype == torch.float64 else torch.float32)
+    assert is_same(loaded, flow.to(loaded.dtype))
+
+
+def test_a_flow_in_float64_is_not_stored_in_half_precision_unasked(tmp_path):
+    with pytest.raises(ValueError, match=r"save flow.float\(\), or without half"):
+        save_flow(other(1).double(), tmp_path / "model", half=True)
+    assert not list(tmp_path.iterdir())
