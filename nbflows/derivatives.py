@@ -6,9 +6,6 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-# torch 2.6 does not have it.
-_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)
-
 
 def traced() -> bool:
     """Whether numbers may not be looked at: torch.compile, torch.export or torch.func goes through the code."""
@@ -18,6 +15,16 @@ def traced() -> bool:
 def exporting() -> bool:
     """Whether torch.export goes through the code; torch 2.6 does not say."""
     return getattr(torch.compiler, "is_exporting", lambda: False)()
+
+
+def exporting_to_onnx() -> bool:
+    """Whether ``torch.onnx.export`` goes through the code; torch 2.6 does not say."""
+    return exporting() and torch.onnx.is_in_onnx_export()
+
+
+# torch.compiler.assume_constant_result, which imports the whole compiler to say so. Without it the compiler, through
+# which torch.onnx goes at its second try, takes is_in_onnx_export for false.
+vars(exporting_to_onnx)["_dynamo_marked_constant"] = True
 
 
 def transformed() -> bool:
@@ -34,7 +41,7 @@ def again() -> bool:
 def refuse_transforms(what: str) -> None:
     """Raises RuntimeError within torch.func and torch.export for code that they cannot go through."""
     if torch.compiler.is_compiling():
-        if _is_exporting():
+        if exporting():
             raise RuntimeError(f"{what}, which torch.export cannot go through: save the flow with save_flow")
     elif transformed():
         raise RuntimeError(f"{what}, which torch.func cannot go through: call torch.autograd.grad, one batch at a time")

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from nbflows import ranks
 from nbflows.bijection import Bijection
-from nbflows.derivatives import exporting, traced
+from nbflows.derivatives import exporting, exporting_to_onnx, traced
 
 
 class ActNorm(Bijection):
@@ -178,7 +178,7 @@ class Conv1x1(Bijection):
         return lower, self.upper.triu(1) + torch.diag(self.sign * self.log_diagonal.exp())
 
     def _refuse_onnx(self) -> None:
-        if self.form == "full" and exporting() and torch.onnx.is_in_onnx_export():
+        if self.form == "full" and exporting_to_onnx():
             raise RuntimeError(
                 f"Conv1x1({self.num_channels}, form='full') has a determinant and an inverse, which ONNX lacks: export "
                 "nbflows.layers.with_lu(flow), which has the same numbers"
