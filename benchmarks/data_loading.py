@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from benchmarks import pages
 from benchmarks.sizes import SIZES
+from nbflows.training import objectives
 
 PAGE, MARK = pages.DOCS / "training_at_scale.md", "data: python -m benchmarks.data_loading --write"
 TITLES = ["recipe", "data", "batch", "ms a batch", "ms a step", "share", "step 10x faster", "step 50x faster"]
@@ -95,10 +96,10 @@ def training_step(recipe, images, device: str = "cpu") -> Callable[[int], Callab
     import torch
 
     from benchmarks.actions import training as workload
-    from nbflows import hardware, training
+    from nbflows import hardware
 
-    kind = training.TranslationModule if recipe.task else training.FlowModule
-    kind = training.JointModule if recipe.density_weight is not None else kind
+    kind = objectives.TranslationModule if recipe.task else objectives.FlowModule
+    kind = objectives.JointModule if recipe.density_weight is not None else kind
     module = kind(recipe.build(images).to(device).train(), recipe, steps_per_epoch=1)
     half = hardware.faster_precision(device) == "bf16-mixed"
 

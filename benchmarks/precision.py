@@ -26,7 +26,8 @@ TITLES = [
 
 def measure(name: str, num_images: int, device: str) -> tuple:
     """A row of the table. Raises FileNotFoundError where the model's test images are not here."""
-    from nbflows import load_pretrained, metrics, pretrained, publish
+    from nbflows import load_pretrained, metrics, pretrained
+    from tools import publish
 
     flow = load_pretrained(name, device)
     data = publish.training_data(pretrained.describe(name))

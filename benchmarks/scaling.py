@@ -31,6 +31,7 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmarks import pages
 from benchmarks.sizes import SIZES
+from nbflows.training import objectives
 
 PAGE = pages.DOCS / "scaling.md"
 MARK = "{}: python -m benchmarks.scaling --write"
@@ -200,7 +201,7 @@ def count_step(name: str, memory: str = "plain", **changes) -> Step:
 
 def _training_module(recipe, changes: dict, batch: int):
     """The Lightning module of a recipe, and a batch of random images for it."""
-    from nbflows import models, training
+    from nbflows import models
 
     _, shape, num_levels = SIZES[recipe.data]
     arguments = {"num_levels": num_levels, **recipe.arguments, **changes}
@@ -213,7 +214,7 @@ def _training_module(recipe, changes: dict, batch: int):
         roulette = getattr(getattr(layer, "log_det", None), "terms", None)
         if roulette is not None:
             layer.log_det.terms = _expected(roulette)
-    kind = training.FlowModule if recipe.task is None else training.TranslationModule
+    kind = objectives.FlowModule if recipe.task is None else objectives.TranslationModule
     images = torch.randint(num_levels, (batch, *shape)).byte()
     paired = () if recipe.task is None else (torch.randint(256, (batch, *flow.context_shape)).byte(),)
     return kind(flow.train(), recipe, steps_per_epoch=1), (images, *paired)

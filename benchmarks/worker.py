@@ -78,7 +78,7 @@ def _compiled(workload: Workload, configuration: Configuration) -> contextlib.Ab
         return contextlib.nullcontext()
     import torch
 
-    from nbflows import compiling
+    from nbflows.training import compiling
 
     compiling.require_compiler(torch.device("cpu"))
     return compiling.CompiledLayers(workload.flow).active()

@@ -1,14 +1,15 @@
 """nbflows: normalizing flows for images, to read, to teach and to train."""
 
 from nbflows import layers, models, nets, upstream
-from nbflows.bijection import Bijection, Identity, Inverse, Sequential, WithContext, set_memory
+from nbflows.bijection import Bijection
 from nbflows.checks import BijectionError, check_bijection
+from nbflows.compose import Identity, Inverse, Sequential, WithContext, set_memory
 from nbflows.flow import Flow
 from nbflows.joint import JointFlow
 from nbflows.multiscale import Multiscale
 from nbflows.pretrained import list_pretrained, load_pretrained
+from nbflows.storage.weights import load_flow, save_flow
 from nbflows.translation import TranslationFlow, Translations
-from nbflows.weights import load_flow, save_flow
 
 __version__ = "0.1.0"
 

@@ -1,4 +1,4 @@
-"""What makes this machine faster: the better precision, data kept on a GPU, freed memory kept, no denormal numbers."""
+"""What makes this machine faster: the better precision, freed memory kept, no denormal numbers."""
 
 import contextlib
 import ctypes
@@ -54,18 +54,6 @@ def faster_precision(device: str = "auto", num_processes: int = 1) -> str:
             times.append(time.perf_counter() - start)
         seconds[dtype] = min(times)
     return "bf16-mixed" if seconds[torch.bfloat16] < 0.7 * seconds[torch.float32] else "32-true"
-
-
-def has_room_for(num_bytes: int, device: torch.device) -> bool:
-    """Whether a data set of this size may lie on a device all through training.
-
-    On a GPU it takes at most a tenth of the memory that is free when asked; the rest is the training's. On the CPU it
-    lies already. What other devices have free, they do not say.
-    """
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return num_bytes <= free / 10
-    return device.type == "cpu"
 
 
 def keep_freed_memory() -> None:

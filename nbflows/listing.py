@@ -4,7 +4,7 @@ import shutil
 import textwrap
 from collections.abc import Iterable, Mapping
 
-from nbflows import toys
+from nbflows.data import toys
 
 # Narrower than the longest name with its status, nothing could be aligned.
 MIN_WIDTH, MAX_WIDTH = 60, 100

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from nbflows import recompute
-from nbflows.bijection import Bijection, Identity
+from nbflows.bijection import Bijection
+from nbflows.compose import Identity
 from nbflows.layers.reshape import halves, join_halves
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 
-from nbflows import download, installed, listing, upstream, weights
+from nbflows import installed, listing, upstream
 from nbflows.flow import Flow
-from nbflows.manifest import Manifest, sha256
 from nbflows.metrics import BitsPerDim
+from nbflows.storage import download, weights
+from nbflows.storage.manifest import Manifest, sha256
 
 URL_VARIABLE, CACHE_VARIABLE = "NBFLOWS_PRETRAINED_URL", "NBFLOWS_CACHE"
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from torch import Tensor
 
 from nbflows import data as datasets
-from nbflows import tasks, toys
-from nbflows.data import SPLITS, Data, PairData
+from nbflows import tasks
+from nbflows.data import SPLITS, Data, PairData, toys
+from nbflows.data.pictures import num_levels_of
 from nbflows.flow import Flow
-from nbflows.pictures import num_levels_of
 
 # How the text of a user's own data begins, see ``data.load`` and ``tasks.load_pairs``.
 _OWN = ("images of folder ", "arrays of ", "pairs of folders ")

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from nbflows import extras, inputs
 from nbflows.data import PairData
-from nbflows.tasks import get, with_channels
+from nbflows.data.pixels import with_channels
+from nbflows.tasks import get
 from nbflows.translation import TranslationFlow
 
 # The Gaussian window of SSIM, and the smallest picture that AlexNet's second pooling leaves something of.

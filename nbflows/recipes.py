@@ -4,8 +4,8 @@ import inspect
 import json
 from dataclasses import asdict, dataclass, field
 
-from nbflows import inputs, models, tasks, toys
-from nbflows.data import Data, PairData
+from nbflows import inputs, models, tasks
+from nbflows.data import Data, PairData, toys
 from nbflows.flow import Flow
 
 # What a resumed training may have otherwise. All else decides what its weights, its optimizer or its place in the data

@@ -9,12 +9,12 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
-from nbflows import data as datasets
-from nbflows import extras, inputs, reading
-from nbflows.data import SPLITS, ImageData, PairData
+from nbflows import extras, inputs
+from nbflows.data import SPLITS, ImageData, PairData, reading
+from nbflows.data.folders import load_folder_pairs
+from nbflows.data.pixels import grey, resize, with_channels
 
 
 @dataclass(frozen=True)
@@ -316,7 +316,7 @@ def load_pairs(
     Raises:
         ValueError: nothing readable, a file without a partner, or sizes that do not fit; names files and numbers.
     """
-    pairs = datasets._load_pairs(Path(sources), Path(targets), image_size, Path(root) / "cache")
+    pairs = load_folder_pairs(Path(sources), Path(targets), image_size, Path(root) / "cache")
     folders = {"sources": str(Path(sources).resolve()), "targets": str(Path(targets).resolve())}
     return replace(pairs, task=SideBySide().describe(), origin={**folders, "image_size": image_size})
 
@@ -325,34 +325,3 @@ def _scikit_image(module: str):
     # Imported here: training on other tasks runs without it.
     with extras.explained():
         return import_module(f"skimage.{module}")
-
-
-def grey(images: Tensor) -> Tensor:
-    """The luma of ITU-R 601 as PIL rounds it, uint8 ``(N, 1, H, W)``; grey images stay as they are.
-
-    0.299 red + 0.587 green + 0.114 blue.
-    """
-    if images.shape[1] == 1:
-        return images
-    red, green, blue = images.int().split(1, dim=1)
-    return (red * 19595 + green * 38470 + blue * 7471 + 2**15 >> 16).byte()
-
-
-def with_channels(images: Tensor, channels: int) -> Tensor:
-    """Images ``(N, C, H, W)`` with 1 or 3 channels instead: made grey, or grey repeated."""
-    if images.shape[1] == channels:
-        return images
-    return grey(images).expand(-1, channels, -1, -1).contiguous()
-
-
-def resize(images: Tensor, height: int, width: int, num_levels: int = 256) -> Tensor:
-    """Bicubic interpolation with antialiasing, uint8 ``(N, C, H, W)`` to ``(N, C, height, width)``, as PIL does it."""
-
-    def interpolated(chunk: Tensor) -> Tensor:
-        # One axis after the other, as in PIL, because values that leave the range are cut off after each.
-        for size in ((chunk.shape[2], width), (height, width)):
-            chunk = F.interpolate(chunk, size, mode="bicubic", antialias=True).clamp(0, num_levels - 1)
-        return chunk.round().byte()
-
-    # In floats all images of a data set would take four times their memory.
-    return torch.cat([interpolated(chunk.float()) for chunk in images.split(1024)])

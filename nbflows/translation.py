@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nbflows import inputs
 from nbflows.bijection import Bijection
-from nbflows.bijection import Sequential as Chain
+from nbflows.compose import Sequential as Chain
 from nbflows.flow import Flow, log_standard_normal, require_tensor
 
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from nbflows import download
+from nbflows.storage import download
 
 Answer = Callable[["_Handler"], None]
 # What an endless answer stops at, for a client that would not stop it.

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from nbflows import runs, training
+from nbflows.training import callbacks, fit, runs
 
 
 class Killed(BaseException):
@@ -24,14 +24,14 @@ class Killed(BaseException):
 def killed_after(step: int):
     """Trainings started within end right after a step, once it is saved (``checkpoint_seconds=0`` saves each)."""
 
-    class SaveThenDie(training.Checkpoints):
+    class SaveThenDie(callbacks.Checkpoints):
         def _save(self, trainer, best=False):
             super()._save(trainer, best)
             if trainer.global_step == step:
                 raise Killed
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(training, "Checkpoints", SaveThenDie)
+        patch.setattr(fit, "Checkpoints", SaveThenDie)
         yield
 
 

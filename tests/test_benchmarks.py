@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import nbflows.compiling
+import nbflows.training.compiling
 from benchmarks import __main__ as command_line
 from benchmarks import compare, depth, figure, harness, mar_scf, peers, table, worker
 from benchmarks.configuration import PACKAGES, Configuration, UsageError, parse
@@ -117,7 +117,7 @@ def test_a_flow_is_compiled_as_training_compiles_it_while_it_is_timed(monkeypatc
     flow = nbflows.models.digits_glow(num_steps=1)
     flow.log_prob(torch.randint(17, (8, 1, 8, 8)).byte())
     asked = []
-    monkeypatch.setattr(nbflows.compiling, "require_compiler", asked.append)
+    monkeypatch.setattr(nbflows.training.compiling, "require_compiler", asked.append)
     workload = harness.Workload(lambda: None, flow)
 
     def compiled():

@@ -7,13 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from nbflows import cards, models, pretrained, upstream, weights
-from nbflows.__main__ import main
-from nbflows.manifest import Manifest, sha256
+from nbflows import models, pretrained, upstream
+from nbflows.storage import weights
+from nbflows.storage.manifest import Manifest, sha256
+from tools import cards, publish
 
 SAVED = Path(__file__).parents[1] / "saved_models"
 KNOWN = Manifest.read(SAVED / "manifest.json")
-COMMAND = "write them anew: nbflows publish --cards"
+COMMAND = "write them anew: python -m tools.publish --cards"
 TASK = {"name": "super-resolution", "factor": 2}
 
 
@@ -152,7 +153,7 @@ def test_the_cards_are_written_from_the_command_line(folder, monkeypatch, capsys
     (folder / "here").mkdir()
     folder.rename(folder.parent / "saved_models")
     monkeypatch.chdir(folder.parent)
-    assert main(["publish", "--cards"]) == 0
+    assert publish.main(["--cards"]) == 0
     assert "saved_models/README.md" in capsys.readouterr().out
     assert Path("saved_models/README.md").read_text() == cards.page(Manifest.read(Path("saved_models/manifest.json")))
 
@@ -161,7 +162,7 @@ def test_publishing_a_model_writes_its_card(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     weights.write(_made(tmp_path / "saved_models") / "manifest.json", b'{"format": 1, "models": {}}')
     weights.save_flow(models.digits_simple(), "mine", recipe={"data": "digits"}, data="8x8 digits")
-    assert main(["publish", "mine.safetensors", "my-model", "--purpose", "a first one"]) == 0
+    assert publish.main(["mine.safetensors", "my-model", "--purpose", "a first one"]) == 0
     assert "my-model: " in capsys.readouterr().out
     assert "<br>a first one |" in Path("saved_models/README.md").read_text()
     assert cards.picture("my-model", "saved_models").exists()
@@ -184,7 +185,7 @@ def _made(folder: Path) -> Path:
 )
 def test_publish_says_what_it_needs(arguments, message, capsys):
     with pytest.raises(SystemExit):
-        main(["publish", *arguments])
+        publish.main([*arguments])
     assert message in capsys.readouterr().err
 
 

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from nbflows import __version__, load_flow, models, pretrained, save_flow, upstream, weights
-from nbflows.__main__ import _print_table, main
-from nbflows.manifest import Manifest, sha256
+from nbflows import __version__, load_flow, models, pretrained, save_flow, upstream
+from nbflows.cli import main
+from nbflows.cli.options import print_table
+from nbflows.storage import weights
+from nbflows.storage.manifest import Manifest, sha256
 from tests.reference_data import reference, uva_checkpoint
 
 
@@ -82,7 +84,7 @@ def test_list_of_a_name_shows_a_recipe_and_says_whether_its_model_is_published(s
 
 def test_a_table_is_printed_without_tabulate_too(capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "tabulate", None)
-    _print_table([("a", "1.0"), ("b", "2.0")], ["picture", "psnr"])
+    print_table([("a", "1.0"), ("b", "2.0")], ["picture", "psnr"])
     assert capsys.readouterr().out == "picture\tpsnr\na\t1.0\nb\t2.0\n"
 
 

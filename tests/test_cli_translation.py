@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from nbflows import __main__ as cli
-from nbflows import data, quality, recipes, tasks, weights
-from nbflows.__main__ import main
+from nbflows import data, quality, recipes, tasks
+from nbflows.cli import main, train
 from nbflows.data import PairData
+from nbflows.storage import weights
 from tests.flows import random_caflow, random_images
 from tests.reference_data import reference
 
@@ -106,7 +106,7 @@ def test_images_side_by_side_are_resized_to_twice_the_width(tmp_path):
         recipe="edges2shoes-caflow", data=str(tmp_path), sources=None, image_size=8, num_bits=8
     )
     recipe = recipes.get("edges2shoes-caflow")
-    pairs = recipe.prepare(cli._training_data(options, recipe))
+    pairs = recipe.prepare(train._training_data(options, recipe))
     assert isinstance(pairs, PairData) and pairs.shape == (1, 8, 8)
     assert (pairs.sources["train"] == 255).all() and (pairs.train < 20).all()
 

@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from nbflows import models, pretrained, save_flow
-from nbflows.__main__ import main
+from nbflows.cli import main
+from tools import publish
 
 NUMBERS = ["0", "-1", "nan", "inf", "-inf", "1e400", "99999999999999999999", "2.5", "", "x", "1", "2", "1,5", "0x1"]
 OPTIONS = {
@@ -46,7 +47,8 @@ def outcome(arguments, capsys):
     """Exit status and what stands on stderr; any exception but that of argparse fails the test."""
     capsys.readouterr()
     try:
-        status = main(arguments)
+        command, *rest = arguments or [""]
+        status = publish.main(rest) if command == "publish" else main(arguments)
     except SystemExit as stop:
         status = stop.code
     return status, capsys.readouterr().err

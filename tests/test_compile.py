@@ -6,11 +6,12 @@ from functools import partial
 import pytest
 import torch
 
-from nbflows import Flow, Sequential, compiling, data, load_flow, models, recipes, set_memory, training
-from nbflows.__main__ import main
+from nbflows import Flow, Sequential, data, load_flow, models, recipes, set_memory, training
+from nbflows.cli import main
 from nbflows.data import ImageData
 from nbflows.layers import AffineCoupling, Dequantize, checkerboard
 from nbflows.nets import ConvNet, GatedAttentionNet
+from nbflows.training import compiling
 from tests.interrupt import killed_after
 
 # Torch looks at the gradients of all that goes into a graph, and hides its own warning only where it is shown.

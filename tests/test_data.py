@@ -15,9 +15,10 @@ import pytest
 import torch
 from PIL import Image
 
-from nbflows import data, hardware, recipes, toys
-from nbflows.__main__ import main
-from nbflows.data import Batches, ImageData
+from nbflows import data, recipes
+from nbflows.cli import main
+from nbflows.data import Batches, ImageData, folders, sets, toys
+from nbflows.data import batches as batching
 
 
 def _picture(file, size=(8, 8), mode="RGB", seed=0):
@@ -164,7 +165,7 @@ def test_fewer_bits_keep_the_labels():
     images = ImageData(
         "a", "b", *[torch.full((3, 1, 2, 2), 255).byte()] * 3, labels={split: torch.arange(3) for split in data.SPLITS}
     )
-    reduced = data._reduce(images, 5)
+    reduced = sets.reduce_bits(images, 5)
     assert reduced.labels is images.labels and reduced.num_classes == 3
     assert images.train.max() == 255 and reduced.train.max() == 31
 
@@ -308,7 +309,7 @@ def test_a_folder_is_decoded_resized_split_and_cached(tmp_path, monkeypatch):
     images = data.load(folder, image_size=4, root=tmp_path)
     assert images.shape == (3, 4, 4)
     assert (len(images.train), len(images.validation), len(images.test)) == (25, 2, 3)
-    monkeypatch.setattr(data, "_decode_all", None)
+    monkeypatch.setattr(folders, "_decode_all", None)
     again = data.load(folder, image_size=4, root=tmp_path)
     assert torch.equal(again.train, images.train)
     assert torch.equal(again.test, images.test)
@@ -514,16 +515,16 @@ def _room(monkeypatch, free):
 def test_a_gpu_keeps_a_data_set_of_at_most_a_tenth_of_its_free_memory(monkeypatch):
     gpu = torch.device("cuda", 1)
     asked = _room(monkeypatch, 1000)
-    assert hardware.has_room_for(100, gpu) and not hardware.has_room_for(101, gpu)
+    assert batching.has_room_for(100, gpu) and not batching.has_room_for(101, gpu)
     assert asked == [gpu, gpu]
     # It lies there already; of others nothing is known.
-    assert hardware.has_room_for(10**18, torch.device("cpu")) and not hardware.has_room_for(1, torch.device("mps"))
+    assert batching.has_room_for(10**18, torch.device("cpu")) and not batching.has_room_for(1, torch.device("mps"))
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_a_set_with_room_is_copied_to_the_device_once_and_batches_are_made_there(monkeypatch, shuffle):
     sizes = []
-    monkeypatch.setattr(data, "has_room_for", lambda size, device: sizes.append((size, device)) or True)
+    monkeypatch.setattr(batching, "has_room_for", lambda size, device: sizes.append((size, device)) or True)
     copied = _count_copies(monkeypatch)
     batches = Batches(_images(10), 4, shuffle, paired=torch.arange(10), rank=1, world_size=2, device="meta")
     # Images of 4 bytes and labels of 8.
@@ -535,7 +536,7 @@ def test_a_set_with_room_is_copied_to_the_device_once_and_batches_are_made_there
 
 
 def test_without_room_nothing_but_the_rows_of_this_rank_is_copied(monkeypatch):
-    monkeypatch.setattr(data, "has_room_for", lambda size, device: False)
+    monkeypatch.setattr(batching, "has_room_for", lambda size, device: False)
     copied = _count_copies(monkeypatch)
     for images, labels in Batches(_images(10), 4, True, paired=torch.arange(10), rank=1, world_size=2, device="meta"):
         assert images.shape == (2, 1, 1, 1) and labels.shape == (2,) and images.is_meta and labels.is_meta

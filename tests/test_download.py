@@ -13,8 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from nbflows import download
-from nbflows.download import DownloadError
+from nbflows.storage import download
+from nbflows.storage.download import DownloadError
 from tests import http_server
 from tests.http_server import give_up_after
 

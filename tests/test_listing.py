@@ -6,10 +6,11 @@ import sys
 
 import pytest
 
-from nbflows import list_pretrained, listing, models, pretrained, upstream, weights
-from nbflows.__main__ import main
-from nbflows.manifest import Manifest, sha256
+from nbflows import list_pretrained, listing, models, pretrained, upstream
+from nbflows.cli import main
 from nbflows.recipes import RECIPES
+from nbflows.storage import weights
+from nbflows.storage.manifest import Manifest, sha256
 
 
 @pytest.fixture
@@ -173,7 +174,7 @@ def test_listing_needs_neither_lightning_nor_drawing_nor_tables():
     heavy = "lightning", "torchvision", "matplotlib", "seaborn", "sklearn", "skimage", "tabulate", "IPython", "PIL"
     code = f"""if True:
         import sys
-        from nbflows.__main__ import main
+        from nbflows.cli import main
         main(["list"])
         print([name for name in {heavy} if name in sys.modules])
     """

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from nbflows import manifest, pretrained
-from nbflows.manifest import Manifest
+from nbflows import pretrained
+from nbflows.storage import manifest
+from nbflows.storage.manifest import Manifest
 
 ROOT = Path(__file__).parents[1]
 ENTRY = {

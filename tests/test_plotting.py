@@ -10,7 +10,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
 
-from nbflows import plotting, reading
+from nbflows import plotting
+from nbflows.data import reading
 
 
 def images(n=6, channels=1, size=4, num_levels=17):

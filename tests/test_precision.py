@@ -6,7 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
 
-from nbflows import data, load_pretrained, metrics, models, pretrained, publish
+from nbflows import data, load_pretrained, metrics, models, pretrained
 from nbflows.layers import CoarseToFine, ResidualBlock, RussianRoulette, SeriesLogDet
 from nbflows.nets import (
     MLP,
@@ -22,6 +22,7 @@ from nbflows.nets import (
 )
 from tests.cases import CASES, make
 from tests.flows import random_caflow, random_images
+from tools import publish
 
 HALF = torch.bfloat16
 

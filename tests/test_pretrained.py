@@ -16,9 +16,10 @@ import safetensors.torch
 import torch
 
 import nbflows
-from nbflows import Flow, load_flow, load_pretrained, models, pretrained, save_flow, weights
-from nbflows.download import DownloadError
-from nbflows.manifest import Manifest, sha256
+from nbflows import Flow, load_flow, load_pretrained, models, pretrained, save_flow
+from nbflows.storage import weights
+from nbflows.storage.download import DownloadError
+from nbflows.storage.manifest import Manifest, sha256
 from tests import http_server
 from tests.http_server import give_up_after
 

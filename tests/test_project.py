@@ -10,7 +10,7 @@ import torch
 import yaml
 
 import nbflows
-from nbflows import __main__, recipes
+from nbflows import cli, recipes
 
 ROOT = Path(__file__).parents[1]
 # What conda-forge calls them.
@@ -92,9 +92,9 @@ def _commands():
 def test_every_command_of_the_pages_can_be_given(command):
     # A variable of the script for SLURM.
     given = shlex.split(command.replace("$RESUME", "--resume"), comments=True)
-    options, unknown = __main__._parser().parse_known_args(given)
+    options, unknown = cli._parser().parse_known_args(given)
     assert not unknown
-    if options.command is __main__._train:
+    if options.command is cli.train._train:
         recipes.get(options.recipe)
 
 

@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from nbflows import data, pretrained, provenance, recipes, runs, tasks, training, weights
-from nbflows.__main__ import main
+from nbflows import data, pretrained, provenance, recipes, tasks, training
+from nbflows.cli import main
 from nbflows.data import SPLITS, ImageData
+from nbflows.storage import weights
+from nbflows.training import runs
+from tools import publish
 
 QUICK = ["--device", "cpu", "--precision", "32-true", "--no-progress", "--batch-size", "8", "--max-steps", "2"]
 
@@ -318,7 +321,7 @@ def test_training_says_first_what_it_loaded_and_what_it_passed_over(place, capsy
 
 
 def test_a_run_of_ones_own_data_is_not_published_as_one_of_the_recipes(place, capsys):
-    assert main(["publish", "run", "mine", "--purpose", "a test"]) == 2
+    assert publish.main(["run", "mine", "--purpose", "a test"]) == 2
     assert "does not say on which data set it was trained, but '" in capsys.readouterr().err
     assert not (place / "saved_models").exists()
 
@@ -330,7 +333,7 @@ def test_a_run_of_an_earlier_version_is_not_scored_on_the_recipes_data(place, ca
     (place / "run" / "model.json").write_text(json.dumps(details))
     assert main(["evaluate", "run"]) == 2
     assert "run was trained on images of folder mine, 8x8, 33/3/4 images, not on digits" in capsys.readouterr().err
-    assert main(["publish", "run", "mine", "--purpose", "a test"]) == 2
+    assert publish.main(["run", "mine", "--purpose", "a test"]) == 2
     assert "not on digits" in capsys.readouterr().err
     assert main(["evaluate", "run", "--data", "mine"]) == 0
 

@@ -10,23 +10,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from nbflows import (
-    data,
-    load_pretrained,
-    metrics,
-    models,
-    pretrained,
-    publish,
-    reading,
-    recipes,
-    save_flow,
-    tasks,
-    weights,
-)
-from nbflows.__main__ import main
-from nbflows.manifest import Manifest, sha256
+from nbflows import data, load_pretrained, metrics, models, pretrained, recipes, save_flow, tasks
+from nbflows.cli import main
+from nbflows.data import reading
 from nbflows.models import simple
+from nbflows.storage import weights
+from nbflows.storage.manifest import Manifest, sha256
 from tests.reference_data import DATA, mnist
+from tools import publish
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = json.loads((ROOT / "saved_models" / "manifest.json").read_text())["models"]
@@ -221,7 +212,7 @@ def test_images_of_another_size_have_no_check():
 
 def test_publish_list_and_evaluate_work_together(place, capsys):
     words = ["--purpose", "lesson 99: a test", "--licence", "CC0", "--published", "1.020 (M = 8)"]
-    assert main(["publish", "run", "tiny", *words]) == 0
+    assert publish.main(["run", "tiny", *words]) == 0
     entry = known()["tiny"]
     assert entry["published"] == "1.020 (M = 8)"
     mean, error, size = entry["test_bits_per_dim"]["mean"], entry["test_bits_per_dim"]["standard_error"], entry["bytes"]
@@ -256,7 +247,7 @@ def test_evaluate_records_anew_what_is_recorded_already(place, capsys):
 
 
 def test_half_is_an_option_of_the_command_line(place):
-    assert main(["publish", "run/model.safetensors", "tiny", "--purpose", "a test", "--half"]) == 0
+    assert publish.main(["run/model.safetensors", "tiny", "--purpose", "a test", "--half"]) == 0
     assert known()["tiny"]["weights"] == "float16"
 
 
@@ -268,14 +259,14 @@ def test_half_is_an_option_of_the_command_line(place):
     ],
 )
 def test_what_cannot_be_published_is_explained(place, capsys, arguments, message):
-    assert main(["publish", *arguments]) == 2
+    assert publish.main([*arguments]) == 2
     assert message in capsys.readouterr().err
     assert known() == {}
 
 
 def test_without_a_purpose_nothing_is_published(place, capsys):
     with pytest.raises(SystemExit):
-        main(["publish", "run", "tiny"])
+        publish.main(["run", "tiny"])
     assert "--purpose" in capsys.readouterr().err
     assert known() == {}
 

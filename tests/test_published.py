@@ -16,9 +16,9 @@ import pytest
 import torch
 
 from nbflows import list_pretrained, load_pretrained, pretrained, upstream
-from nbflows.__main__ import main
-from nbflows.download import DownloadError
-from nbflows.manifest import Manifest, sha256
+from nbflows.cli import main
+from nbflows.storage.download import DownloadError
+from nbflows.storage.manifest import Manifest, sha256
 from nbflows.upstream import published as module
 from tests import http_server
 from tests.http_server import give_up_after

@@ -17,10 +17,10 @@ import pytest
 import torch
 from PIL import Image
 
-from nbflows import data, pictures, reading, recipes, tasks, training
-from nbflows.data import ImageData, PairData
+from nbflows import data, recipes, tasks, training
+from nbflows.cli.picture_files import read_source, translate_files
+from nbflows.data import ImageData, PairData, folders, pictures, reading
 from nbflows.tasks import Inpainting, Sketch
-from nbflows.translate import read_source, translate_files
 from tests.test_translate import _stand_in
 
 
@@ -141,7 +141,7 @@ def test_what_is_found_in_a_random_folder_is_what_the_rules_say(tmp_path, seed):
     assert all(word in text for word in tree.words), (tree.words, text)
     if not tree.words:
         assert text == ""
-    values = sorted(int(data._decode(file, None)[0][0, 0]) for file in files)
+    values = sorted(int(folders._decode(file, None)[0][0, 0]) for file in files)
     assert values == sorted(tree.expected.values())
 
 
@@ -388,8 +388,8 @@ def test_every_reader_makes_the_same_of_a_picture(tmp_path, name):
     reason = expected if isinstance(expected, str) else f"transparent in {transparent} of 64 pixels"
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        parts, remarks = data._decode_splits(tmp_path / "in", sorted((tmp_path / "in").iterdir()), None)
-        pairs, _ = data._decode_pairs(
+        parts, remarks = folders._decode_splits(tmp_path / "in", sorted((tmp_path / "in").iterdir()), None)
+        pairs, _ = folders._decode_pairs(
             tmp_path / "in",
             tmp_path / "out",
             [(tmp_path / "in" / n, tmp_path / "out" / n) for n in ("a.png", "b.png")],
@@ -913,7 +913,7 @@ def kib(field):
 before, start = kib("VmRSS"), time.process_time()
 open("/proc/self/clear_refs", "w").write("5")
 try:
-    data.load(sys.argv[1]) if sys.argv[1][-3:] in ("npy", "npz") else data._decode(sys.argv[1], None)
+    data.load(sys.argv[1]) if sys.argv[1][-3:] in ("npy", "npz") else folders._decode(sys.argv[1], None)
 except ValueError as error:
     assert sys.argv[1] in str(error)
 print(json.dumps([time.process_time() - start, (kib("VmHWM") - before) / 1024]))

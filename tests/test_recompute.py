@@ -22,9 +22,9 @@ from nbflows.layers import (
     SigmoidScale,
 )
 from nbflows.nets import ActNormConvNet, ConvNet, GatedAttentionNet, LipschitzConvNet, update_norms
-from nbflows.publish import fixed_images
 from nbflows.recompute import MEMORY
 from tests.cases import CASES, make
+from tools.publish import fixed_images
 
 SAVING = [memory for memory in MEMORY if memory != "plain"]
 

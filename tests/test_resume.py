@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from nbflows import Flow, Sequential, data, load_flow, recipes, runs, training, weights
-from nbflows.callbacks import SIGNALS
+from nbflows import Flow, Sequential, data, load_flow, recipes, training
 from nbflows.data import ImageData
 from nbflows.layers import ActNorm, AffineCoupling, Dequantize, checkerboard
 from nbflows.nets import ConvNet
+from nbflows.storage import weights
+from nbflows.training import fit, objectives, runs
+from nbflows.training.callbacks import SIGNALS
 from tests.interrupt import Killed, kill_chains
 
 # Three batches an epoch, a validation after each second epoch.
@@ -60,13 +62,13 @@ def _end(result, orders):
 def _watch(patch):
     """The images of each step, by its number: what the last attempt at it was trained on."""
     orders = {}
-    step = training.FlowModule.training_step
+    step = objectives.FlowModule.training_step
 
     def watched(module, batch, batch_index):
         orders[module.trainer.global_step] = batch.sum((1, 2, 3)).tolist()
         return step(module, batch, batch_index)
 
-    patch.setattr(training.FlowModule, "training_step", watched)
+    patch.setattr(objectives.FlowModule, "training_step", watched)
     return orders
 
 
@@ -103,9 +105,11 @@ def _kill(step, moment):
             return checkpoint["global_step"] == step
 
         if moment == "before the step":
-            dies(training.FlowModule, "training_step", True, lambda module, *_: module.trainer.global_step == step - 1)
+            dies(
+                objectives.FlowModule, "training_step", True, lambda module, *_: module.trainer.global_step == step - 1
+            )
         elif moment == "after the step":
-            dies(training.FlowModule, "optimizer_step", False, at_step)
+            dies(objectives.FlowModule, "optimizer_step", False, at_step)
         elif moment == "before it is saved":
             dies(runs, "write_checkpoint", True, of_checkpoint)
         elif moment == "while it is written":
@@ -204,7 +208,7 @@ def test_chains_of_kills_at_every_step_of_two_epochs(digits, whole, seen, tmp_pa
 
 def _asked(step, number, again_at=None):
     """Sends this process a signal during a step, as Ctrl-C and SLURM do."""
-    train_step = training.FlowModule.training_step
+    train_step = objectives.FlowModule.training_step
 
     def interrupted(module, batch, batch_index):
         if module.trainer.global_step in (step, again_at):
@@ -222,7 +226,7 @@ def test_who_asks_a_training_to_stop_loses_nothing_and_is_told_how_to_go_on(
 ):
     handlers = [signal.getsignal(n) for n in SIGNALS]
     with monkeypatch.context() as patch:
-        patch.setattr(training.FlowModule, "training_step", _asked(step, number))
+        patch.setattr(objectives.FlowModule, "training_step", _asked(step, number))
         with pytest.raises(KeyboardInterrupt) as stopped:
             _train(digits, tmp_path / "run", checkpoint_seconds=1000)
     assert str(stopped.value) == f"stopped at step {step + 1}; go on from {tmp_path}/run/last.ckpt with --resume"
@@ -238,7 +242,7 @@ def test_who_asks_twice_does_not_wait_for_the_step(digits, tmp_path, monkeypatch
         signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.FlowModule, "training_step", both)
+        patch.setattr(objectives.FlowModule, "training_step", both)
         with pytest.raises(KeyboardInterrupt, match="stopped at step 0; start again: there is no checkpoint yet"):
             _train(digits, tmp_path / "run")
     # No dead end either.
@@ -250,7 +254,7 @@ def test_a_stop_before_the_first_step_is_one_too(digits, tmp_path, monkeypatch):
         signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.FlowModule, "configure_optimizers", setup)
+        patch.setattr(objectives.FlowModule, "configure_optimizers", setup)
         with pytest.raises(KeyboardInterrupt, match="there is no checkpoint yet"):
             _train(digits, tmp_path / "run")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -261,7 +265,7 @@ def test_a_stop_before_the_first_step_is_one_too(digits, tmp_path, monkeypatch):
 
 def test_two_trainings_do_not_share_a_folder(digits, tmp_path, monkeypatch):
     refused = []
-    step = training.FlowModule.training_step
+    step = objectives.FlowModule.training_step
 
     def while_it_trains(module, batch, batch_index):
         if module.trainer.global_step == 1:
@@ -272,7 +276,7 @@ def test_two_trainings_do_not_share_a_folder(digits, tmp_path, monkeypatch):
         return step(module, batch, batch_index)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.FlowModule, "training_step", while_it_trains)
+        patch.setattr(objectives.FlowModule, "training_step", while_it_trains)
         _train(digits, tmp_path / "run", max_steps=3)
     assert refused == [True, False]
     _train(digits, tmp_path / "run", max_steps=4, resume=True)
@@ -432,7 +436,7 @@ def test_a_model_is_there_before_its_test_images_are_scored(tmp_path, monkeypatc
         raise MemoryError("too large")
 
     with monkeypatch.context() as patch:
-        patch.setattr(training.metrics, "evaluate", fails)
+        patch.setattr(fit.metrics, "evaluate", fails)
         with pytest.raises(MemoryError):
             _train(digits, tmp_path / "run", flow=None, max_steps=2)
     described = weights.describe(tmp_path / "run")

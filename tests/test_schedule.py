@@ -10,7 +10,8 @@ from nbflows import Flow, Sequential, data, load_pretrained, models, recipes, sa
 from nbflows.data import ImageData
 from nbflows.layers import AffineCoupling, Dequantize, checkerboard
 from nbflows.nets import ConvNet
-from nbflows.schedule import Budget, learning_rate_factor
+from nbflows.training import fit, objectives
+from nbflows.training.schedule import Budget, learning_rate_factor
 from tests.interrupt import killed_after
 
 RECIPE = recipes.Recipe(
@@ -95,14 +96,14 @@ def _learning_rates(out):
 @pytest.fixture
 def logged_rates(monkeypatch):
     """Has each training write the learning rate of each step into rates.csv of its folder."""
-    step = training.FlowModule.optimizer_step
+    step = objectives.FlowModule.optimizer_step
 
     def logged(module, epoch, batch_index, optimizer, *args, **kwargs):
         with open(module.trainer.default_root_dir + "/rates.csv", "a", newline="") as stream:
             csv.writer(stream).writerow([module.trainer.global_step, optimizer.param_groups[0]["lr"]])
         step(module, epoch, batch_index, optimizer, *args, **kwargs)
 
-    monkeypatch.setattr(training.FlowModule, "optimizer_step", logged)
+    monkeypatch.setattr(objectives.FlowModule, "optimizer_step", logged)
 
 
 @pytest.mark.parametrize("killed_at", [4, 15])
@@ -120,7 +121,7 @@ def test_two_parts_follow_the_same_schedule_as_one(digits, tmp_path, logged_rate
 
 def test_minutes_count_in_all_and_are_spent_once(digits, tmp_path, monkeypatch, logged_rates):
     clock = iter(range(0, 10**6))
-    monkeypatch.setattr(training.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(fit.time, "monotonic", lambda: float(next(clock)))
     recipe = replace(RECIPE, epochs=1000)
     with killed_after(20):
         _train(digits, tmp_path, recipe=recipe, max_minutes=4, checkpoint_seconds=0)
@@ -157,7 +158,7 @@ def test_a_training_starts_from_a_published_model_and_says_so(digits, tmp_path):
     for name, tensor in result.flow.state_dict().items():
         torch.testing.assert_close(tensor, published.state_dict()[name], atol=1e-7, rtol=0)
     from_run = _train(digits, tmp_path / "next", recipe=recipe, max_steps=1, flow=None, start_from=tmp_path / "run")
-    details = training.weights.describe(from_run.out)
+    details = fit.weights.describe(from_run.out)
     assert details["steps"] == 1
     assert details["started_from"]["model"] == str(tmp_path / "run") and details["started_from"]["steps"] == 2
     assert details["started_from"]["started_from"]["model"] == "digits-simple"
@@ -168,7 +169,7 @@ def test_a_resumed_training_still_knows_what_it_started_from(digits, tmp_path):
     recipe = replace(recipes.get("digits-simple"), batch_size=50)
     _train(digits, tmp_path, recipe=recipe, max_steps=1, flow=None, start_from="digits-simple")
     _train(digits, tmp_path, recipe=recipe, max_steps=2, flow=None, resume=True)
-    assert training.weights.describe(tmp_path)["started_from"]["model"] == "digits-simple"
+    assert fit.weights.describe(tmp_path)["started_from"]["model"] == "digits-simple"
 
 
 def test_weights_that_do_not_fit_are_named_and_leave_no_run(digits, tmp_path):

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from nbflows import data, extras, tasks
-from nbflows.data import ImageData, PairData
+from nbflows.data import ImageData, PairData, folders, pixels
 from nbflows.tasks import Colorization, Inpainting, SideBySide, Sketch, SuperResolution
 
 EVERY_TASK = [SuperResolution(2), Colorization(), Inpainting(), Inpainting("half"), Sketch(), SideBySide()]
@@ -62,9 +62,9 @@ def test_grey_is_the_luma_of_pil(photos):
     assert torch.equal(targets, photos)
     assert torch.equal(Colorization(num_channels=3).pair(photos)[0], sources.expand(-1, 3, -1, -1))
     assert torch.equal(Colorization().baseline(sources, 3), sources.expand(-1, 3, -1, -1))
-    assert tasks.grey(sources) is sources
+    assert pixels.grey(sources) is sources
     few = torch.full((1, 3, 2, 2), 16).byte()
-    assert (tasks.grey(few) == 16).all()
+    assert (pixels.grey(few) == 16).all()
 
 
 def test_the_square_hole_is_that_of_the_authors():
@@ -292,15 +292,15 @@ def test_folders_named_after_splits_are_the_splits_of_pairs(tmp_path):
 
 
 def test_pairs_are_cached_until_one_of_their_files_changes(tmp_path, monkeypatch):
-    folders = _two_folders(tmp_path)
-    before = tasks.load_pairs(*folders, root=tmp_path)
-    decode = data._decode_all
-    monkeypatch.setattr(data, "_decode_all", None)
-    again = tasks.load_pairs(*folders, root=tmp_path)
+    pair = _two_folders(tmp_path)
+    before = tasks.load_pairs(*pair, root=tmp_path)
+    decode = folders._decode_all
+    monkeypatch.setattr(folders, "_decode_all", None)
+    again = tasks.load_pairs(*pair, root=tmp_path)
     assert torch.equal(again.train, before.train) and torch.equal(again.sources["test"], before.sources["test"])
-    monkeypatch.setattr(data, "_decode_all", decode)
-    _save(folders[0] / "000.bmp", np.full((8, 8), 251, np.uint8))
-    changed = tasks.load_pairs(*folders, root=tmp_path)
+    monkeypatch.setattr(folders, "_decode_all", decode)
+    _save(pair[0] / "000.bmp", np.full((8, 8), 251, np.uint8))
+    changed = tasks.load_pairs(*pair, root=tmp_path)
     assert 251 in torch.cat(list(changed.sources.values()))
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from nbflows import toys
+from nbflows.data import toys
 
 NAMES = ["8gaussians", "pinwheel", "swissroll", "circles", "moons", "2spirals", "checkerboard", "rings"]
 DENSITIES = ["8gaussians", "circles", "checkerboard", "rings"]

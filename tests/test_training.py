@@ -22,15 +22,14 @@ from nbflows import (
     load_pretrained,
     metrics,
     models,
-    pictures,
     ranks,
     recipes,
-    toys,
     training,
 )
-from nbflows.data import Data, ImageData
+from nbflows.data import Data, ImageData, pictures, toys
 from nbflows.layers import AffineCoupling, Dequantize, checkerboard
 from nbflows.nets import ConvNet
+from nbflows.training import callbacks, fit, objectives
 from tests.interrupt import killed_after
 
 RECIPE = recipes.Recipe(
@@ -117,7 +116,7 @@ def metrics_of_validation(flow, digits, per_image=False):
 
 
 def test_averaged_weights_follow_their_formula():
-    average = training.AveragedWeights(decay=0.9)
+    average = callbacks.AveragedWeights(decay=0.9)
     averages, weights = [torch.tensor([1.0])], [torch.tensor([3.0])]
     average._kwargs["multi_avg_fn"](averages, weights, torch.tensor(5))
     assert averages[0].item() == pytest.approx(1 + (1 - 6 / 15) * 2)
@@ -210,9 +209,9 @@ def test_a_loss_that_is_not_finite_stops_and_names_batch_layer_and_checkpoint(di
 def test_weights_that_are_not_finite_are_named(digits):
     flow = _flow()
     torch.nn.init.constant_(flow.bijection[1].net.layers[2].weight, torch.nan)
-    found = training.first_non_finite(flow, digits.train[:4])
+    found = objectives.first_non_finite(flow, digits.train[:4])
     assert found.startswith("bijection.layers.1.net.layers.2 (PointwiseConv; not finite in it: weight)")
-    assert "no layer" in training.first_non_finite(_flow(), digits.train[:4])
+    assert "no layer" in objectives.first_non_finite(_flow(), digits.train[:4])
 
 
 class _InfiniteSlope(torch.nn.Module):
@@ -236,7 +235,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_spoils_the_weights(digits
 
 
 def test_the_learning_rate_warms_up_and_decays_every_epoch():
-    module = training.FlowModule(_flow(), dataclasses.replace(RECIPE, decay_per_epoch=0.5), steps_per_epoch=10)
+    module = objectives.FlowModule(_flow(), dataclasses.replace(RECIPE, decay_per_epoch=0.5), steps_per_epoch=10)
     factors = [module._learning_rate_factor(step) for step in range(30)]
     assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert factors[9:11] == pytest.approx([1.0, 0.5])
@@ -276,7 +275,7 @@ def test_denormal_numbers_count_as_zero_while_training_only():
 
 
 def test_training_works_without_the_packages_it_can_do_without(digits, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(training, "find_spec", lambda name: None)
+    monkeypatch.setattr(fit, "find_spec", lambda name: None)
     recipe = dataclasses.replace(RECIPE, epochs=1)
     training.train(recipe, digits, out=tmp_path, precision="32-true", device="cpu", progress=False)
     printed = capsys.readouterr().out
@@ -308,7 +307,7 @@ def test_training_needs_no_more_than_torch_torchvision_lightning_and_numpy(tmp_p
         "sys.meta_path.insert(0, Missing())\n"
         "import numpy as np\n"
         "np.save('images.npy', np.random.default_rng(0).integers(0, 17, (60, 8, 8), dtype=np.uint8))\n"
-        "from nbflows.__main__ import main\n"
+        "from nbflows.cli import main\n"
         "run = ['train', 'digits-simple', '--data', 'images.npy', '--max-steps', '2', '--batch-size', '16']\n"
         "assert main([*run, '--device', 'cpu', '--no-progress', '--out', 'run', '--traceback']) == 0\n"
         "assert main(['evaluate', 'run', '--data', 'images.npy']) == 0\n"
@@ -321,7 +320,7 @@ def test_training_needs_no_more_than_torch_torchvision_lightning_and_numpy(tmp_p
 def test_lightning_stays_quiet_and_other_warnings_do_not(digits, tmp_path, capsys):
     _train(digits, tmp_path, recipe=dataclasses.replace(RECIPE, epochs=1))
     assert "Tip" not in "".join(capsys.readouterr())
-    with training.quiet(), pytest.warns(UserWarning, match="mine"):
+    with fit.quiet(), pytest.warns(UserWarning, match="mine"):
         warnings.warn("mine", stacklevel=1)
 
 
@@ -365,7 +364,7 @@ def test_mar_scf_is_trained_as_its_authors_did(data_name, coupling, batch, sizes
 def test_training_uses_the_recipes_optimizer_and_moves_its_images(digits, tmp_path):
     seen = []
     recipe = replace(recipes.get("digits-simple"), optimizer="Adamax", augment="shift_and_flip", batch_size=16)
-    module = training.FlowModule(recipe.build(digits), recipe, 10)
+    module = objectives.FlowModule(recipe.build(digits), recipe, 10)
     assert isinstance(module.configure_optimizers()["optimizer"], torch.optim.Adamax)
     module.log = lambda *_, **__: None
     module.flow.bits_per_dim = lambda images, **_: seen.append(images) or torch.zeros(len(images))

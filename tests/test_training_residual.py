@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch.nn.utils import parametrize
 
-from nbflows import JointFlow, data, load_flow, metrics, models, pictures, recipes, training
-from nbflows.__main__ import main
-from nbflows.data import Data, ImageData
+from nbflows import JointFlow, data, load_flow, metrics, models, recipes, training
+from nbflows.cli import main
+from nbflows.data import Data, ImageData, pictures
 from nbflows.nets import OperatorNorm, update_norms
+from nbflows.training import objectives
 
 SMALL = {"num_blocks": (1, 1), "hidden_channels": 8, "in_forward": False}
 DIGITS = replace(
@@ -73,14 +74,14 @@ def test_norms_are_those_of_the_weights_after_every_step_and_of_the_averages_at_
     digits, tmp_path, monkeypatch
 ):
     seen = []
-    validation_step, training_step = training.FlowModule.validation_step, training.FlowModule.training_step
+    validation_step, training_step = objectives.FlowModule.validation_step, objectives.FlowModule.training_step
     monkeypatch.setattr(
-        training.FlowModule,
+        objectives.FlowModule,
         "validation_step",
         lambda self, *a: seen.append(("validation", _is_converged(self.flow))) or validation_step(self, *a),
     )
     monkeypatch.setattr(
-        training.FlowModule,
+        objectives.FlowModule,
         "training_step",
         lambda self, *a: seen.append(("training", _is_converged(self.flow))) or training_step(self, *a),
     )
@@ -110,7 +111,7 @@ def test_the_log_of_training_is_a_true_log_likelihood_also_with_the_neumann_grad
     flow = models.digits_residual_flow(**DIGITS.arguments, gradient="neumann")
     flow.log_prob(digits.train[:64])
     images = digits.train[:1].expand(400, 1, 8, 8)
-    module = training.FlowModule(flow, DIGITS, 1)
+    module = objectives.FlowModule(flow, DIGITS, 1)
     estimates = module.measure(images)["bits_per_dim"].detach()
     flow.eval()
     with torch.no_grad():
@@ -124,7 +125,7 @@ def test_the_log_of_training_is_a_true_log_likelihood_also_with_the_neumann_grad
 
 def test_weight_decay_is_applied_and_not_part_of_the_gradient(digits):
     recipe = replace(DIGITS, optimizer="AdamW", weight_decay=0.1, betas=(0.9, 0.99), learning_rate=0.5, warmup_steps=0)
-    module = training.FlowModule(recipe.build(digits), recipe, 10)
+    module = objectives.FlowModule(recipe.build(digits), recipe, 10)
     optimizer = module.configure_optimizers()["optimizer"]
     assert optimizer.defaults["betas"] == (0.9, 0.99)
     before = [parameter.detach().clone() for parameter in module.flow.parameters()]
@@ -153,7 +154,7 @@ def test_a_recipe_refuses_settings_that_cannot_be(change, message):
 def test_images_are_mirrored_where_the_recipe_says_so(digits):
     seen, images = [], digits.train[:16]
     recipe = replace(DIGITS, augment="mirror")
-    module = training.FlowModule(recipe.build(digits), recipe, 10)
+    module = objectives.FlowModule(recipe.build(digits), recipe, 10)
     module.log = lambda *_, **__: None
     module.flow.bits_per_dim = lambda images, **_: seen.append(images) or torch.zeros(len(images))
     module.training_step(images, 0)
@@ -214,7 +215,7 @@ def test_joint_training_minimises_lambda_times_the_density_and_the_labels(digits
     images, labels = digits.train[:32], digits.labels["train"][:32]
     flow.log_prob_and_logits(images)
     for weight in (0.0, 1 / 64, 1.0):
-        module = training.JointModule(flow, replace(JOINT, density_weight=weight), 1)
+        module = objectives.JointModule(flow, replace(JOINT, density_weight=weight), 1)
         torch.manual_seed(1)
         measured = module.measure(images, labels)
         torch.manual_seed(1)

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from nbflows import data, load_flow, metrics, models, pictures, recipes, save_flow, tasks, training, weights
-from nbflows.data import SPLITS, ImageData, PairData
+from nbflows import data, load_flow, metrics, models, recipes, save_flow, tasks, training
+from nbflows.data import SPLITS, ImageData, PairData, pictures
 from nbflows.models.caflow import RELATIONS
+from nbflows.storage import weights
+from nbflows.training import callbacks, objectives
 from nbflows.translation import TranslationFlow
 from tests.flows import TINY, random_caflow, random_images
 from tests.interrupt import killed_after
@@ -50,7 +52,7 @@ def _train(data, out, recipe=RECIPE, **options):
 
 
 def _module(flow, **changes):
-    module = training.TranslationModule(flow, replace(RECIPE, **changes), 10)
+    module = objectives.TranslationModule(flow, replace(RECIPE, **changes), 10)
     module.log = lambda *_, **__: None
     return module
 
@@ -104,7 +106,7 @@ def test_bits_per_dim_are_of_the_target_and_those_of_the_source_stand_beside():
     torch.testing.assert_close(measured["bits_per_dim"], bits)
     torch.testing.assert_close(measured["source_bits_per_dim"], source_bits)
     torch.testing.assert_close(measured["loss"], bits + 0.5 * source_bits * 16 / 48)
-    assert measured.keys() == set(training.TranslationModule.measured)
+    assert measured.keys() == set(objectives.TranslationModule.measured)
 
 
 def test_the_learning_rate_drops_to_a_tenth_at_its_step():
@@ -223,13 +225,13 @@ def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(run, p
 
 def test_every_batch_holds_pairs(pairs, tmp_path, monkeypatch):
     task, seen = tasks.SuperResolution(2), {True: [], False: []}
-    measure = training.TranslationModule.measure
+    measure = objectives.TranslationModule.measure
 
     def look(self, images, sources):
         seen[self.trainer.training].append((images, sources))
         return measure(self, images, sources)
 
-    monkeypatch.setattr(training.TranslationModule, "measure", look)
+    monkeypatch.setattr(objectives.TranslationModule, "measure", look)
     _train(pairs, tmp_path, max_steps=5)
     assert len(seen[True]) == 5 and len(seen[False]) >= 1
     for images, sources in [*seen[True], *seen[False]]:
@@ -270,7 +272,7 @@ def test_pictures_have_the_same_noise_each_time_and_take_any_channels(source_cha
     for step in (1, 2):
         state = torch.get_rng_state()
         trainer = SimpleNamespace(is_global_zero=True, global_step=step, datamodule=SimpleNamespace(data=pairs))
-        training.DrawTranslations(tmp_path).on_validation_epoch_end(trainer, module)
+        callbacks.DrawTranslations(tmp_path).on_validation_epoch_end(trainer, module)
         assert torch.equal(state, torch.get_rng_state())
         pictures.append((tmp_path / f"step_{step:07d}.png").read_bytes())
         torch.rand(5)
@@ -354,7 +356,7 @@ def test_a_layer_that_returns_no_numbers_is_named(module, name, pairs, tmp_path)
     flow = random_caflow(num_levels=17, source_channels=3, dtype=torch.float32)
     torch.nn.init.constant_(module(flow)[-1].net.layers[2].bias, torch.nan)
     images = pairs.train[:4], pairs.sources["train"][:4]
-    found = training.first_non_finite(flow, *images)
+    found = objectives.first_non_finite(flow, *images)
     assert found == f"{name}.net.layers.2 (PointwiseConv; not finite in it: bias)"
     with pytest.raises(training.NonFiniteError) as error:
         _train(pairs, tmp_path, flow=flow)

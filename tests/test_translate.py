@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from nbflows import data, load_flow, models, save_flow, tasks
-from nbflows.__main__ import main
+from nbflows.cli import main
+from nbflows.cli.picture_files import read_source, translate_files
 from nbflows.tasks import Colorization, Inpainting, SideBySide, Sketch, SuperResolution
-from nbflows.translate import read_source, translate_files
 
 COLOUR = (3, 8, 8)
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from nbflows.unpickle import MAGIC_NUMBER, PROTOCOL_VERSION, Opaque, read_checkpoint
+from nbflows.storage.unpickle import MAGIC_NUMBER, PROTOCOL_VERSION, Opaque, read_checkpoint
 
 FORMATS = pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
 

@@ -8,12 +8,12 @@ import torch
 from torch.nn import functional as F
 
 from nbflows import models, upstream
-from nbflows.bijection import WithContext
+from nbflows.compose import WithContext
 from nbflows.flow import log_standard_normal
 from nbflows.models.caflow import relation_block
 from nbflows.nets import PickLevels
 from nbflows.recipes import Recipe
-from nbflows.training import TranslationModule
+from nbflows.training.objectives import TranslationModule
 from nbflows.upstream.caflow import _load_layer, _load_layers
 from tests.reference_data import reference, replayed_noise
 

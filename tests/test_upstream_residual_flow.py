@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from nbflows import upstream
-from nbflows.__main__ import main
+from nbflows.cli import main
 from nbflows.flow import log_standard_normal
 from nbflows.layers import ExactLogDet, Logit, ResidualBlock
 from nbflows.nets import LipSwish, OperatorNorm

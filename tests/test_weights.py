@@ -9,7 +9,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from nbflows import load_flow, load_pretrained, models, pretrained, save_flow, weights
+from nbflows import load_flow, load_pretrained, models, pretrained, save_flow
+from nbflows.storage import weights
 
 
 def other(seed):

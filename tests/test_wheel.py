@@ -153,7 +153,7 @@ def test_a_model_that_is_not_here_is_an_error_that_names_the_ways(installed):
 
 def test_sampling_imports_neither_lightning_nor_what_draws_lessons(installed):
     code = (
-        "import sys; from nbflows.__main__ import main;"
+        "import sys; from nbflows.cli import main;"
         "main(['sample', 'digits-simple', 'few.png', '--num-samples', '2']);"
         "print(sorted({'lightning', 'matplotlib', 'seaborn', 'sklearn', 'skimage', 'IPython'} & set(sys.modules)))"
     )
@@ -172,8 +172,7 @@ MISSING = {
 def test_a_missing_extra_is_one_line_that_installs_it(installed, package):
     command, extra = MISSING[package]
     code = (
-        f"import sys; sys.modules['{package}'] = None;"
-        f"from nbflows.__main__ import main; sys.exit(main({command.split()}))"
+        f"import sys; sys.modules['{package}'] = None;from nbflows.cli import main; sys.exit(main({command.split()}))"
     )
     failed = installed.python(code)
     assert failed.returncode == 2, failed.stderr

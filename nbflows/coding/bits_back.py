@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from nbflows import inputs
-from nbflows.bijection import Identity
-from nbflows.bijection import Sequential as Chain
 from nbflows.coding.ans import PRECISION, Bits, DiscreteGaussian
+from nbflows.compose import Identity
+from nbflows.compose import Sequential as Chain
 from nbflows.flow import Flow
 from nbflows.layers import Dequantize, Logit
 

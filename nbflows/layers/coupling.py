@@ -6,8 +6,8 @@ from torch.nn import functional as F
 
 from nbflows import inputs
 from nbflows.bijection import Bijection, sum_dimensions
-from nbflows.layers.linear import require_data
 from nbflows.layers.reshape import halves, join_halves
+from nbflows.nets.norm import require_data
 
 
 class AffineCoupling(Bijection):

@@ -3,7 +3,7 @@
 from torch import nn
 
 from nbflows.bijection import Bijection, sum_dimensions
-from nbflows.layers.linear import require_data
+from nbflows.nets.norm import require_data
 
 
 class AffineInjector(Bijection):

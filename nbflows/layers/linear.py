@@ -6,16 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nbflows import ranks
 from nbflows.bijection import Bijection
-from nbflows.derivatives import exporting, exporting_to_onnx, traced
+from nbflows.derivatives import exporting, exporting_to_onnx
+from nbflows.nets.norm import ChannelNorm
 
 
-class ActNorm(Bijection):
+class ActNorm(ChannelNorm, Bijection):
     """Shifts and scales each channel: z = (x + bias) exp(log_scale),   log_det = H W sum(log_scale).
 
-    The first batch in training mode sets both, once, so that every channel of z has mean 0 and standard deviation 1
-    over that batch: of all ranks together, if there are several. From then on they are ordinary parameters.
+    The first batch in training mode sets both, see ``nbflows.nets.norm.ChannelNorm``.
 
     Args:
         num_channels: of the input.
@@ -29,95 +28,20 @@ class ActNorm(Bijection):
 
     recomputed_from = "output"
 
-    def __init__(self, num_channels: int):
-        super().__init__()
-        self.bias = nn.Parameter(torch.zeros(num_channels))
-        self.log_scale = nn.Parameter(torch.zeros(num_channels))
-        self.register_buffer("initialized", torch.tensor(False))
-        self._seen = False
-
-    @property
-    def has_seen_data(self) -> bool:
-        """Whether bias and scale are set."""
-        # A GPU must be waited for to read the buffer: not at every step, as what is set stays so. Nor can it be read
-        # while a graph is recorded.
-        if not self._seen and not traced():
-            self._seen = bool(self.initialized)
-        return self._seen
-
-    def _load_from_state_dict(self, *args, **kwargs):
-        super()._load_from_state_dict(*args, **kwargs)
-        self._seen = not self.initialized.is_meta and bool(self.initialized)
-
     def forward(self, x, context=None):
         self.output_shape(tuple(x.shape[1:]))
-        # What a replica of DataParallel, or a call of torch.func, would set is lost.
-        if not self.has_seen_data and self.training and not getattr(self, "_is_replica", False) and not traced():
-            self._initialize(x.detach())
-        self._require_data()
-        z = (x + self._per_channel(self.bias, x)) * self._per_channel(self.log_scale, x).exp()
+        z = super().forward(x)
         log_det = self.log_scale.sum(dtype=torch.promote_types(self.log_scale.dtype, torch.float32))
         return z, (log_det * x.shape[2:].numel()).expand(len(x))
 
     def inverse(self, z, context=None):
-        self._require_data()
-        return z * (-self._per_channel(self.log_scale, z)).exp() - self._per_channel(self.bias, z)
+        self.require_data()
+        return z * (-self.per_channel(self.log_scale, z)).exp() - self.per_channel(self.bias, z)
 
     def output_shape(self, shape):
         if shape[0] != len(self.bias):
             raise ValueError(f"ActNorm was built for {len(self.bias)} channels, got {shape[0]}")
         return tuple(shape)
-
-    @staticmethod
-    def _per_channel(parameter: Tensor, x: Tensor) -> Tensor:
-        return parameter.view(-1, *[1] * (x.dim() - 2))
-
-    def _require_data(self) -> None:
-        if not self.has_seen_data:
-            raise RuntimeError(
-                "ActNorm has not seen data yet: run one batch in train() mode, without wrappers, or load a checkpoint"
-            )
-
-    @torch.no_grad()
-    def _initialize(self, x: Tensor) -> None:
-        # Of all ranks: each alone would initialise differently, and stay so, as they share nothing but gradients later.
-        # Apple's GPUs have no float64.
-        values = x.transpose(0, 1).flatten(1).to(torch.float32 if x.device.type == "mps" else torch.float64)
-        count = ranks.sum_over_ranks(values.new_tensor(values.shape[1]))
-        mean = ranks.sum_over_ranks(values.sum(1)) / count
-        std = (ranks.sum_over_ranks((values - mean[:, None]).square().sum(1)) / count).sqrt()
-        # Nothing is set before all is known to be good: what is set stays so.
-        if not count:
-            raise ValueError("ActNorm cannot start from a first batch that is empty")
-        for what, channels, way_out in (
-            (
-                "has NaN or infinite values",
-                ~(mean.isfinite() & std.isfinite()),
-                "see that the data and weights are finite",
-            ),
-            # What rounding leaves of a channel that is constant.
-            (
-                "does not vary",
-                std <= 4 * torch.finfo(x.dtype).eps * mean.abs(),
-                "give a larger or more varied first batch, or add dequantization noise",
-            ),
-        ):
-            if channels.any():
-                numbers = ", ".join(str(i) for i in channels.nonzero().flatten().tolist())
-                raise ValueError(
-                    f"ActNorm cannot scale channel {numbers} of {len(std)}: in the first batch ({int(count)} values "
-                    f"each) it {what}; {way_out}"
-                )
-        self.bias.copy_(-mean)
-        self.log_scale.copy_(-std.log())
-        self.initialized.fill_(True)
-
-
-def require_data(net: nn.Module) -> None:
-    """Raises RuntimeError if an ActNorm in a network has not seen data: going backwards must not set it from noise."""
-    for module in net.modules():
-        if isinstance(module, ActNorm):
-            module._require_data()
 
 
 def _solve_unit(triangle: Tensor, columns: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from nbflows import inputs
 from nbflows.bijection import Bijection, sum_dimensions, zero_log_det
-from nbflows.layers.linear import require_data
+from nbflows.nets.norm import require_data
 
 
 class GaussianPrior(Bijection):

@@ -6,7 +6,8 @@ transfer", 2019 (arXiv:1908.08074). Numbers are the defaults of CAFLOW's code; t
 said where they stand.
 """
 
-from nbflows.bijection import Bijection, Sequential, WithContext
+from nbflows.bijection import Bijection
+from nbflows.compose import Sequential, WithContext
 from nbflows.flow import Flow
 from nbflows.layers import (
     ActNorm,

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import torch
 
-from nbflows.bijection import Bijection, Identity, Sequential
+from nbflows.bijection import Bijection
+from nbflows.compose import Identity, Sequential
 from nbflows.flow import Flow
 from nbflows.layers import (
     ActNorm,

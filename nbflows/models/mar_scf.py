@@ -7,7 +7,8 @@ hidden channels.
 
 from torch import nn
 
-from nbflows.bijection import Bijection, Sequential
+from nbflows.bijection import Bijection
+from nbflows.compose import Sequential
 from nbflows.flow import Flow
 from nbflows.layers import (
     ActNorm,

@@ -1,6 +1,6 @@
 """A small Real NVP for points in the plane."""
 
-from nbflows.bijection import Sequential
+from nbflows.compose import Sequential
 from nbflows.flow import Flow
 from nbflows.layers import AffineCoupling, Flip
 from nbflows.models.builder import builder

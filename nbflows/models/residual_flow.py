@@ -10,7 +10,8 @@ from functools import partial
 
 import torch
 
-from nbflows.bijection import Bijection, Sequential
+from nbflows.bijection import Bijection
+from nbflows.compose import Sequential
 from nbflows.flow import Flow
 from nbflows.joint import JointFlow
 from nbflows.layers import (

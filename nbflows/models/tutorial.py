@@ -4,7 +4,8 @@ Source: P. Lippe, "Normalizing flows for image modeling", UvA Deep Learning Tuto
 on MNIST, importance-weighted with 8 draws: simple 1.078, variational 1.043, multiscale 1.020.
 """
 
-from nbflows.bijection import Bijection, Sequential
+from nbflows.bijection import Bijection
+from nbflows.compose import Sequential
 from nbflows.flow import Flow
 from nbflows.layers import AffineCoupling, Dequantize, LearnedTanh, Squeeze, VariationalDequantize, checkerboard
 from nbflows.models.builder import builder

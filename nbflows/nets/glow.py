@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nbflows.layers.linear import ActNorm
 from nbflows.nets.context import channels_last, join_context
+from nbflows.nets.norm import ChannelNorm
 
 
 class ActNormConvNet(nn.Module):
@@ -40,13 +40,13 @@ class NormalizedConv(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
         nn.init.normal_(self.conv.weight, std=0.05)
-        self.norm = ActNorm(out_channels)
+        self.norm = ChannelNorm(out_channels)
 
     def forward(self, x):
-        # Compiled networks have seen data, and a look at the buffer would cut them in pieces.
+        # Compiled networks have seen data, and reading the buffer would cause a graph break.
         if not torch.compiler.is_compiling() and not self.norm.has_seen_data:
             # Sets bias and scale in training mode; otherwise it says that they are not set.
-            self.norm(self.conv(x.detach()).float())
+            self.norm.see(self.conv(x.detach()).float())
         scale = self.norm.log_scale.exp()
         return F.conv2d(
             x, self.conv.weight * scale[:, None, None, None], self.norm.bias * scale, padding=self.conv.padding

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from nbflows import extras, reading
+from nbflows import extras
+from nbflows.data import reading
 
 # In the metadata of an output that repeats the alt text of the figure before it.
 ALT_OUTPUT = "nbflows_alt"

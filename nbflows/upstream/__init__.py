@@ -1,6 +1,6 @@
 """The original authors' weights in our models: one file per system, and by name what the authors publish."""
 
-from nbflows.unpickle import read_checkpoint
+from nbflows.storage.unpickle import read_checkpoint
 from nbflows.upstream.caflow import caflow
 from nbflows.upstream.checkpoint import load_upstream
 from nbflows.upstream.mar_scf import mar_scf

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from nbflows import models
-from nbflows.bijection import Bijection, Sequential
+from nbflows.bijection import Bijection
+from nbflows.compose import Sequential
 from nbflows.layers import ActNorm, AffineCoupling, AffineInjector, Conv1x1, Squeeze
 from nbflows.translation import TranslationFlow
 from nbflows.upstream.state import copy, nothing_left, take

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from nbflows.flow import Flow
 from nbflows.models.builder import no_larger_than
-from nbflows.unpickle import read_checkpoint, stored_bytes
+from nbflows.storage.unpickle import read_checkpoint, stored_bytes
+from nbflows.storage.weights import first
 from nbflows.upstream.caflow import caflow
 from nbflows.upstream.mar_scf import mar_scf
 from nbflows.upstream.residual_flow import residual_flow
 from nbflows.upstream.uva import uva
-from nbflows.weights import first
 
 _PREFIXES = {"uva": "flows.", "mar_scf": "flow.layers.", "residual_flow": "transforms.", "caflow": "model.rflow."}
 

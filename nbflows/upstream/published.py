@@ -7,9 +7,10 @@ import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from nbflows import download, inputs, weights
+from nbflows import inputs
 from nbflows.flow import Flow
-from nbflows.manifest import sha256
+from nbflows.storage import download, weights
+from nbflows.storage.manifest import sha256
 from nbflows.upstream.checkpoint import load_upstream
 
 # Files put here by hand are taken instead of a download.

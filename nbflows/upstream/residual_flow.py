@@ -10,7 +10,7 @@ from nbflows import models
 from nbflows.flow import Flow
 from nbflows.layers import ActNorm, ResidualBlock
 from nbflows.nets import LipSwish, update_norms
-from nbflows.unpickle import stored_bytes
+from nbflows.storage.unpickle import stored_bytes
 from nbflows.upstream.state import copy, nothing_left, take
 
 # Nothing here needs them: constants, counters, and norms that are computed anew.

@@ -12,9 +12,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from nbflows import compiling, extras, runs, tasks
+from nbflows import extras, tasks
+from nbflows.data.pictures import num_levels_of, save_samples
 from nbflows.nets import update_norms
-from nbflows.pictures import num_levels_of, save_samples
+from nbflows.training import compiling, runs
 
 with extras.explained():
     from lightning.pytorch.callbacks import Callback, ProgressBar, WeightAveraging

@@ -1,14 +1,22 @@
-"""Publishes a trained model: its weights and what is known of them go to ``saved_models/``."""
+"""Publishes a trained model: its weights and what is known of them go to ``saved_models/``, with its card.
 
+python -m tools.publish RUN NAME --purpose "what it is for"; python -m tools.publish --cards
+"""
+
+import argparse
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from nbflows import __version__, data, metrics, pretrained, provenance, tasks, weights
+from nbflows import __version__, cli, data, metrics, pretrained, provenance, tasks
+from nbflows.cli.options import checked, not_empty
 from nbflows.flow import Flow
-from nbflows.manifest import Manifest, check_name, sha256
+from nbflows.storage import weights
+from nbflows.storage.manifest import Manifest, check_name, sha256
+from tools import cards
 
 # Beyond 80 MB of them all, a clone takes too long in a class.
 MOST_BYTES = 8_000_000
@@ -137,3 +145,49 @@ def training_data(description: dict, model: str | Path = "the model") -> data.Da
     if name not in data.names():
         raise ValueError(f"{model} does not say on which data set it was trained, but {name!r}: its score needs one")
     return provenance.training_data(description, model)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.publish",
+        description="Puts a trained model into saved_models/, its manifest and README.md.",
+    )
+    parser.register("type", None, checked(not_empty))
+    parser.add_argument("model", nargs="?", help="a .safetensors file, or the folder of a run")
+    parser.add_argument("name", nargs="?", help="for load_pretrained: lower case, digits and hyphens")
+    parser.add_argument("--purpose", metavar="TEXT", help="what the model is for, in a line")
+    parser.add_argument("--half", action="store_true", help="store the weights in float16")
+    parser.add_argument("--licence", metavar="TEXT", default="MIT", help="licence of the weights (default: MIT)")
+    parser.add_argument(
+        "--published", metavar="TEXT", help='bits/dim that a paper reports for this model, as in "1.020 (M = 8)"'
+    )
+    parser.add_argument(
+        "--cards",
+        action="store_true",
+        help="publish nothing: write README.md from the manifest, and the pictures that are missing or out of date",
+    )
+    parser.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
+    parser.set_defaults(command=_publish, parser=parser)
+    return parser
+
+
+def _publish(options) -> None:
+    if options.cards and (options.model or options.purpose or options.half or options.published):
+        options.parser.error("--cards stands alone: it writes the cards of the models that are published already")
+    if not options.cards:
+        if not (options.model and options.name and options.purpose):
+            options.parser.error('give MODEL, NAME and --purpose "what it is for"; or --cards alone')
+        entry = publish(
+            options.model, options.name, options.purpose, options.half, options.licence, options.published or ""
+        )
+        print(f"{options.name}: {metrics.BitsPerDim(**entry['test_bits_per_dim'])}, {entry['bytes']} bytes")
+    print(f"written: {', '.join(map(str, cards.write_cards(pretrained.saved_models())))}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Publishes a model, or writes the cards; returns the exit status."""
+    return cli.run(_parser(), arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,7 +11,7 @@ from torch import Tensor
 from nbflows import inputs, models
 from nbflows.flow import Flow, require_finite
 from nbflows.models.builder import no_larger_than
-from nbflows.unpickle import read_checkpoint, stored_bytes
+from nbflows.storage.unpickle import read_checkpoint, stored_bytes
 
 _OTHER_SUFFIXES = {
     ".ckpt",

@@ -7,10 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nbflows import models, publish, reading, tasks, upstream, weights
-from nbflows.manifest import Manifest, sha256
+from nbflows import models, tasks, upstream
+from nbflows.data import reading
+from nbflows.storage import weights
+from nbflows.storage.manifest import Manifest, sha256
 from nbflows.translation import TranslationFlow
 from nbflows.upstream import Published
+from tools import publish
 
 # A PNG says under this name of which weights it is, by their SHA-256: the picture of an earlier model is noticed.
 STAMP = "weights"
@@ -59,8 +62,8 @@ nothing that could run.
 ```bash
 nbflows list                     # these models, and the recipes
 nbflows evaluate {example}    # bits/dim on the test images, measured again
-nbflows publish --cards          # this page, and pictures that are missing or old
-nbflows publish runs/MY_RUN my-model --purpose "what it is for"
+python -m tools.publish --cards          # this page, and pictures that are missing or old
+python -m tools.publish runs/MY_RUN my-model --purpose "what it is for"
 ```
 
 The last line adds a model of yours: its file (below 8 MB; `--half` stores float16), its entry in `manifest.json`, its
@@ -145,7 +148,8 @@ def draw_sample(name: str, folder: str | Path) -> Path:
     content = file.read_bytes()
     if sha256(content) != entry["sha256"]:
         raise ValueError(
-            f"{file} is not the published {name}: bring it back with git checkout, or publish it anew, nbflows publish"
+            f"{file} is not the published {name}: bring it back with git checkout, or publish it anew"
+            " with python -m tools.publish"
         )
     with torch.random.fork_rng(devices=[]):
         flow = weights.rebuild(weights.parse(content, file), entry, name)

@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nbflows import inputs, weights
+from nbflows import inputs
+from nbflows.storage import weights
 
 FORMAT = 1
 # What loading needs; whatever else an entry says is kept, and used by those who know it.

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nbflows.data.reading import SHEET, mark
 from nbflows.flow import Flow, first_layer
-from nbflows.reading import SHEET, mark
 
 
 def num_levels_of(flow: Flow) -> int | None:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from nbflows import inputs, reading, tasks
+from nbflows import inputs, tasks
+from nbflows.data import reading
 from nbflows.quality import per_pixel
 from nbflows.tasks import Colorization, Inpainting, SideBySide, SuperResolution, Task
 from nbflows.translation import TranslationFlow
@@ -56,7 +57,7 @@ def translate_files(
         FileNotFoundError: no such picture or folder.
         ValueError: a picture cannot be read or does not fit; nothing is written then.
     """
-    from nbflows.pictures import num_levels_of, save_samples
+    from nbflows.data.pictures import num_levels_of, save_samples
 
     num_samples = inputs.whole(num_samples, "num_samples", 1)
     source, out = Path(source), Path(out)

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from nbflows.layers import ActNorm, AffineCoupling, AffineInjector, GaussianPrior, MixtureCoupling
+from nbflows.layers import AffineCoupling, AffineInjector, GaussianPrior, MixtureCoupling
+from nbflows.nets.norm import ChannelNorm
 
 # Not residual blocks, whose networks are differentiated twice, which compiled code cannot be; not ConvLSTM priors,
 # whose recurrences would be unrolled; not ActNorm and 1x1 convolutions, of which a compiled call costs more than it
@@ -35,7 +36,7 @@ def compilable(module: nn.Module) -> list[nn.Module]:
 
 def has_seen_data(module: nn.Module) -> bool:
     """Whether every ActNorm in a model is initialised: compiled networks take it for granted."""
-    return all(layer.has_seen_data for layer in module.modules() if isinstance(layer, ActNorm))
+    return all(layer.has_seen_data for layer in module.modules() if isinstance(layer, ChannelNorm))
 
 
 class CompiledLayers:

@@ -13,7 +13,8 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from nbflows import ranks, unpickle, weights
+from nbflows import ranks
+from nbflows.storage import unpickle, weights
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 # What a checkpoint needs for training to go on; Lightning's own are among them.

@@ -1,0 +1,65 @@
+"""nbflows sample: images of a model in a PNG."""
+
+import torch
+
+from nbflows import pretrained, upstream
+from nbflows.cli.options import add_chunk_size, add_command, add_device, add_number, add_upstream, checked
+from nbflows.data.pictures import picture_name
+from nbflows.flow import Flow
+
+
+def add_sample(commands) -> None:
+    """Adds ``nbflows sample``."""
+    parser = add_command(commands, "sample", _sample, "draw images from a model into a PNG")
+    parser.add_argument("model", help="a name of nbflows list, a .safetensors file, or the folder of a run")
+    parser.add_argument(
+        "png", nargs="?", default="samples.png", type=checked(picture_name), help="where to (default: samples.png)"
+    )
+    add_upstream(parser)
+    add_number(parser, "--image-size", "of mAR-SCF's checkpoints, which do not say it (default: 32)", metavar="N")
+    add_number(parser, "--num-samples", "how many (default: 64)", metavar="N", default=64)
+    add_number(
+        parser,
+        "--temperature",
+        "scales the noise; one, or one per level (default: 1)",
+        metavar="T",
+        nargs="+",
+        default=[1.0],
+    )
+    add_chunk_size(parser)
+    add_number(parser, "--seed", "of the noise (default: 0)", metavar="N", default=0)
+    add_device(parser)
+
+
+def _sample(options) -> None:
+    if options.upstream:
+        shape = (3, options.image_size, options.image_size) if options.image_size else None
+        flow = upstream.load_upstream(options.model, shape).to(options.device)
+    else:
+        flow = pretrained.load(options.model, options.device)
+    if options.image_size and flow.shape[1:] != (options.image_size, options.image_size):
+        raise ValueError(f"the model makes images of {flow.shape}, whatever --image-size says: leave it out")
+    temperature = options.temperature[0] if len(options.temperature) == 1 else options.temperature
+    draw(flow, options.png, options.num_samples, temperature, options.seed, options.device, options.chunk_size)
+
+
+def draw(
+    flow: Flow,
+    png: str,
+    num_samples: int,
+    temperature: float | list[float],
+    seed: int,
+    device: str,
+    chunk_size: int = 256,
+) -> None:
+    """Draws samples from a flow, writes them into a PNG, and says so."""
+    from nbflows.data.pictures import num_levels_of, save_samples
+
+    if flow.context_shape is not None:
+        raise ValueError("this model makes pictures of pictures: nbflows translate, with a source")
+    generator = torch.Generator(device).manual_seed(seed)
+    samples = flow.sample(
+        num_samples, temperature=temperature, generator=generator, chunk_size=chunk_size, progress=True
+    )
+    save_samples(samples, png, num_levels_of(flow))
+    print(f"{num_samples} samples at temperature {temperature}, seed {seed}: {png}")

@@ -1,0 +1,247 @@
+"""Data sets as tensors in memory: points, images, pairs of images, each in three splits."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nbflows import inputs
+
+SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val"),
+    "test": ("test", "testing"),
+}
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set: three splits that never overlap, ``(N, *shape)``.
+
+    Attributes:
+        name: as given to ``load``.
+        variant: what exactly the data are; stands beside every figure measured on them.
+        origin: what ``load`` or ``tasks.load_pairs`` was given, paths in full; empty for data made otherwise.
+        ignored: what the reader passed over, left out or changed, in one line; empty if nothing.
+
+    Raises:
+        TypeError: a split is no tensor, or holds another kind of number.
+        ValueError: a split is empty, does not fit the others, or has values that mean nothing.
+    """
+
+    name: str
+    variant: str
+    train: Tensor
+    validation: Tensor
+    test: Tensor
+    origin: dict = field(default_factory=dict, kw_only=True)
+    ignored: str = field(default="", kw_only=True)
+
+    def __post_init__(self):
+        for split in SPLITS:
+            part = getattr(self, split)
+            self._check(split, part)
+            if len(part) == 0:
+                raise ValueError(f"{self.name}: {split} is empty; each split needs one example or more")
+            if part.numel() == 0:
+                raise ValueError(f"{self.name}: the examples of {split} are {tuple(part.shape[1:])}, without a value")
+            if part.shape[1:] != self.train.shape[1:]:
+                raise ValueError(
+                    f"{self.name}: {split} is {tuple(part.shape)}, train is {tuple(self.train.shape)}; "
+                    "all examples need the same shape"
+                )
+
+    def _check(self, what: str, points: Tensor) -> None:
+        _require(self.name, what, points, (torch.float32, torch.float64), "(N, D)")
+        bad = points.isfinite().logical_not().sum().item()
+        if bad:
+            raise ValueError(
+                f"{self.name}: {bad} of {points.numel()} values of {what} are NaN or infinite; remove them"
+            )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one example: ``(C, H, W)`` of an image, ``(D,)`` of a point."""
+        return tuple(self.train.shape[1:])
+
+    def model_arguments(self) -> dict:
+        """What a builder of ``nbflows.models`` must know of the data."""
+        return {"shape": self.shape}
+
+
+@dataclass(frozen=True)
+class ImageData(Data):
+    """Images: uint8 ``(N, C, H, W)``.
+
+    Attributes:
+        num_levels: grey levels; values are 0..num_levels - 1.
+        labels: the class of each image, int64 ``(N,)`` under "train", "validation" and "test"; None if there are none.
+    """
+
+    num_levels: int = 256
+    labels: dict[str, Tensor] | None = None
+
+    def __post_init__(self):
+        inputs.whole(self.num_levels, "num_levels", 2, 256)
+        super().__post_init__()
+        if self.shape[0] not in (1, 3):
+            raise ValueError(f"{self.name}: images have 1 or 3 channels, these are (C, H, W) = {self.shape}")
+        if self.labels is None:
+            return
+        if set(self.labels) != set(SPLITS):
+            raise ValueError(f"{self.name}: labels are needed for {', '.join(SPLITS)}, there are {list(self.labels)}")
+        for split, labels in self.labels.items():
+            _require(self.name, f"labels of {split}", labels, (torch.int64,), "(N,)")
+            if len(labels) != len(getattr(self, split)):
+                raise ValueError(
+                    f"{self.name}: {len(labels)} labels for the {len(getattr(self, split))} images of {split}"
+                )
+            if labels.min() < 0:
+                raise ValueError(f"{self.name}: labels are 0 or more, the smallest of {split} is {labels.min()}")
+
+    def _check(self, what: str, images: Tensor) -> None:
+        _require(self.name, what, images, (torch.uint8,), "(N, C, H, W)")
+        # 256 levels are all that there are.
+        if self.num_levels < 256 and images.numel() and images.max() >= self.num_levels:
+            raise ValueError(
+                f"{self.name}: {what} has values up to {images.max()}, more than {self.num_levels - 1}, the last of "
+                f"{self.num_levels} levels"
+            )
+
+    @property
+    def num_classes(self) -> int | None:
+        """Labels are 0..num_classes - 1; None without labels."""
+        return None if self.labels is None else 1 + max(int(labels.max()) for labels in self.labels.values())
+
+    def model_arguments(self) -> dict:
+        """What a builder of ``nbflows.models`` must know of the data."""
+        return {**super().model_arguments(), "num_levels": self.num_levels}
+
+
+@dataclass(frozen=True)
+class PairData(ImageData):
+    """Images, the targets, and a source for each: what a translation is given to make the target of.
+
+    Attributes:
+        sources: uint8 ``(N, C_s, H, W)`` under "train", "validation" and "test".
+        known: bool ``(H, W)``, True where the target's pixels are those of the source, as in inpainting; None if no
+            pixel is given.
+        task: the name of a task of ``nbflows.tasks`` and its arguments; goes into the JSON of a model.
+
+    Raises:
+        TypeError, ValueError: sources or mask are no tensors of that kind, or do not fit the images.
+    """
+
+    sources: dict[str, Tensor] = field(default_factory=dict)
+    known: Tensor | None = None
+    task: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        super().__post_init__()
+        if set(self.sources) != set(SPLITS):
+            raise ValueError(f"{self.name}: sources are needed for {', '.join(SPLITS)}, there are {list(self.sources)}")
+        for split, sources in self.sources.items():
+            targets = getattr(self, split)
+            self._check(f"sources of {split}", sources)
+            if len(sources) != len(targets) or sources.shape[2:] != targets.shape[2:]:
+                raise ValueError(
+                    f"{self.name}: the sources of {split} are {tuple(sources.shape)}, its images "
+                    f"{tuple(targets.shape)}; each image needs one source of its height and width"
+                )
+            if sources.shape[1] != self.sources["train"].shape[1]:
+                raise ValueError(
+                    f"{self.name}: the sources of {split} have {sources.shape[1]} channels, those of train have "
+                    f"{self.sources['train'].shape[1]}; make them alike"
+                )
+        if self.known is None:
+            return
+        _require(self.name, "the mask", self.known, (torch.bool,), "(H, W)")
+        if tuple(self.known.shape) != self.shape[1:]:
+            raise ValueError(f"{self.name}: the mask is {tuple(self.known.shape)}, the images are {self.shape[1:]}")
+
+    def model_arguments(self) -> dict:
+        """What a builder of ``nbflows.models`` must know of the data."""
+        return {**super().model_arguments(), "source_channels": self.sources["train"].shape[1]}
+
+
+def _require(name: str, what: str, value, dtypes: tuple[torch.dtype, ...], form: str) -> None:
+    """A tensor of one of these kinds of number, with as many dimensions as its form names."""
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{name}: {what} is a {type(value).__name__}; give a tensor, torch.from_numpy makes one of an array"
+        )
+    if value.dtype not in dtypes:
+        kinds = " or ".join(str(dtype).removeprefix("torch.") for dtype in dtypes)
+        raise TypeError(f"{name}: {what} is {kinds} {form}, not {str(value.dtype).removeprefix('torch.')}")
+    if value.ndim != len(form.strip("(),").split(",")):
+        raise ValueError(f"{name}: {what} has the shape {form}, not {tuple(value.shape)}")
+
+
+def reduce_bits(data: Data, num_bits: int) -> ImageData:
+    """Keeps the ``num_bits`` highest bits of images with 256 grey levels. Raises ValueError for other data."""
+    num_levels = getattr(data, "num_levels", None)
+    if num_levels != 256:
+        have = f"have {num_levels}" if num_levels else "are no images"
+        raise ValueError(f"{data.name}: only images of 256 levels can be reduced to {num_bits} bit, these {have}")
+    return replace(
+        data,
+        variant=f"{data.variant}, reduced to {num_bits} bit",
+        num_levels=2**num_bits,
+        **{split: getattr(data, split) >> (8 - num_bits) for split in SPLITS},
+    )
+
+
+def channels_first(array: np.ndarray) -> Tensor:
+    """``(N, H, W)`` or ``(N, H, W, C)`` to a tensor ``(N, C, H, W)``."""
+    array = array[..., None] if array.ndim == 3 else array
+    return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2)))
+
+
+def complete_splits(
+    name: str,
+    variant: str,
+    parts: dict[str, Tensor],
+    labels: dict[str, Tensor] | None = None,
+    ignored: Sequence[str] = (),
+) -> ImageData:
+    """Fills the missing splits from the others, a tenth of them, at random with a fixed seed; labels alike."""
+    parts, labels, ignored = dict(parts), dict(labels or {}), list(ignored)
+    if "train" not in parts:
+        raise ValueError(f"{name} has no training images, only {sorted(parts)}")
+    if "test" not in parts and "validation" in parts:
+        # As with ImageNet, whose validation part everyone tests on.
+        ignored.append("there is no test set: the validation images are it, and others take their place")
+        for tensors in (parts, labels):
+            if "validation" in tensors:
+                tensors["test"] = tensors.pop("validation")
+    missing = [split for split in ("test", "validation") if split not in parts]
+    if len(parts["train"]) < 10 * len(missing):
+        raise ValueError(
+            f"{name} has {len(parts['train'])} images, too few to split; at least {10 * len(missing)} are needed to "
+            f"take a tenth of them for {' and '.join(missing)}"
+        )
+    rows = {"train": torch.arange(len(parts["train"]))}
+    for split in missing:
+        count = len(rows["train"])
+        rows["train"], rows[split] = shuffled_parts(rows["train"], (count - count // 10, count // 10))
+    for tensors in (parts, labels):
+        if missing and "train" in tensors:
+            # Once, at the end: each step would copy nearly all of a large data set.
+            tensors.update({split: tensors["train"][order] for split, order in rows.items()})
+    sizes = "/".join(str(len(parts[split])) for split in SPLITS)
+    return ImageData(
+        name, f"{variant}, {sizes} images", **parts, labels=labels or None, ignored=" ".join("; ".join(ignored).split())
+    )
+
+
+def shuffled_parts(images: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:
+    """Cuts a tensor into parts of these sizes, in an order drawn with seed 42."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(42))
+    return [images[rows] for rows in order.split(sizes)]
+
+
+def by_split(labels: list[Tensor]) -> dict[str, Tensor]:
+    """Labels of train, validation and test, by the names of the splits."""
+    return dict(zip(SPLITS, labels, strict=True))

@@ -1,0 +1,1 @@
+"""Models as files: weights, what is published, downloads, checkpoints that execute nothing."""

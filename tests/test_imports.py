@@ -1,0 +1,82 @@
+"""Imports go one way through the house: no circle, and nothing heavy for those who only sample."""
+
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# From the ground up; what stands in one line does not import each other, but for what is said in a folder of its own.
+FLOORS = [
+    ["derivatives", "determinants", "exercises", "extras", "hardware", "inputs", "installed", "ranks"],
+    ["recompute"],
+    ["bijection"],
+    ["compose"],
+    ["nets"],
+    ["flow"],
+    ["checks", "joint", "layers", "translation"],
+    ["coding", "multiscale"],
+    ["data", "models", "metrics"],
+    ["listing", "storage", "tasks"],
+    ["provenance", "quality", "recipes", "upstream"],
+    ["plotting", "pretrained"],
+    ["training"],
+    ["cli"],
+    ["__main__"],
+]
+
+
+def _room(module: str) -> str:
+    return module.split(".")[1]
+
+
+def _imports() -> dict[str, set[str]]:
+    """Which modules of the package each of them imports, within functions too, but not for type checkers alone."""
+    files = {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
+        for file in (ROOT / "nbflows").rglob("*.py")
+    }
+    found = {}
+    for module, file in files.items():
+        tree = ast.parse(file.read_text())
+        typing = {
+            n
+            for i in ast.walk(tree)
+            if isinstance(i, ast.If) and "TYPE_CHECKING" in ast.unparse(i.test)
+            for n in ast.walk(i)
+        }
+        names = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node not in typing and (node.module or "").startswith("nbflows"):
+                full = {f"{node.module}.{alias.name}" for alias in node.names}
+                names |= {name if name in files else node.module for name in full}
+            elif isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names if alias.name in files}
+        found[module] = names - {module}
+    return found
+
+
+def test_no_import_runs_upwards():
+    floor = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+    wrong = [
+        f"{module} imports {name}"
+        for module, names in _imports().items()
+        for name in names
+        if "." in module and "." in name and _room(module) != _room(name) and floor[_room(module)] <= floor[_room(name)]
+    ]
+    assert not wrong
+
+
+def test_no_circle():
+    # A package's __init__ stands for what it hands on.
+    TopologicalSorter({module: names for module, names in _imports().items() if module != "nbflows"}).prepare()
+
+
+@pytest.mark.parametrize("name", ["cli", "cli.sample", "cli.translate", "cli.evaluate"])
+def test_sampling_does_not_import_lightning(name):
+    code = f"import sys, nbflows.{name}; print([n for n in ('lightning', 'matplotlib', 'sklearn') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
