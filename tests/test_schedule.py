@@ -121,7 +121,7 @@ def test_two_parts_follow_the_same_schedule_as_one(digits, tmp_path, logged_rate
 
 def test_minutes_count_in_all_and_are_spent_once(digits, tmp_path, monkeypatch, logged_rates):
     clock = iter(range(0, 10**6))
-    monkeypatch.setattr(fit.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(objectives.time, "monotonic", lambda: float(next(clock)))
     recipe = replace(RECIPE, epochs=1000)
     with killed_after(20):
         _train(digits, tmp_path, recipe=recipe, max_minutes=4, checkpoint_seconds=0)
