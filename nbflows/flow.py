@@ -268,14 +268,8 @@ class Flow(nn.Module):
             raise TypeError(
                 f"generator is a torch.Generator, got {generator!r:.50}: torch.Generator(flow.device).manual_seed(3)"
             )
-        z = torch.cat(
-            [
-                torch.randn(
-                    rows, *self.latent_shape, generator=generator, dtype=self._like.dtype, device=self._like.device
-                )
-                for rows in _noise_blocks(num_samples)
-            ]
-        )
+        like = self._like
+        z = torch.randn(num_samples, *self.latent_shape, generator=generator, dtype=like.dtype, device=like.device)
         levels = self.unpack(z)
         try:
             temperatures = list(temperature)
@@ -296,18 +290,12 @@ class Flow(nn.Module):
         chunk_size: int,
         progress: bool,
     ) -> Iterator[tuple[slice, Tensor]]:
-        """``draw_noise`` chunk by chunk, with the rows that each one is of it; one chunk if it is empty."""
-        starts = range(0, max(num_samples, 1), chunk_size)
-        blocks, left = iter(_noise_blocks(num_samples)), []
+        """Draws the noise of all samples and yields it in chunks, each with its rows; one chunk if it is empty."""
+        chunks = self.draw_noise(num_samples, temperature, generator).split(chunk_size)
         # Not stderr, which notebooks show in red.
-        for start in tqdm(starts, "sampling", file=sys.stdout, leave=None, disable=not progress or len(starts) == 1):
-            rows = slice(start, min(start + chunk_size, num_samples))
-            size = rows.stop - rows.start
-            while not left or sum(map(len, left)) < size:
-                left.append(self.draw_noise(next(blocks), temperature, generator))
-            noise = torch.cat(left)
-            yield rows, noise[:size]
-            left = [noise[size:]]
+        chunks = tqdm(chunks, "sampling", file=sys.stdout, leave=None, disable=not progress or len(chunks) == 1)
+        for i, chunk in enumerate(chunks):
+            yield slice(i * chunk_size, i * chunk_size + len(chunk)), chunk
 
     def _encode_contexts(self, context: Tensor | None, chunk_size: int) -> Tensor | None:
         """``encode_context``, so many rows in one pass."""
@@ -379,16 +367,3 @@ def _require_finite_rows(x: Tensor, what: str) -> None:
     raise ValueError(
         f"{bad.sum()} of {len(x)} {what} hold NaN or infinite numbers, number {first} for one: leave them out"
     )
-
-
-# A multiple of 16: torch draws normal numbers on a CPU 16 at a time.
-_NOISE_BLOCK = 256
-
-
-def _noise_blocks(num_samples: int) -> list[int]:
-    """Rows of noise that are drawn at once, whatever the chunks: two draws are not always the halves of one draw.
-
-    The last block is up to twice as large, as fewer than 16 numbers would be drawn in another way.
-    """
-    num_whole = max(num_samples // _NOISE_BLOCK - 1, 0)
-    return [*[_NOISE_BLOCK] * num_whole, num_samples - num_whole * _NOISE_BLOCK]
