@@ -44,6 +44,7 @@ notebooks: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # What every model costs, as a table, build/bench.csv and build/bench.png.
 bench: $(INSTALLED)
