@@ -88,25 +88,21 @@ def test_a_step_trains_on_as_many_images_as_it_is_told(name, monkeypatch):
     assert any(not torch.equal(a, b) for a, b in zip(before, flows[0].parameters(), strict=True))
 
 
-def test_a_set_that_is_not_here_is_random_images_of_its_shape_and_levels(monkeypatch):
+def test_recipes_whose_data_are_not_here_are_skipped_by_name(monkeypatch, capsys):
     def missing(name):
         raise FileNotFoundError(name)
 
     monkeypatch.setattr(data, "load", missing)
-    monkeypatch.setattr(data_loading, "MAX_BYTES", 20 * 3 * 256 * 256)
-    recipe, loaded = recipes.get("celeba-hq-residual"), {}
-    images = data_loading.training_data(recipe, loaded)
-    assert images.train.shape == (20, 3, 256, 256) and images.num_levels == 32 == images.train.max() + 1
-    assert data_loading.training_data(recipe, loaded).train is images.train
-    pairs = data_loading.training_data(recipes.get("edges2shoes-caflow"), loaded)
-    assert pairs.sources["train"].shape[2:] == pairs.shape[1:] == (64, 64)
+    data_loading.main(["celeba-hq-residual", "edges2shoes-caflow", "--threads", str(torch.get_num_threads())])
+    printed = capsys.readouterr().out
+    assert "celeba-hq-residual: skipped" in printed and "edges2shoes-caflow: skipped" in printed
 
 
 def test_shares_are_of_batch_and_step_together(monkeypatch):
     monkeypatch.setattr(data_loading, "seconds_per_batch", lambda *_: 0.001)
     monkeypatch.setattr(data_loading, "seconds_per_step", lambda *_: (1.999, True))
     found = data_loading.row("a name", RECIPE, data.load("digits"), 8, "cpu")
-    assert found == ["a name", "digits", "128", "1.000", "≈ 1,999", "0.05%", "0.50%", "2.44%"]
+    assert found == ["a name", "digits", "128", "1.000", "≈ 1,999", "0.05%"]
     assert len(found) == len(data_loading.TITLES)
     monkeypatch.setattr(data_loading, "seconds_per_step", lambda *_: (20.0, False))
     assert data_loading.row("a name", RECIPE, data.load("digits"), 8, "cpu")[4:6] == ["20,000", "< 0.01%"]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nbflows import models
+from nbflows import models, recipes
 
 SMALL = {"num_steps": 1, "hidden_channels": 8, "num_blocks": 1, "num_components": 2, "prior_channels": 4}
 
@@ -82,6 +82,22 @@ def test_learned_noise_in_front_of_mar_scf_keeps_the_images():
     flow.eval()
     with torch.no_grad():
         assert torch.equal(flow.decode(flow.encode(images)[0]), images)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "count"),
+    [
+        ("cifar10-glow", (3, 32, 32), 44_152_176),
+        ("cifar10-marscf-affine", (3, 32, 32), 45_630_990),
+        ("mnist-residual", (1, 28, 28), 16_608_589),
+        ("imagenet32-residual", (3, 32, 32), 47_099_089),
+        ("imagenet64-residual", (3, 64, 64), 53_294_275),
+    ],
+)
+def test_models_of_the_papers_sizes_have_the_parameters_that_their_builders_state(name, shape, count):
+    recipe = recipes.get(name)
+    with torch.device("meta"):
+        assert _count(getattr(models, recipe.builder)(shape, **recipe.arguments)) == count
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
 
+from benchmarks import pages, precision
 from nbflows import data, load_pretrained, metrics, models, pretrained
 from nbflows.layers import CoarseToFine, ResidualBlock, RussianRoulette, SeriesLogDet
 from nbflows.nets import (
@@ -307,3 +308,11 @@ def test_wrong_values_come_from_coordinates_in_float32_not_from_networks_in_half
     assert trip == metrics.RoundTrip(0, images.numel(), 0)
     # And they are in half precision; the rest are 1x1 convolutions and what gated networks keep in float32.
     assert work.share(HALF) > 0.9
+
+
+def test_the_page_on_precision_has_all_pretrained_models_and_none_is_changed_by_a_thousandth():
+    table = pages.read(precision.PAGE, precision.MARK)
+    assert set(table) == set(pretrained.find_manifest().models)
+    for row in table.values():
+        mean, error = map(float, row[3].split(" ± "))
+        assert abs(mean) + error < 0.001
