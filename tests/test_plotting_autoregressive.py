@@ -35,7 +35,7 @@ def test_sampling_order_numbers_the_channels_from_the_deepest_level_on():
     assert {"level 3\n48×4×4", "level 1\n6×16×16", "image 3×32×32"} <= set(shown)
     numbers = [int(text) for text in shown if text.isdigit()]
     assert numbers == [1, 2, 3, 47, 48, 49, 50, 51, 59, 60, *range(61, 67)]
-    assert shown.count("the half that goes on, seen by every channel") == 2 and figure.get_suptitle() == "order"
+    assert shown.count("the continuing half, seen by every channel") == 2 and figure.get_suptitle() == "order"
     assert any(text.endswith("66 steps in all") for text in shown)
     inside(figure)
 

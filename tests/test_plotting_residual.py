@@ -64,7 +64,7 @@ def test_estimate_histograms_name_the_mean_its_error_and_what_lies_beyond():
     figure = plotting.estimate_histograms({"one": draws, "two": draws[:4]}, 1.0, (-1, 3), "nats", "estimates")
     first, second = figure.axes
     error = f"{draws.std().item() / 5**0.5:.3f}"
-    assert first.get_title(loc="left") == f"one: mean 2.600 ± {error} (1 of 5 draws lie outside)"
+    assert first.get_title(loc="left") == f"one: mean 2.600 ± {error} (1 of 5 draws are outside)"
     assert second.get_title(loc="left") == "two: mean 1.000 ± 0.408"
     for axes, mean in ((first, 2.6), (second, 1.0)):
         assert [line.get_xdata()[0] for line in axes.lines] == pytest.approx([mean, 1.0])

@@ -1,25 +1,28 @@
-"""Autoregressive priors: what latents still know of each other, the order of sampling and its cost, paths."""
+"""Autoregressive priors: how latents still depend on each other, the order and cost of sampling, paths."""
 
 import math
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.ticker import LogLocator
 from torch import Tensor
 
-_CHANNEL, _FLOW, _LINE = "#fdd0a2", "#9ecae1", "#444444"
+from nbflows.plotting.diagrams import LINE, arrow, box, times
+from nbflows.plotting.page import entitle
+
+__all__ = ["bits_along_paths", "channel_correlations", "jacobian_blocks", "sampling_cost", "sampling_order"]
+
+_CHANNEL, _FLOW = "#fdd0a2", "#9ecae1"
 
 
 def channel_correlations(panels: dict[str, Tensor], title: str | None = None) -> Figure:
-    """Correlations of the channels that leave with themselves and with those that go on, one row of squares each.
+    """Correlations of the exiting channels with themselves and with the continuing ones, one row of squares each.
 
     Args:
-        panels: what was correlated -> ``(C, 2C)``: leaving channels against the leaving ones, then those that go on.
+        panels: what was correlated -> ``(C, 2C)``: exiting channels against the exiting ones, then the continuing ones.
         title: the finding.
     """
     figure, all_axes = plt.subplots(
@@ -33,28 +36,25 @@ def channel_correlations(panels: dict[str, Tensor], title: str | None = None) ->
         axes.grid(False)
         axes.set_xticks(range(both), [str(i % count) for i in range(both)], size=10)
         axes.set_yticks(range(count), map(str, range(count)), size=10)
-        axes.set_ylabel("leaving channel", size=11)
+        axes.set_ylabel("exiting channel", size=11)
         axes.set_title(label, size=12)
-    axes.set_xlabel(
-        f"leaving channels 0 to {count - 1}, then channels 0 to {count - 1} of the half that goes on", size=11
-    )
+    axes.set_xlabel(f"exiting channels 0 to {count - 1}, then continuing channels 0 to {count - 1}", size=11)
     figure.colorbar(picture, ax=all_axes[:, 0], label="correlation", aspect=30, extend="max")
-    if title:
-        figure.suptitle(title, size=13)
+    entitle(figure, title)
     return figure
 
 
 def _without_ones(matrix: Tensor) -> Tensor:
-    # A channel's correlation with itself would be the end of every colour scale.
+    # A channel's correlation with itself, 1, would dominate every colour scale.
     return matrix.where(matrix.abs() < 0.999, 0)
 
 
 def jacobian_blocks(panels: dict[str, Tensor], num_channels: int, title: str | None = None) -> Figure:
-    """Which latent moves which noise: Jacobians side by side, sorted by channel; white is exactly zero.
+    """Jacobians side by side, sorted by channel: which latent moves which noise; white is exactly zero.
 
     Args:
         panels: name -> dz/dx of one example ``(D, D)``, as ``checks.jacobian`` returns it.
-        num_channels: lines are drawn between them.
+        num_channels: number of channels; lines are drawn between them.
         title: the finding.
     """
     figure, all_axes = plt.subplots(
@@ -76,16 +76,15 @@ def jacobian_blocks(panels: dict[str, Tensor], num_channels: int, title: str | N
         axes.set_title(label, size=12)
     all_axes[0, 0].set_ylabel("channel of the noise")
     figure.colorbar(picture, ax=all_axes[0], label="size of the derivative", shrink=0.7, extend="min")
-    if title:
-        figure.suptitle(title, size=13)
+    entitle(figure, title)
     return figure
 
 
 def sampling_order(latent_shapes: Sequence[Sequence[int]], shape: Sequence[int], title: str | None = None) -> Figure:
-    """In which order a flow with autoregressive priors is sampled: numbered channels, deepest level first.
+    """The order in which a flow with autoregressive priors is sampled: numbered channels, deepest level first.
 
     Args:
-        latent_shapes: of the levels, finest first, as in ``Multiscale.latent_shapes``.
+        latent_shapes: the levels' latents, finest first, as in ``Multiscale.latent_shapes``.
         shape: ``(C, H, W)`` of the image.
         title: the finding.
     """
@@ -104,42 +103,39 @@ def sampling_order(latent_shapes: Sequence[Sequence[int]], shape: Sequence[int],
             if channel is None:
                 axes.text(x, y, "…", ha="center", va="center", size=15)
             else:
-                _box(axes, x, y, 0.58, 0.58, _CHANNEL, str(done + channel + 1))
+                box(axes, x, y, 0.58, 0.58, _CHANNEL, str(done + channel + 1))
             if i:
-                _arrow(axes, (x - 0.55, y), (x - 0.31, y))
+                arrow(axes, (x - 0.55, y), (x - 0.31, y), head=12)
         done += channels
-        _arrow(axes, (places[-1] + 0.31, y), (7.0, y))
-        _box(axes, 8.1, y, 2.1, 0.78, _FLOW, f"undo the steps\nof level {level}")
+        arrow(axes, (places[-1] + 0.31, y), (7.0, y), head=12)
+        box(axes, 8.1, y, 2.1, 0.78, _FLOW, f"undo the steps\nof level {level}")
         if row:
-            # What the level above has made: part of this level's input, and the context of each of its channels.
+            # The deeper level's result is part of this level's input, and the context of each of its channels.
             line = y - 0.62
-            axes.plot([8.1, places[0]], [line, line], color=_LINE, linewidth=1.2)
+            axes.plot([8.1, places[0]], [line, line], color=LINE, linewidth=1.2)
             for x, channel in zip(places, shown, strict=True):
                 if channel is not None:
-                    _arrow(axes, (x, line), (x, y - 0.31))
-            axes.text(
-                4.6, line - 0.06, "the half that goes on, seen by every channel", ha="center", va="bottom", size=10
-            )
+                    arrow(axes, (x, line), (x, y - 0.31), head=12)
+            axes.text(4.6, line - 0.06, "the continuing half, seen by every channel", ha="center", va="bottom", size=10)
         if row + 1 < count:
-            _arrow(axes, (8.1, y + 0.39), (8.1, y + height - 0.39))
+            arrow(axes, (8.1, y + 0.39), (8.1, y + height - 0.39), head=12)
     y = height * count - 0.02
-    _arrow(axes, (8.1, y - 0.49), (8.1, y - 0.14))
-    axes.text(8.1, y - 0.08, f"image {'×'.join(map(str, shape))}", ha="center", va="top", size=11)
+    arrow(axes, (8.1, y - 0.49), (8.1, y - 0.14), head=12)
+    axes.text(8.1, y - 0.08, f"image {times(shape)}", ha="center", va="top", size=11)
     note = f"orange: the channels of the latents, one after the other; {done} steps in all"
     axes.text(0.05, y - 0.08, note, va="top", size=10)
-    if title:
-        figure.suptitle(title, size=13)
+    entitle(figure, title)
     return figure
 
 
 def sampling_cost(
     steps: dict[str, dict[int, int]], seconds: dict[str, dict[int, float]], title: str | None = None
 ) -> Figure:
-    """Sequential steps of sampling, counted, and seconds, measured, over the side of the image.
+    """Counted sequential steps and measured seconds of sampling, over the side of the image.
 
     Args:
         steps: name -> {N: steps}.
-        seconds: name -> {N: seconds}; names that are in ``steps`` too have the same colour there.
+        seconds: name -> {N: seconds}; a name has the same colour as in ``steps``.
         title: the finding.
     """
     figure, all_axes = plt.subplots(1, 2, figsize=(8, 4.3), layout="constrained")
@@ -157,8 +153,7 @@ def sampling_cost(
         axes.set_title(label, size=12)
     handles = {name: line for axes in all_axes for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=2, fontsize=11, frameon=False)
-    if title:
-        figure.suptitle(title, size=13)
+    entitle(figure, title)
     return figure
 
 
@@ -170,7 +165,7 @@ def bits_along_paths(
     Args:
         paths: name -> ``(pairs, points)``; the points are evenly spaced from start to end.
         title: the finding.
-        level: name and bits/dim of a line to compare with.
+        level: name and bits/dim of a reference line.
     """
     figure, axes = plt.subplots(figsize=(7, 3.8), layout="constrained")
     for i, (name, bits) in enumerate(paths.items()):
@@ -183,15 +178,5 @@ def bits_along_paths(
         axes.axhline(level[1], color="black", linestyle="--", linewidth=1, label=level[0])
     axes.set(xlabel="place on the path: 0 is the first image, 1 the second", ylabel="bits/dim")
     figure.legend(loc="outside lower center", ncols=2, fontsize=11, frameon=False)
-    if title:
-        axes.set_title(title, size=13)
+    axes.set_title(title or "", size=13)
     return figure
-
-
-def _box(axes: Axes, x: float, y: float, width: float, height: float, colour: str, text: str) -> None:
-    axes.add_patch(Rectangle((x - width / 2, y - height / 2), width, height, facecolor=colour, edgecolor="#555555"))
-    axes.text(x, y, text, ha="center", va="center", size=11)
-
-
-def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=12, color=_LINE, shrinkA=0, shrinkB=0))

@@ -1,16 +1,27 @@
-"""Lesson 12: all models side by side, probable and improbable images, code lengths, patches one by one."""
+"""Choosing a flow: all models side by side, probable and improbable images, code lengths, orders of patches."""
 
 import math
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from nbflows.plotting.page import as_array
+from nbflows.plotting.page import as_array, entitle
+
+__all__ = [
+    "bits_against_complexity",
+    "bits_of_kinds",
+    "code_lengths",
+    "model_overview",
+    "patch_orders",
+    "points_over_time",
+    "two_rankings",
+]
 
 
 def model_overview(groups: dict[str, dict[str, dict]], title: str | None = None) -> Figure:
@@ -18,8 +29,8 @@ def model_overview(groups: dict[str, dict[str, dict]], title: str | None = None)
 
     Args:
         groups: what was modelled -> model -> "bits_per_dim" and "standard_error", "parameters", "evaluate_seconds" and
-            "sample_seconds" an image, "evaluate_mib" and "sample_mib"; what is missing is not drawn. Each group has an
-            axis of bits/dim of its own.
+            "sample_seconds" per image, "evaluate_mib" and "sample_mib"; missing values are not drawn. Each group has
+            its own axis of bits/dim.
         title: the finding.
     """
     heights = [len(models) + 0.4 for models in groups.values()]
@@ -29,7 +40,7 @@ def model_overview(groups: dict[str, dict[str, dict]], title: str | None = None)
         len(groups),
         4,
         height_ratios=heights,
-        # Between groups stand the ticks of one and the name of the next.
+        # The gap between groups holds the ticks of one and the name of the next.
         hspace=0.56 / (0.235 * sum(heights) / len(groups)),
         wspace=0.12,
         left=0.235,
@@ -69,7 +80,7 @@ def model_overview(groups: dict[str, dict[str, dict]], title: str | None = None)
             if row == len(groups) - 1:
                 panel.set_xlabel(name, size=11)
                 if "MiB" in name:
-                    # Not before all are drawn: it fixes the other end, too, for every group.
+                    # Only after all are drawn, because it also fixes the other end for every group.
                     panel.set_xlim(left=0)
         for panel in panels:
             panel.set_ylim(-0.6, len(models) - 0.4)
@@ -78,7 +89,7 @@ def model_overview(groups: dict[str, dict[str, dict]], title: str | None = None)
         if row == len(groups) - 1:
             axes.set_xlabel("test bits/dim", size=11)
     handles = [
-        plt.Line2D([], [], marker=marker, color=colour, linestyle="", label=label)
+        Line2D([], [], marker=marker, color=colour, linestyle="", label=label)
         for label, marker, colour in (("to evaluate", "o", "C2"), ("to sample", "D", "C3"))
     ]
     figure.legend(handles=handles, loc="upper right", ncols=2, fontsize=10, bbox_to_anchor=(0.99, 1 - 0.36 / inches))
@@ -93,13 +104,13 @@ def two_rankings(
     title: str | None = None,
     ideal: float | None = None,
 ) -> Figure:
-    """Two figures of each model side by side, models in the order given: do they rank alike?
+    """Two measures of each model side by side, in the given order, to compare how they rank the models.
 
     Args:
-        rows: model -> (first figure, its standard error), (second figure, its standard error).
-        names: of the two figures, for the axes.
+        rows: model -> (first measure, its standard error), (second measure, its standard error).
+        names: the two measures, for the axes.
         title: the finding.
-        ideal: of the second figure, marked by a dashed line.
+        ideal: best value of the second measure, a dashed line.
     """
     figure, panels = plt.subplots(1, 2, figsize=(8, 0.4 * len(rows) + 1.5), sharey=True, layout="constrained")
     y = list(range(len(rows)))[::-1]
@@ -112,8 +123,7 @@ def two_rankings(
     panels[0].set_yticks(y, list(rows))
     if ideal is not None:
         panels[1].axvline(ideal, color="black", linestyle="--", linewidth=1)
-    if title:
-        figure.suptitle(title, size=13)
+    entitle(figure, title)
     return figure
 
 
@@ -126,15 +136,15 @@ def bits_of_kinds(
     log: bool = False,
     title: str | None = None,
 ) -> Figure:
-    """Bits/dim of several kinds of images, an example of each beside its row; every image a dot, the mean on top.
+    """Bits/dim of several kinds of images, with an example of each: a dot for each image, and the mean.
 
     Args:
-        bits: kind -> bits/dim of each image ``(N,)``; the kinds in this order, from above.
+        bits: kind -> bits/dim of each image ``(N,)``, from top to bottom.
         images: kind -> uint8 ``(N, C, H, W)``; the first two are drawn.
-        reference: name and bits/dim of what the model was trained for, a vertical line.
+        reference: name and bits/dim of the images that the model was trained on, a vertical line.
         complexity: kind -> bits/dim of the same images in another code, whose mean is drawn as a diamond.
         num_levels: grey levels of the images.
-        log: a logarithmic axis.
+        log: whether the axis is logarithmic.
         title: the finding.
     """
     rows = len(bits)
@@ -157,9 +167,9 @@ def bits_of_kinds(
                 AnnotationBbox(box, where, xycoords=axes.get_yaxis_transform(), pad=0.08, annotation_clip=False)
             )
         axes.text(-0.185, row, kind, ha="right", va="center", size=11, transform=axes.get_yaxis_transform())
-    handles = [plt.Line2D([], [], marker="o", color="C0", label="the model")]
+    handles = [Line2D([], [], marker="o", color="C0", label="the model")]
     if complexity is not None:
-        handles.append(plt.Line2D([], [], marker="D", color="C3", linestyle="", fillstyle="none", label="PNG"))
+        handles.append(Line2D([], [], marker="D", color="C3", linestyle="", fillstyle="none", label="PNG"))
     if reference is not None:
         line = axes.axvline(reference[1], color="black", linestyle="--", linewidth=1.2, label=reference[0])
         handles.append(line)
@@ -180,7 +190,7 @@ def bits_against_complexity(kinds: dict[str, tuple[Tensor, Tensor]], title: str 
     """A dot for each image: its size as a PNG against its bits/dim under a model; on the diagonal both agree.
 
     Args:
-        kinds: of images -> PNG's bits/dim and the model's, ``(N,)`` each.
+        kinds: kind of images -> the PNG's bits/dim and the model's, ``(N,)`` each.
         title: the finding.
     """
     figure, axes = plt.subplots(figsize=(6.8, 4.6), layout="constrained")
@@ -191,37 +201,35 @@ def bits_against_complexity(kinds: dict[str, tuple[Tensor, Tensor]], title: str 
         axes.plot(as_array(x), as_array(y), markers[i], color=f"C{i}", label=kind, alpha=0.7, markersize=6)
     axes.set(xlabel="size as a PNG, bits/dim", ylabel="bits/dim of the flow")
     axes.legend(fontsize=10.5)
-    if title:
-        axes.set_title(title)
+    axes.set_title(title or "")
     return figure
 
 
 def code_lengths(lengths: dict[str, float], highlight: str | None = None, title: str | None = None) -> Figure:
-    """Bytes that an image takes in several codes, as bars.
+    """Bytes per image in several codes, as bars.
 
     Args:
-        lengths: code -> bytes an image.
-        highlight: starts of the names whose bars are coloured.
+        lengths: code -> bytes per image.
+        highlight: prefix of the names whose bars are coloured.
         title: the finding.
     """
     figure, axes = plt.subplots(figsize=(8, 0.45 * len(lengths) + 1.2), layout="constrained")
     colours = ["C1" if highlight and name.startswith(highlight) else "C7" for name in lengths]
     bars = axes.barh(list(lengths), list(lengths.values()), color=colours)
     axes.bar_label(bars, [f"{value:.1f}" for value in lengths.values()], padding=4, size=11)
-    axes.set(xlabel="bytes an image", xlim=(0, 1.12 * max(lengths.values())))
+    axes.set(xlabel="bytes per image", xlim=(0, 1.12 * max(lengths.values())))
     axes.invert_yaxis()
     axes.grid(axis="y", visible=False)
-    if title:
-        figure.suptitle(title, size=13)
+    entitle(figure, title)
     return figure
 
 
 def patch_orders(side: int, position: int, title: str | None = None) -> Figure:
-    """What a patch is scaled and shifted by, in a block that goes forwards and in one that goes backwards.
+    """The patches that determine the scale and shift of a patch, in a forward and in a backward block.
 
     Args:
         side: patches in a row and in a column.
-        position: number of the patch looked at, counted row by row from 0.
+        position: index of the patch, counted row by row from 0.
         title: the finding.
     """
     figure, panels = plt.subplots(1, 2, figsize=(7, 3.7), layout="constrained")
@@ -241,8 +249,7 @@ def patch_orders(side: int, position: int, title: str | None = None) -> Figure:
         for colour, label in (("C1", "is scaled and shifted"), ("C0", "is read for it"), ("white", "is not"))
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=11)
-    if title:
-        figure.suptitle(title, size=13)
+    entitle(figure, title)
     return figure
 
 
@@ -258,6 +265,5 @@ def points_over_time(stages: dict[str, Tensor], title: str | None = None) -> Fig
         axes.plot(*as_array(points.T), "o", color="C0", markersize=2, markeredgewidth=0)
         axes.set(aspect="equal", xticks=[-3, 0, 3], yticks=[-3, 0, 3], xlim=(-4, 4), ylim=(-4, 4))
         axes.set_title(name, size=11)
-    if title:
-        figure.suptitle(title, size=13)
+    entitle(figure, title)
     return figure

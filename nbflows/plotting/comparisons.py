@@ -6,6 +6,10 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from nbflows.plotting.page import entitle
+
+__all__ = ["gains_with_errors", "paired_gains"]
+
 
 def paired_gains(gains: dict[str, Tensor], title: str | None = None, bins: int = 30) -> Figure:
     """Histograms of the bits/dim that one model saves over another, image by image.
@@ -13,7 +17,7 @@ def paired_gains(gains: dict[str, Tensor], title: str | None = None, bins: int =
     Args:
         gains: name -> difference for each image ``(N,)``; the mean and its standard error join the name in the legend.
         title: the finding.
-        bins: of the histogram.
+        bins: number of bins of the histogram.
     """
     figure, axes = plt.subplots(figsize=(7, 3.8))
     everything = [value for values in gains.values() for value in values.tolist()]
@@ -26,8 +30,7 @@ def paired_gains(gains: dict[str, Tensor], title: str | None = None, bins: int =
     axes.axvline(0, color="black", linestyle="--")
     axes.set(xlabel="bits/dim saved on an image", ylabel="images")
     axes.legend(fontsize=11)
-    if title:
-        axes.set_title(title)
+    axes.set_title(title or "")
     return figure
 
 
@@ -39,7 +42,7 @@ def gains_with_errors(
     Args:
         gains: group -> name -> difference for each image ``(N,)``.
         title: the finding.
-        xlabel: what a gain is, and over what.
+        xlabel: what a gain is, and relative to what.
         errors: length of a bar to each side, in standard errors.
     """
     rows = [(group, name, values) for group, named in gains.items() for name, values in named.items()]
@@ -49,7 +52,7 @@ def gains_with_errors(
         if i == 0 or group != rows[i - 1][0]:
             y += 0.9
             heading = axes.text(0.01, y - 0.62, group, transform=axes.get_yaxis_transform(), va="center", size=11)
-            # Readable where it lies on a line.
+            # Keeps the number readable on top of a line.
             heading.set(weight="bold", backgroundcolor="white")
         values = values.detach().cpu().double()
         mean, error = values.mean().item(), values.std().item() / math.sqrt(len(values))
@@ -62,6 +65,5 @@ def gains_with_errors(
     axes.set_yticks(ticks, labels)
     axes.set(ylim=(y - 0.4, -0.1), xlabel=f"{xlabel}\nbars: ± {errors:g} standard errors")
     axes.grid(axis="y", visible=False)
-    if title:
-        figure.suptitle(title, size=13)
+    entitle(figure, title)
     return figure

@@ -7,11 +7,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, Rectangle
 from torch import Tensor
 
+from nbflows.plotting.diagrams import arrow, blank, box, times
 from nbflows.plotting.images import _panels
-from nbflows.plotting.page import as_array
+from nbflows.plotting.page import as_array, entitle
+
+__all__ = ["answers", "context_derivatives", "group_means", "related_flows"]
 
 _SOURCE, _RELATION, _TARGET = "#9ecae1", "#eeeeee", "#fdd0a2"
 
@@ -19,7 +21,7 @@ _SOURCE, _RELATION, _TARGET = "#9ecae1", "#eeeeee", "#fdd0a2"
 def answers(
     panels: dict[str, Tensor], num_levels: int = 256, title: str | None = None, image_inches: float = 0.55
 ) -> Figure:
-    """Questions and their answers, one row per question: what is given, several samples, their mean, the truth.
+    """Questions and their answers, one row per question: the source, several samples, their mean, the target.
 
     Args:
         panels: name above the panel -> ``(N, R, C, H, W)``, R images for each of N questions.
@@ -32,11 +34,11 @@ def answers(
 
 
 def context_derivatives(panels: dict[str, tuple[Tensor, Sequence[str]]], title: str | None = None) -> Figure:
-    """What moves the two halves of the noise of a coupling: matrices of derivatives; white is exactly zero.
+    """Derivatives of the two halves of a coupling's output, as matrices; white is exactly zero.
 
     Args:
-        panels: name -> derivatives ``(D, K)``, one row per number of the noise, and the names of the groups, of equal
-            size, that the K columns fall into.
+        panels: name -> derivatives ``(D, K)``, one row per number of z, and the names of the groups of equal size that
+            the K columns fall into.
         title: the finding.
     """
     sizes = [matrix.shape[1] for matrix, _ in panels.values()]
@@ -60,17 +62,16 @@ def context_derivatives(panels: dict[str, tuple[Tensor, Sequence[str]]], title: 
     all_axes[0, 0].set_ylabel("number of z")
     bar = figure.colorbar(picture, ax=all_axes[0], label="size of the derivative", shrink=0.75, extend="min")
     bar.ax.tick_params(labelsize=10)
-    if title:
-        figure.suptitle(title, size=13)
+    entitle(figure, title)
     return figure
 
 
 def related_flows(shape: Sequence[int], level_shapes: Sequence[Sequence[int]], title: str | None = None) -> Figure:
-    """Dual-Glow: two flows side by side, and a Gaussian from each level of the one to the same level of the other.
+    """Dual-Glow: two flows side by side, and a Gaussian from each level of one to the same level of the other.
 
     Args:
         shape: ``(C, H, W)`` of both images.
-        level_shapes: of the latents, finest first.
+        level_shapes: shapes of the latents, finest first.
         title: the finding.
     """
     count = len(level_shapes)
@@ -78,28 +79,17 @@ def related_flows(shape: Sequence[int], level_shapes: Sequence[Sequence[int]], t
     axes = figure.add_subplot()
     columns, wide, tall, step = (0.95, 3.4, 5.85, 8.3), 1.7, 0.85, 1.3
     middle = -(count - 1) * step / 2
-    axes.set(xlim=(0, columns[-1] + 0.95), ylim=(-(count - 1) * step - 0.55, 1.1), aspect="equal")
-    axes.axis("off")
+    blank(axes, (0, columns[-1] + 0.95), (-(count - 1) * step - 0.55, 1.1))
 
-    def box(x: float, y: float, text: str, colour: str) -> None:
-        corner = x - wide / 2, y - tall / 2
-        axes.add_patch(Rectangle(corner, wide, tall, facecolor=colour, edgecolor="#555555"))
-        axes.text(x, y, text, ha="center", va="center", size=11)
-
-    def arrow(start: tuple[float, float], end: tuple[float, float], style: str = "-|>") -> None:
-        axes.add_patch(
-            FancyArrowPatch(start, end, arrowstyle=style, mutation_scale=14, color="#444444", shrinkA=0, shrinkB=0)
-        )
-
-    box(columns[0], middle, f"source\n{_times(shape)}", _SOURCE)
-    box(columns[3], middle, f"target\n{_times(shape)}", _TARGET)
+    box(axes, columns[0], middle, wide, tall, _SOURCE, f"source\n{times(shape)}")
+    box(axes, columns[3], middle, wide, tall, _TARGET, f"target\n{times(shape)}")
     for i, level in enumerate(level_shapes):
-        y, name = -i * step, f"level {i + 1}: {_times(level)}\n= {prod(level)} numbers"
-        box(columns[1], y, name, _SOURCE)
-        box(columns[2], y, name, _TARGET)
-        arrow((columns[0] + wide / 2, middle), (columns[1] - wide / 2, y))
-        arrow((columns[1] + wide / 2, y), (columns[2] - wide / 2, y))
-        arrow((columns[2] + wide / 2, y), (columns[3] - wide / 2, middle), "<|-|>")
+        y, name = -i * step, f"level {i + 1}: {times(level)}\n= {prod(level)} numbers"
+        box(axes, columns[1], y, wide, tall, _SOURCE, name)
+        box(axes, columns[2], y, wide, tall, _TARGET, name)
+        arrow(axes, (columns[0] + wide / 2, middle), (columns[1] - wide / 2, y))
+        arrow(axes, (columns[1] + wide / 2, y), (columns[2] - wide / 2, y))
+        arrow(axes, (columns[2] + wide / 2, y), (columns[3] - wide / 2, middle), "<|-|>")
         axes.text((columns[1] + columns[2]) / 2, y + 0.1, f"$\\mu_{i + 1},\\ \\sigma_{i + 1}$", ha="center", size=12)
     heads = {
         (columns[0] + columns[1]) / 2: "flow R",
@@ -110,8 +100,7 @@ def related_flows(shape: Sequence[int], level_shapes: Sequence[Sequence[int]], t
     }
     for x, text in heads.items():
         axes.text(x, 0.85, text, ha="center", va="center", size=12, weight="bold")
-    if title:
-        figure.suptitle(title, size=13)
+    entitle(figure, title)
     return figure
 
 
@@ -124,15 +113,15 @@ def group_means(
     num_groups: int = 5,
     expected: float | None = None,
 ) -> Figure:
-    """Does one quantity grow with another? Examples sorted by x into groups of equal size, and means of each group.
+    """Means of one quantity in groups of another: the examples are sorted by x into groups of equal size.
 
     Args:
         x: ``(N,)``.
         series: name -> ``(N,)``; drawn as means with two standard errors, at the mean of x of the group.
-        xlabel, ylabel: what they are.
+        xlabel, ylabel: labels of the axes.
         title: the finding.
-        num_groups: how many.
-        expected: a dashed line: what all means would be if the two were independent.
+        num_groups: number of groups.
+        expected: the mean of every group if the two were independent, a dashed line.
     """
     figure, axes = plt.subplots(figsize=(7, 3.9), layout="constrained")
     groups = np.array_split(np.argsort(as_array(x)), num_groups)
@@ -146,10 +135,5 @@ def group_means(
         axes.errorbar(places, means, errors, fmt="os"[i % 2] + "-", color=f"C{i}", capsize=4, linewidth=2, label=name)
     axes.set(xlabel=f"{xlabel}\nbars: ± 2 standard errors", ylabel=ylabel)
     axes.legend(fontsize=11)
-    if title:
-        axes.set_title(title, size=13)
+    axes.set_title(title or "", size=13)
     return figure
-
-
-def _times(shape: Sequence[int]) -> str:
-    return "×".join(map(str, shape))

@@ -1,19 +1,24 @@
-"""Couplings: masks, the graph of one, curves of the functions in it, and what it does to an image."""
+"""Couplings: masks, the graph of a coupling, the functions in it, and its effect on an image."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Patch, Rectangle
+from matplotlib.patches import FancyBboxPatch, Patch, Rectangle
 from torch import Tensor
 
-# Wherever a figure shows what a coupling keeps and what it moves.
+from nbflows.plotting.diagrams import LINE, arrow
+from nbflows.plotting.page import as_array, entitle
+
+__all__ = ["coupling_diagram", "coupling_masks", "coupling_step", "function_curves"]
+
+# The colours of kept and moved numbers in all figures.
 KEPT, MOVED = "#0173b2", "#f3dcc0"
-_NET, _LINE = "#dcdcdc", "#444444"
+_NET = "#dcdcdc"
 
 
 def coupling_masks(masks: dict[str, Tensor], title: str | None = None) -> Figure:
-    """Masks side by side: which places are kept and which are moved. Several channels stand in a square.
+    """Masks side by side: which places are kept and which are moved. Several channels are drawn in a square.
 
     Args:
         masks: label -> bool ``(C, H, W)``, True where x is kept.
@@ -34,13 +39,12 @@ def coupling_masks(masks: dict[str, Tensor], title: str | None = None) -> Figure
         axes.set_title(label, size=12)
         axes.axis("off")
     legend_of_masks(figure, "kept: the network sees it", "moved")
-    if title:
-        figure.suptitle(title, size=13)
+    entitle(figure, title)
     return figure
 
 
 def legend_of_masks(figure: Figure, kept: str, moved: str) -> None:
-    """What the two colours of masks mean, below the panels."""
+    """Explains the two colours of masks below the panels."""
     figure.legend(
         handles=[Patch(color=KEPT, label=kept), Patch(color=MOVED, label=moved)],
         loc="outside lower center",
@@ -79,20 +83,21 @@ def coupling_diagram(title: str | None = None) -> Figure:
                 size=17,
                 ha="center",
                 va="center",
-                bbox={"boxstyle": "circle,pad=0.2", "facecolor": "white", "edgecolor": _LINE},
+                bbox={"boxstyle": "circle,pad=0.2", "facecolor": "white", "edgecolor": LINE},
             )
-        # Down is forward. Only what is moved turns round; the network always reads what was kept.
+        # Down is forward. Only the arrows of the moved half turn round; the network always reads the kept half.
         kept_path = [(kept, 4.65), (kept, 0.35)]
         moved_path = [[(moved, 4.65), (moved, 3.8)], [(moved, 3.0), (moved, 2.1)], [(moved, 1.3), (moved, 0.35)]]
         for start, end in [kept_path, *moved_path]:
-            _arrow(axes, *((start, end) if forward else (end, start)))
-        _arrow(axes, (kept, 3.4), (net - 0.72, 3.4))
-        _arrow(axes, (net + 0.72, 3.4), (moved - 0.42, 3.4), "$t$")
-        _arrow(axes, (net, 3.05), (net, 2.05))
+            arrow(axes, *((start, end) if forward else (end, start)))
+        arrow(axes, (kept, 3.4), (net - 0.72, 3.4))
+        arrow(axes, (net + 0.72, 3.4), (moved - 0.42, 3.4))
+        arrow(axes, (net, 3.05), (net, 2.05))
         axes.text(net + 0.12, 2.55, "raw", size=12, ha="left", va="center", style="italic")
-        _arrow(axes, (net + 0.72, 1.7), (moved - 0.42, 1.7), "$e^s$")
-    if title:
-        figure.suptitle(title, size=13)
+        arrow(axes, (net + 0.72, 1.7), (moved - 0.42, 1.7))
+        for y, symbol in ((3.4, "$t$"), (1.7, "$e^s$")):
+            axes.text((net + moved) / 2 + 0.07, y + 0.12, symbol, ha="center", va="bottom", size=12, style="italic")
+    entitle(figure, title)
     return figure
 
 
@@ -103,14 +108,14 @@ def function_curves(
     title: str | None = None,
     limits: dict[str, tuple[float, float]] | None = None,
 ) -> Figure:
-    """Functions of one number, some to a panel; the same name has the same colour and stroke everywhere.
+    """Functions of one number, several in a panel; a name has the same colour and stroke in all panels.
 
     Args:
         panels: label of the vertical axis -> name of the curve -> its values ``(N,)``.
-        x: where they were computed, ``(N,)``.
+        x: the arguments, ``(N,)``.
         xlabel: what x is.
         title: the finding.
-        limits: label of a vertical axis -> what part of it is shown.
+        limits: label of a vertical axis -> its ends.
     """
     names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
     strokes = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
@@ -128,8 +133,7 @@ def function_curves(
     figure.legend(
         handles.values(), handles.keys(), loc="outside lower center", ncols=len(names), frameon=False, fontsize=11
     )
-    if title:
-        figure.suptitle(title, size=13)
+    entitle(figure, title)
     return figure
 
 
@@ -142,34 +146,30 @@ def coupling_step(
     reach: float = 4.0,
     title: str | None = None,
 ) -> Figure:
-    """One coupling applied to one image: what it gets, what it keeps, shift and scale where it moves, the result.
+    """One coupling applied to one image: its input, the kept pixels, shift and scale of the moved ones, the result.
 
     Args:
         before, after: real numbers ``(H, W)``, drawn in the same grey levels.
         shift, scale: t and exp(s), ``(H, W)``; drawn where the mask is False only.
         mask: bool ``(H, W)``, True where the image is kept.
-        reach: -reach and below is black, reach and above is white.
+        reach: values up to -reach are black, values from reach on are white.
         title: the finding.
     """
-    before, shift, scale, after = (tensor.detach().cpu().double().numpy() for tensor in (before, shift, scale, after))
+    # The exponent of two puts halving and doubling at the same distance from white.
+    x, t, exponent, z = as_array(before), as_array(shift), np.log2(as_array(scale)), as_array(after)
     moved = ~mask.cpu().numpy()
     grey = {"cmap": "gray", "vmin": -reach, "vmax": reach}
-    most, factor = np.abs(shift[moved]).max(), np.abs(np.log2(scale[moved])).max()
+    most, factor = np.abs(t[moved]).max(), np.abs(exponent[moved]).max()
+    diverging = {"cmap": "PuOr_r", "vmin": -factor, "vmax": factor}
     panels = [
-        ("before", before, grey, "value"),
-        ("kept: the net's input", np.where(moved, np.nan, before), grey, "value"),
-        ("shift t", np.where(moved, shift, np.nan), {"cmap": "PuOr_r", "vmin": -most, "vmax": most}, "added"),
-        # As a power of two: halving and doubling are then equally far from white.
-        (
-            "scale exp(s)",
-            np.where(moved, np.log2(scale), np.nan),
-            {"cmap": "PuOr_r", "vmin": -factor, "vmax": factor},
-            "multiplied by",
-        ),
-        ("after", after, grey, "value"),
+        ("before", x, grey, "value"),
+        ("kept: the net's input", np.where(moved, np.nan, x), grey, "value"),
+        ("shift t", np.where(moved, t, np.nan), {"cmap": "PuOr_r", "vmin": -most, "vmax": most}, "added"),
+        ("scale exp(s)", np.where(moved, exponent, np.nan), diverging, "multiplied by"),
+        ("after", z, grey, "value"),
     ]
     figure, all_axes = plt.subplots(2, 3, figsize=(8, 6.2))
-    # First row: the input, and what the network sees of it; second row: its two outputs, and the result.
+    # First row: the input, and the pixels that the network sees; second row: its two outputs, and the result.
     places = [all_axes[0, 0], all_axes[0, 1], *all_axes[1]]
     all_axes[0, 2].axis("off")
     for axes, (name, values, style, label) in zip(places, panels, strict=True):
@@ -187,20 +187,11 @@ def coupling_step(
         frameon=False,
         fontsize=11,
     )
-    if title:
-        figure.suptitle(title, size=13)
+    entitle(figure, title)
     return figure
 
 
 def _box(axes: Axes, x: float, y: float, text: str, colour: str) -> None:
-    shape = FancyBboxPatch((x - 0.62, y - 0.25), 1.24, 0.5, boxstyle="round,pad=0.1", facecolor=colour, edgecolor=_LINE)
+    shape = FancyBboxPatch((x - 0.62, y - 0.25), 1.24, 0.5, boxstyle="round,pad=0.1", facecolor=colour, edgecolor=LINE)
     axes.add_patch(shape)
     axes.text(x, y, text, ha="center", va="center", size=11, color="white" if colour == KEPT else "black")
-
-
-def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], label: str | None = None) -> None:
-    arrow = FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=15, color=_LINE, shrinkA=0, shrinkB=0)
-    axes.add_patch(arrow)
-    if label:
-        x, y = (start[0] + end[0]) / 2, (start[1] + end[1]) / 2
-        axes.text(x - 0.08, y + 0.12, label, ha="center", va="bottom", size=12, style="italic")

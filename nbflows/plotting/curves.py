@@ -1,30 +1,31 @@
-"""Curves of training."""
+"""The training curve."""
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+__all__ = ["training_curve"]
+
 
 def training_curve(history: list[dict[str, float]], title: str | None = None) -> Figure:
-    """Bits/dim of training batches and of the validation images over the steps.
+    """Bits/dim of the training batches and the validation images, over the steps.
 
     Args:
         history: rows of the training log, ``TrainingResult.history``.
         title: the finding.
     """
     figure, axes = plt.subplots(figsize=(7, 4))
-    for key, label, style in (
-        ("bits_per_dim", "training batch", {"alpha": 0.5}),
-        ("validation_bits_per_dim", "validation, averaged weights", {"marker": "o"}),
+    for key, label, alpha, marker in (
+        ("bits_per_dim", "training batch", 0.5, ""),
+        ("validation_bits_per_dim", "validation, averaged weights", 1, "o"),
     ):
         points = [(row["step"], row[key]) for row in history if key in row]
         if points:
-            axes.plot(*zip(*points, strict=True), label=label, **style)
+            axes.plot(*zip(*points, strict=True), label=label, alpha=alpha, marker=marker)
     values = sorted(row["bits_per_dim"] for row in history if "bits_per_dim" in row)
     if values:
         # The first steps are far above all others and would flatten the rest.
         axes.set_ylim(values[0] - 0.05, values[int(0.95 * (len(values) - 1))] + 0.1)
     axes.set(xlabel="training step", ylabel="bits/dim (one draw of noise)")
-    if title:
-        axes.set_title(title)
+    axes.set_title(title or "")
     axes.legend()
     return figure

@@ -1,4 +1,4 @@
-"""Dequantization: how noise is spread over the bins of grey levels."""
+"""Dequantization: the distribution of noise within the bins, peaks of densities, rounding errors, bounds."""
 
 from collections.abc import Sequence
 
@@ -6,18 +6,22 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from nbflows.plotting.page import entitle
+
+__all__ = ["bound_over_draws", "level_densities", "noise_histogram", "rounding_errors", "shrinking_peaks"]
+
 
 def noise_histogram(
     images: Tensor, noise: Tensor, levels: Sequence[int], title: str | None = None, bins: int = 40
 ) -> Figure:
-    """How dequantization noise is spread over its bin, for some grey levels, against the uniform density.
+    """The distribution of dequantization noise within its bin, for some grey levels, against the uniform density.
 
     Args:
         images: integers of any shape.
-        noise: u in [0, 1] for each of them, the same shape.
+        noise: u in [0, 1] of each, the same shape.
         levels: the grey levels to draw, one panel each.
         title: the finding.
-        bins: of the histogram.
+        bins: number of bins of the histogram.
     """
     figure, all_axes = plt.subplots(
         1, len(levels), figsize=(3 * len(levels), 3.2), sharex=True, sharey=True, squeeze=False
@@ -31,8 +35,7 @@ def noise_histogram(
         axes.title.set_size("medium")
     all_axes[0, 0].set_ylabel("density")
     all_axes[0, 0].legend()
-    if title:
-        figure.suptitle(title)
+    entitle(figure, title)
     return figure
 
 
@@ -48,9 +51,9 @@ def shrinking_peaks(
     """Densities with a peak at every grey level, and the mean log-density that peaks of each width reach.
 
     Args:
-        y: where the densities are known, ``(N,)``.
+        y: the arguments of the densities, ``(N,)``.
         densities: width of the peaks -> density at y.
-        widths: of the peaks, ``(W,)``.
+        widths: the widths of the peaks, ``(W,)``.
         means: what was averaged -> its mean at each width, in nats per pixel.
         ceiling: the highest mean that log-probabilities of integers can have.
         steps: edges of the bins ``(K + 1,)`` and the data's density in each ``(K,)``, drawn behind the densities.
@@ -77,16 +80,15 @@ def shrinking_peaks(
     right.set_xticks([], minor=True)
     right.invert_xaxis()
     right.legend()
-    if title:
-        figure.suptitle(title)
+    entitle(figure, title)
     return figure
 
 
 def level_densities(z: Tensor, densities: Tensor, title: str | None = None) -> Figure:
-    """One slice of density per grey level, where the layer puts it on the real line.
+    """One slice of density per grey level, at its place on the real line.
 
     Args:
-        z: ``(K, N)``, increasing along each row: where level k lies.
+        z: the places of grey level k in row k, ascending, ``(K, N)``.
         densities: at z, the same shape.
         title: the finding.
     """
@@ -95,13 +97,12 @@ def level_densities(z: Tensor, densities: Tensor, title: str | None = None) -> F
     for level, (x, density) in enumerate(zip(z, densities, strict=True)):
         color = colors(level / max(1, len(z) - 1))
         axes.fill_between(x.tolist(), density.tolist(), color=color, linewidth=0)
-        # Where half of the slice lies on either side: the tails of black and white reach far out.
+        # The label is at the median, because the tails of black and white reach far out.
         middle = len(x) // 2
         ink = "white" if level < len(z) / 2 else "black"
         axes.text(x[middle].item(), 0.4 * density[middle].item(), str(level), ha="center", va="center", color=ink)
     axes.set(xlabel="z, after the logit", ylabel="density", xlim=(-8, 8), ylim=(0, None))
-    if title:
-        axes.set_title(title)
+    axes.set_title(title or "")
     return figure
 
 
@@ -109,7 +110,7 @@ def rounding_errors(errors: dict[str, Tensor], title: str | None = None) -> Figu
     """Largest rounding error of z at each grey level, on a logarithmic scale.
 
     Args:
-        errors: how z was computed -> error per level, ``(K,)``.
+        errors: how z was computed -> error per grey level, ``(K,)``.
         title: the finding.
     """
     figure, axes = plt.subplots(figsize=(7, 3.3))
@@ -117,17 +118,16 @@ def rounding_errors(errors: dict[str, Tensor], title: str | None = None) -> Figu
         axes.plot(range(len(error)), error.tolist(), color=f"C{i}", linestyle=["-", "--"][i % 2], label=label)
     axes.set(yscale="log", xlabel="grey level, black to white", ylabel="largest error of z")
     axes.legend()
-    if title:
-        axes.set_title(title)
+    axes.set_title(title or "")
     return figure
 
 
 def bound_over_draws(num_draws: Sequence[int], bits_per_dim: Tensor, title: str | None = None) -> Figure:
-    """The bound against M with standard errors over the images: the bound itself, and paired, against M = 1.
+    """The bound over M with standard errors over the images: its mean, and its paired change from M = 1.
 
     Args:
         num_draws: the values of M, 1 first.
-        bits_per_dim: of every image at each M, ``(M, N)``.
+        bits_per_dim: the bound of every image at each M, ``(M, N)``.
         title: the finding.
     """
     figure, all_axes = plt.subplots(1, 2, figsize=(8, 3.3))
@@ -138,9 +138,8 @@ def bound_over_draws(num_draws: Sequence[int], bits_per_dim: Tensor, title: str 
         axes.errorbar(num_draws, values.mean(1).tolist(), yerr=error.tolist(), marker="o", capsize=3)
         axes.set_xscale("log", base=2)
         axes.set_xticks(num_draws[::2], map(str, num_draws[::2]))
-        axes.set(xlabel="draws of noise per image, M")
+        axes.set(xlabel="noise draws per image, M")
         axes.set_title(label, size="medium")
     all_axes[0].set_ylabel("bits/dim")
-    if title:
-        figure.suptitle(title)
+    entitle(figure, title)
     return figure

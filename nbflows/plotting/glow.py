@@ -1,10 +1,14 @@
-"""Glow: activations through many steps, matrices over channels, what a prior predicts."""
+"""Glow: activations through many steps, matrices over channels, predictions of a prior."""
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
 
-# Diverging, and of the same lightness at both ends for readers who do not see red and green apart.
+from nbflows.plotting.page import entitle
+
+__all__ = ["channel_matrices", "channel_statistics", "predicted_latents"]
+
+# A diverging map with equal lightness at both ends, readable without telling red from green.
 _SIGNED = "RdBu_r"
 
 
@@ -29,8 +33,7 @@ def channel_statistics(stacks: dict[str, tuple[Tensor, Tensor]], title: str | No
         column[1].set_xlabel("step")
         column[1].set_ylim(0, None)
     all_axes[1, 0].legend(fontsize=10, ncols=2, loc="center right")
-    if title:
-        figure.suptitle(title, size=13)
+    entitle(figure, title)
     return figure
 
 
@@ -38,7 +41,7 @@ def channel_matrices(matrices: dict[str, Tensor], title: str | None = None) -> F
     """Matrices over the channels as pictures, on one scale of colours, log|det| below each.
 
     Args:
-        matrices: name -> ``(C, C)``, row: channel that comes out, column: channel that goes in.
+        matrices: name -> ``(C, C)``; rows are output channels, columns input channels.
         title: the finding.
     """
     count = len(matrices)
@@ -59,19 +62,18 @@ def channel_matrices(matrices: dict[str, Tensor], title: str | None = None) -> F
     all_axes[0, 0].set_ylabel("channel out", size=11)
     bar = figure.colorbar(picture, ax=all_axes, orientation="horizontal", aspect=50, shrink=0.6, label="entry of W")
     bar.ax.tick_params(labelsize=10)
-    if title:
-        figure.suptitle(title, size=13)
+    entitle(figure, title)
     return figure
 
 
 def predicted_latents(
     images: Tensor, maps: dict[str, Tensor], std: Tensor, num_levels: int = 256, title: str | None = None
 ) -> Figure:
-    """Images, and beside each what a prior knows of its latent: one row per image, one column per map.
+    """Images, and a prior's predictions of their latents: one row per image, one column per map.
 
     Args:
         images: uint8 ``(N, 1, H, W)``.
-        maps: name -> ``(N, h, w)``, on one diverging scale around 0: the latent, its predicted mean, the noise.
+        maps: name -> ``(N, h, w)``: the latent, its predicted mean, the noise; on one diverging scale around 0.
         std: the predicted standard deviations ``(N, h, w)``, the last column.
         num_levels: grey levels of the images.
         title: the finding.
@@ -101,6 +103,5 @@ def predicted_latents(
         bar = figure.colorbar(picture, ax=beside, orientation="horizontal", aspect=aspect, pad=0.03)
         bar.set_label(label, size=11)
         bar.ax.tick_params(labelsize=10)
-    if title:
-        figure.suptitle(title, size=13)
+    entitle(figure, title)
     return figure

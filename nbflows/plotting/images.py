@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.textpath import TextPath
 from torch import Tensor
 
+__all__ = ["image_grid", "image_rows", "latent_levels", "reconstruction", "side_by_side"]
+
 
 def image_grid(
     images: Tensor,
@@ -53,7 +55,7 @@ def image_rows(
 def side_by_side(
     panels: dict[str, dict[str, Tensor]], num_levels: int = 256, title: str | None = None, image_inches: float = 0.5
 ) -> Figure:
-    """``image_rows`` next to each other: models at the same temperatures, or pairs of images joined in the same ways.
+    """Panels of ``image_rows`` side by side: models at the same temperatures, or pairs interpolated in the same ways.
 
     Args:
         panels: name above the panel -> row label -> uint8 ``(N, C, H, W)``; all panels with the same row labels.
@@ -69,14 +71,14 @@ def side_by_side(
 def reconstruction(
     images: Tensor, reconstructed: Tensor, num_levels: int = 256, columns: int = 10, image_inches: float = 0.75
 ) -> Figure:
-    """Images, their reconstructions, and white where the two differ; the title counts this in all images given.
+    """Images, their reconstructions, and the pixels that differ, in white; the title counts them over all images.
 
     Args:
         images, reconstructed: uint8 ``(N, C, H, W)``; the first ``columns`` are drawn.
         num_levels, columns, image_inches: as in ``image_grid``.
     """
     wrong = images != reconstructed
-    # White however small the difference is: one grey level of 256 would be invisible.
+    # White for every difference: one grey level of 256 would be invisible.
     rows = {"original": images, "decoded": reconstructed, "different": wrong.to(torch.uint8) * (num_levels - 1)}
     return image_rows(
         {label: row[:columns] for label, row in rows.items()},
@@ -93,7 +95,7 @@ def latent_levels(
     title: str | None = None,
     image_inches: float = 0.55,
 ) -> Figure:
-    """What each latent level holds: images, and beside them what remains of each when only some levels are kept.
+    """Images, and what remains of each if only some latent levels are kept.
 
     Args:
         images: uint8 ``(N, C, H, W)``, one row each.
@@ -106,7 +108,7 @@ def latent_levels(
 
 
 def _stack(rows: dict[str, Tensor]) -> tuple[Tensor, int]:
-    """Rows of images as one tensor, and how many stand in a row."""
+    """Returns rows of images as one tensor, and the number of images in a row."""
     lengths = {len(row) for row in rows.values()}
     if len(lengths) != 1:
         raise ValueError(f"every row needs the same number of images, got {sorted(lengths)}")
@@ -118,15 +120,15 @@ def _text_inches(text: str, size: float) -> float:
 
 
 def _panels(
-    panels: list[tuple[str, Tensor, int, Sequence[str] | None]],
+    panels: Sequence[tuple[str, Tensor, int, Sequence[str] | None]],
     num_levels: int,
     title: str | None,
     row_labels: Sequence[str] | None,
     image_inches: float,
 ) -> Figure:
-    """Grids of images side by side, given as (name, images, columns, column titles); row labels at the left.
+    """Draws grids of images side by side, given as (name, images, columns, column titles); row labels at the left.
 
-    Placed in inches, not by matplotlib's layout: images have the same size and stand level in all panels.
+    The grids are placed in inches, not by matplotlib's layout, so that images have the same size in all panels.
     """
     shapes = [_grid_shape(images, columns) for _, images, columns, _ in panels]
     inches = image_inches / panels[0][1].shape[-1]
@@ -152,7 +154,7 @@ def _panels(
 
 
 def _grid_shape(images: Tensor, columns: int) -> tuple[int, int]:
-    """Height and width of a grid in pixels, gaps included."""
+    """Returns height and width of a grid in pixels, including gaps."""
     if images.ndim != 4 or images.shape[1] not in (1, 3):
         raise ValueError(f"images are (N, C, H, W) with 1 or 3 channels, got {tuple(images.shape)}")
     n, _, h, w = images.shape
@@ -171,7 +173,7 @@ def _draw_grid(
     row_labels: Sequence[str] | None,
     column_titles: Sequence[str] | None,
 ) -> None:
-    """All images as one picture with white gaps: one axes draws much faster than one per image."""
+    """Draws all images as one picture with white gaps, which is much faster than axes for each image."""
     n, _, h, w = images.shape
     gap, rows = _gap(images), -(-n // columns)
     for labels, count, what in ((row_labels, rows, "row"), (column_titles, columns, "column")):

@@ -1,12 +1,19 @@
-"""Learned noise: its posterior within a bin, its spread by grey level, what it does to a density."""
+"""Learned noise: its posterior within a bin, its mean and spread by grey level, its effect on a density."""
 
 import math
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
+
+from nbflows.plotting.page import as_array, entitle
+
+__all__ = ["bin_posteriors", "logit_densities", "noise_spread"]
 
 
 def bin_posteriors(v: Tensor, density: Tensor, gaps: Sequence[float], title: str | None = None) -> Figure:
@@ -21,16 +28,16 @@ def bin_posteriors(v: Tensor, density: Tensor, gaps: Sequence[float], title: str
     figure = plt.figure(figsize=(8, 5.4))
     grid = figure.add_gridspec(2, len(v), height_ratios=[1, 1.1])
     top = figure.add_subplot(grid[0, :])
-    v, density = v.detach().cpu().numpy(), density.detach().cpu().numpy()
-    for x, (points, values) in enumerate(zip(v, density, strict=True)):
+    bins, densities = as_array(v), as_array(density)
+    for x, (points, values) in enumerate(zip(bins, densities, strict=True)):
         top.fill_between(points, values, color=f"C{x}", alpha=0.3)
         top.plot(points, values, color=f"C{x}")
     top.set(xlabel="real grey value v = x + u", ylabel="model density p(v)", xlim=(0, len(v)), ylim=(0, None))
     top.set_xticks(range(len(v) + 1))
     below = None
-    for x, (values, gap) in enumerate(zip(density, gaps, strict=True)):
+    for x, (values, gap) in enumerate(zip(densities, gaps, strict=True)):
         below = figure.add_subplot(grid[1, x], sharey=below)
-        below.plot(v[x] - x, values / values.mean(), color=f"C{x}", linewidth=2, label="posterior")
+        below.plot(bins[x] - x, values / values.mean(), color=f"C{x}", linewidth=2, label="posterior")
         below.axhline(1, color="black", linestyle="--", label="uniform")
         below.set(xlabel="noise u", xlim=(0, 1), ylim=(0, None))
         below.set_title(f"level {x}: gap {gap:.2f} bits", size=11)
@@ -40,8 +47,7 @@ def bin_posteriors(v: Tensor, density: Tensor, gaps: Sequence[float], title: str
             below.legend(fontsize=10)
         else:
             below.tick_params(labelleft=False)
-    if title:
-        figure.suptitle(title)
+    entitle(figure, title)
     return figure
 
 
@@ -49,8 +55,8 @@ def noise_spread(groups: Tensor, noise: Tensor, xlabel: str, title: str | None =
     """Mean and standard deviation of dequantization noise in each group of pixels, against those of uniform noise.
 
     Args:
-        groups: integers of any shape, the group of each pixel: its grey level, or how many bright neighbours it has.
-        noise: u in [0, 1] for each of them, the same shape.
+        groups: integers of any shape, the group of each pixel: its grey level, or its number of bright neighbours.
+        noise: u in [0, 1] of each, the same shape.
         xlabel: what the groups are.
         title: the finding.
     """
@@ -66,24 +72,23 @@ def noise_spread(groups: Tensor, noise: Tensor, xlabel: str, title: str | None =
         axes.plot(names, values, f"{'os'[i]}-", color=f"C{i}", label=f"{label}, learned")
         axes.axhline(uniform, color=f"C{i}", linestyle="--", linewidth=1.5, label=f"{label}, uniform ({uniform:.3g})")
     axes.set(xlabel=xlabel, ylabel="noise u, in widths of a bin", ylim=(0, 0.75))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(ncols=2, fontsize=11, loc="upper center")
-    if title:
-        axes.set_title(title)
+    axes.set_title(title or "")
     return figure
 
 
 def logit_densities(
-    levels: Tensor, panels: dict[str, Tensor], bounds: Sequence[float], title: str | None = None, bins: int = 120
+    levels: Tensor, panels: dict[str, Tensor], bounds: tuple[float, float], title: str | None = None, bins: int = 120
 ) -> Figure:
-    """How often each logit occurs, stacked by grey level, one panel above the other.
+    """Histograms of logits, stacked by grey level, one panel above the other.
 
     Args:
         levels: the grey level of each pixel, of any shape.
         panels: name of the noise -> z = logit((x + u) / K) for each pixel, the same shape.
         bounds: left and right end of the axis.
         title: the finding.
-        bins: of the histogram.
+        bins: number of bins of the histogram.
     """
     figure, all_axes = plt.subplots(len(panels), 1, figsize=(7.5, 2.4 * len(panels) + 0.6), sharex=True, sharey=True)
     names = sorted(levels.unique().tolist())
@@ -91,15 +96,14 @@ def logit_densities(
     edges = np.linspace(*bounds, bins + 1)
     for axes, (label, z) in zip(np.atleast_1d(all_axes), panels.items(), strict=True):
         values = [z[levels == name].detach().cpu().numpy() for name in names]
-        # Each pixel weighs the same, those beyond the bounds too: the areas are the frequencies of the levels.
+        # Pixels beyond the bounds count in the total, so that areas are the frequencies of the grey levels.
         weights = [np.full(len(v), 1 / (z.numel() * (edges[1] - edges[0]))) for v in values]
-        # Outlines: a bar for each level in each bin would take seconds to draw.
+        # Outlines, because bars for each level in each bin would take seconds to draw.
         axes.hist(values, edges, weights=weights, stacked=True, color=colours, histtype="stepfilled", linewidth=0)
         axes.set(ylabel="density")
         axes.set_title(label, size=12)
     np.atleast_1d(all_axes)[-1].set_xlabel("logit of the noisy pixel, z = logit((x + u) / K)")
-    scale = plt.cm.ScalarMappable(plt.Normalize(names[0], names[-1]), "viridis")
+    scale = ScalarMappable(Normalize(names[0], names[-1]), "viridis")
     figure.colorbar(scale, ax=all_axes, label="grey level x", aspect=30)
-    if title:
-        figure.suptitle(title)
+    entitle(figure, title)
     return figure

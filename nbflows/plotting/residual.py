@@ -9,54 +9,64 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from nbflows.plotting.page import as_array
+from nbflows.plotting.page import as_array, entitle, legend_below
+
+__all__ = [
+    "activation_slopes",
+    "bias_over_terms",
+    "convergence",
+    "estimate_histograms",
+    "fixed_point_walks",
+    "kept_memory",
+    "norm_steps",
+    "partial_sums",
+]
 
 
 def fixed_point_walks(
     x: Tensor, panels: dict[str, tuple[Tensor, Tensor]], target: float, title: str | None = None
 ) -> Figure:
-    """A map z = x + g(x) above, and below it walks x <- z - g(x) to an x that belongs to one z, as cobwebs.
+    """A map z = x + g(x), and below it the iteration x <- z - g(x) that inverts it, as cobwebs.
 
     Args:
         x: ascending ``(N,)``.
         panels: title of the column -> g at x ``(N,)``, and walks ``(S, T)``, their starts included.
-        target: the z whose x is sought.
+        target: the z to invert.
         title: the finding.
     """
     figure, all_axes = plt.subplots(
         2, len(panels), figsize=(8, 6.4), layout="constrained", squeeze=False, sharex=True, height_ratios=[1, 1.15]
     )
-    x = as_array(x)
+    places = as_array(x)
     for (above, below), (label, (g, walks)) in zip(all_axes.T, panels.items(), strict=True):
-        z = x + as_array(g)
+        z = places + as_array(g)
         crossed = np.flatnonzero(np.diff(np.sign(z - target)))
-        solutions = x[crossed] + (target - z[crossed]) * np.diff(x)[crossed] / np.diff(z)[crossed]
-        above.plot(x, z, color="C0", linewidth=2)
+        solutions = places[crossed] + (target - z[crossed]) * np.diff(places)[crossed] / np.diff(z)[crossed]
+        above.plot(places, z, color="C0", linewidth=2)
         above.axhline(target, color="C7", linewidth=1.5)
         above.plot(solutions, np.full_like(solutions, target), "o", color="C3", markersize=8)
         count = f"{len(solutions)} solution{'s' if len(solutions) != 1 else ''}"
         above.set_title(f"{label}: {count}", size=12)
-        below.plot(x, x, color="black", linewidth=1)
-        below.plot(x, target - as_array(g), color="C0", linewidth=2)
+        below.plot(places, places, color="black", linewidth=1)
+        below.plot(places, target - as_array(g), color="C0", linewidth=2)
         for walk, colour in zip(as_array(walks), ("C1", "C4"), strict=False):
-            # In turns to the curve and to the diagonal.
+            # Each step goes to the curve, then to the diagonal.
             corners = np.repeat(walk, 2)
             below.plot(corners[:-1], corners[1:], color=colour, linewidth=1.6)
             below.plot(walk[0], walk[0], "s", color=colour, markersize=7, label="start")
         below.plot(solutions, solutions, "o", color="C3", markersize=8, label="solution")
-        below.set(xlabel="x", xlim=(x[0], x[-1]), ylim=(x[0], x[-1]))
+        below.set(xlabel="x", xlim=(places[0], places[-1]), ylim=(places[0], places[-1]))
     all_axes[0, 0].set_ylabel("z = x + g(x)")
     all_axes[1, 0].set_ylabel("next x = z - g(x)")
     handles, labels = all_axes[1, 0].get_legend_handles_labels()
     seen = dict(zip(labels, handles, strict=True))
     all_axes[1, 0].legend(seen.values(), seen.keys(), loc="lower right", fontsize=11)
-    if title:
-        figure.suptitle(title, size=13)
+    entitle(figure, title)
     return figure
 
 
 def convergence(curves: dict[str, tuple[Tensor, Tensor]], ylabel: str, title: str | None = None) -> Figure:
-    """Errors of iterations over their steps, on a logarithmic axis, with what bounds them dashed.
+    """Errors of iterations over their steps, on a logarithmic axis, with their bounds dashed.
 
     Args:
         curves: name -> error after 0, 1, ... steps ``(T,)``, and the bound of each ``(T,)``.
@@ -67,24 +77,23 @@ def convergence(curves: dict[str, tuple[Tensor, Tensor]], ylabel: str, title: st
     for i, (name, (errors, bounds)) in enumerate(curves.items()):
         errors, bounds = as_array(errors), as_array(bounds)
         steps = np.arange(len(errors))
-        # Below that, rounding errors go up and down.
+        # Smaller errors are rounding errors.
         seen = errors > 1e-14
         axes.plot(steps[seen], errors[seen], color=f"C{i}", linewidth=2, label=name)
         axes.plot(steps, bounds, "--", color=f"C{i}", linewidth=1.5, label="bound" if i == 0 else None)
     axes.set(xlabel="steps", ylabel=ylabel, yscale="log")
     axes.set_ylim(bottom=1e-14)
     axes.legend(fontsize=11)
-    if title:
-        axes.set_title(title, size=13)
+    axes.set_title(title or "", size=13)
     return figure
 
 
 def norm_steps(estimates: Tensor, levels: dict[str, float], title: str | None = None) -> Figure:
-    """The norm that power iteration has found after each step, with other values of it as lines.
+    """The estimate of power iteration after each step, with reference values as lines.
 
     Args:
-        estimates: after 0, 1, ... steps ``(T,)``.
-        levels: name -> value.
+        estimates: the norm after 0, 1, ... steps ``(T,)``.
+        levels: name -> reference value.
         title: the finding.
     """
     figure, axes = plt.subplots(figsize=(7.5, 3.8), layout="constrained")
@@ -95,8 +104,7 @@ def norm_steps(estimates: Tensor, levels: dict[str, float], title: str | None = 
     axes.set_ylim(0, 1.15 * max(estimates.max().item(), *levels.values()))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="lower right", fontsize=11)
-    if title:
-        axes.set_title(title, size=13)
+    axes.set_title(title or "", size=13)
     return figure
 
 
@@ -117,34 +125,31 @@ def activation_slopes(x: Tensor, curves: dict[str, tuple[Tensor, Tensor, Tensor]
         axes.set_title(label, size=12)
         axes.set(xlabel="x", xlim=(x.min().item(), x.max().item()))
     all_axes[1].axhline(1, color="black", linewidth=1)
-    handles, labels = all_axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=11)
-    if title:
-        figure.suptitle(title, size=13)
+    legend_below(figure, all_axes[0])
+    entitle(figure, title)
     return figure
 
 
 def partial_sums(sums: Tensor, exact: float, bounds: Tensor, title: str | None = None) -> Figure:
-    """The sums of the first n terms of a series, its limit, and the range in which a bound allows the sums.
+    """Partial sums of a series, its limit, and the range that a bound allows.
 
     Args:
-        sums: of the first 1, 2, ... terms ``(T,)``.
+        sums: partial sums of 1, 2, ... terms ``(T,)``.
         exact: the limit.
-        bounds: of the distance between sum and limit ``(T,)``.
+        bounds: bounds of the distance between partial sum and limit ``(T,)``.
         title: the finding.
     """
     figure, axes = plt.subplots(figsize=(7.5, 3.8), layout="constrained")
-    sums, bounds, terms = as_array(sums), as_array(bounds), np.arange(1, len(sums) + 1)
-    axes.fill_between(terms, exact - bounds, exact + bounds, color="C0", alpha=0.15, linewidth=0, label="bound")
+    heights, reaches, terms = as_array(sums), as_array(bounds), np.arange(1, len(sums) + 1)
+    axes.fill_between(terms, exact - reaches, exact + reaches, color="C0", alpha=0.15, linewidth=0, label="bound")
     axes.axhline(exact, color="black", linestyle="--", linewidth=1.5, label="exact")
-    axes.plot(terms, sums, "o-", color="C0", markersize=6, label="sum of the first terms")
-    # The first bounds may be far wider than all that there is to see.
-    reach = 1.6 * np.abs(sums - exact).max()
+    axes.plot(terms, heights, "o-", color="C0", markersize=6, label="sum of the first terms")
+    # The first bounds may be far wider than the sums.
+    reach = 1.6 * np.abs(heights - exact).max()
     axes.set(xlabel="terms", ylabel="nats", xlim=(0.5, len(sums) + 0.5), ylim=(exact - reach, exact + reach))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="lower right", fontsize=11)
-    if title:
-        axes.set_title(title, size=13)
+    axes.set_title(title or "", size=13)
     return figure
 
 
@@ -156,15 +161,15 @@ def estimate_histograms(
     title: str | None = None,
     bins: int = 80,
 ) -> Figure:
-    """Histograms of estimates above each other, each with its mean, and the exact value as a line through all.
+    """Histograms of estimates, one above the other, each with its mean; the exact value is a line through all.
 
     Args:
         estimates: name -> draws ``(N,)``; the mean and its standard error join the name.
         exact: what they estimate.
-        limits: ends of the axis; how many draws lie beyond them is said.
-        xlabel: what is estimated.
+        limits: ends of the axis; a label counts the draws outside.
+        xlabel: the estimated quantity.
         title: the finding.
-        bins: of the histograms.
+        bins: number of bins of the histograms.
     """
     figure, all_axes = plt.subplots(
         len(estimates), 1, figsize=(8, 0.9 + 1.55 * len(estimates)), layout="constrained", sharex=True, squeeze=False
@@ -176,23 +181,22 @@ def estimate_histograms(
         axes.axvline(mean, color=f"C{i}", linewidth=2.5)
         axes.axvline(exact, color="black", linestyle="--", linewidth=1.5)
         beyond = int(((draws < limits[0]) | (draws > limits[1])).sum())
-        outside = f" ({beyond} of {len(draws):,} draws lie outside)" if beyond else ""
+        outside = f" ({beyond} of {len(draws):,} draws are outside)" if beyond else ""
         axes.set_title(f"{name}: mean {mean:.3f} ± {error:.3f}{outside}", size=12, loc="left")
         axes.set(yticks=[], xlim=limits)
         axes.grid(False, axis="y")
     all_axes[-1, 0].set_xlabel(f"{xlabel}\ndashed: exact; full line: mean of the draws")
-    if title:
-        figure.suptitle(title, size=13)
+    entitle(figure, title)
     return figure
 
 
 def kept_memory(
     panels: dict[str, tuple[Sequence[int], dict[str, Sequence[float]]]], title: str | None = None
 ) -> Figure:
-    """Memory over something that grows, one line for each way to do it; the panels share their vertical axis.
+    """Memory over a growing quantity, one line for each method; the panels share their vertical axis.
 
     Args:
-        panels: what grows -> its values, and name -> MiB at each of them; the same names in all panels.
+        panels: growing quantity -> its values, and method -> MiB at each value; the same methods in all panels.
         title: the finding.
     """
     figure, all_axes = plt.subplots(1, len(panels), figsize=(8, 4.2), layout="constrained", squeeze=False, sharey=True)
@@ -203,21 +207,19 @@ def kept_memory(
             axes.plot(values, mebibytes, linewidth=2, markersize=6, label=name, **style)
         axes.set(xlabel=label, xticks=list(values))
     all_axes[0, 0].set(ylabel="MiB kept for backward", ylim=(0, None))
-    handles, labels = all_axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=11)
-    if title:
-        figure.suptitle(title, size=13)
+    legend_below(figure, all_axes[0, 0], columns=2)
+    entitle(figure, title)
     return figure
 
 
 def bias_over_terms(
     terms: Sequence[int], differences: dict[str, Sequence[Tensor]], title: str | None = None, errors: float = 2
 ) -> Figure:
-    """How far scores with so many terms of a series are from the right ones, in means over images with error bars.
+    """The error of scores with a truncated series over the number of terms: means over images with error bars.
 
     Args:
-        terms: how many.
-        differences: name -> for each of ``terms`` the difference of every image ``(N,)``.
+        terms: numbers of terms.
+        differences: name -> the error of every image ``(N,)``, for each of ``terms``.
         title: the finding.
         errors: length of a bar to each side, in standard errors.
     """
@@ -232,6 +234,5 @@ def bias_over_terms(
     axes.set_ylabel(f"error in bits/dim\nbars: ± {errors:g} standard errors")
     if len(differences) > 1:
         axes.legend(fontsize=11)
-    if title:
-        axes.set_title(title, size=13)
+    axes.set_title(title or "", size=13)
     return figure

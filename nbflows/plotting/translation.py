@@ -1,4 +1,4 @@
-"""Translation: which latents look at which, through which blocks, and how good and how varied the answers are."""
+"""Translation: dependencies between latents, shared blocks, and quality and variety of samples."""
 
 import math
 from collections.abc import Sequence
@@ -9,13 +9,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
+from matplotlib.typing import LineStyleType
 from torch import Tensor
 
-from nbflows.plotting.page import as_array
+from nbflows.plotting.diagrams import LINE, arrow, blank, box, times
+from nbflows.plotting.page import as_array, entitle, legend_below
 
-_SOURCE, _TARGET, _LINE, _DROPPED = "#9ecae1", "#fdd0a2", "#444444", "#b5b5b5"
-# Of a link: its meaning, colour and line, wherever links are drawn.
-_LINKS = {
+__all__ = [
+    "block_tables",
+    "conditional_flow_diagram",
+    "dependency_diagrams",
+    "dependency_matrices",
+    "over_temperature",
+    "scores_against_quality",
+    "uncertainty_maps",
+]
+
+_SOURCE, _TARGET, _DROPPED = "#9ecae1", "#fdd0a2", "#b5b5b5"
+# Kind of a link: its meaning, colour and line in all figures.
+_LINKS: dict[str, tuple[str, str, LineStyleType]] = {
     "same": ("source, same level", "C0", "-"),
     "coarser": ("source, coarser level", "C2", "--"),
     "finer": ("source, finer level", "C3", "-."),
@@ -24,10 +36,10 @@ _LINKS = {
 
 
 def dependency_diagrams(panels: dict[str, Tensor], title: str | None = None) -> Figure:
-    """The latents of source and target as two columns of circles, finest on top, and an arrow for every link.
+    """The latents of source and target as two columns of circles, finest on top, and an arrow for each dependency.
 
     Args:
-        panels: name -> bool ``(n, 2n)``: which latents the level L_i of the target (row i) looks at: L_0, ..., L_n-1,
+        panels: name -> bool ``(n, 2n)``: the latents that level L_i of the target (row i) depends on: L_0, ..., L_n-1,
             then D_0, ..., D_n-1 of the source; level 0 is the finest. Links of other panels are dotted.
         title: the finding.
     """
@@ -43,15 +55,14 @@ def dependency_diagrams(panels: dict[str, Tensor], title: str | None = None) -> 
             _link(axes, i, column, n, bool(panel[i, column]))
         for level in range(n):
             for x, letter, colour in ((0, "D", _SOURCE), (1.5, "L", _TARGET)):
-                axes.add_patch(Circle((x, level), 0.24, facecolor=colour, edgecolor=_LINE, zorder=3))
+                axes.add_patch(Circle((x, level), 0.24, facecolor=colour, edgecolor=LINE, zorder=3))
                 axes.text(x, level, f"${letter}_{level}$", ha="center", va="center", size=14, zorder=4)
     all_axes[0, 0].text(0, -0.32, "finest", size=11, ha="center")
     all_axes[0, 0].text(0, n - 0.58, "coarsest", size=11, ha="center")
     handles = [Line2D([], [], color=c, linestyle=s, linewidth=2, label=text) for text, c, s in _LINKS.values()]
     handles.append(Line2D([], [], color=_DROPPED, linestyle=":", linewidth=1.5, label="dropped"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=11)
-    if title:
-        figure.suptitle(title, size=13)
+    entitle(figure, title)
     return figure
 
 
@@ -68,19 +79,20 @@ def _link(axes: Axes, i: int, column: int, n: int, kept: bool) -> None:
         start, end = (1.72, column - 0.1), (1.72, i + 0.1)
         style = f"arc3,rad={0.45 if column - i == 1 else 0.55}"
     else:
-        start, end = np.array([0.0, column - n]), np.array([1.5, i])
-        way = (end - start) / np.linalg.norm(end - start)
-        start, end, style = start + 0.25 * way, end - 0.27 * way, "arc3"
+        across, down = 1.5, i - (column - n)
+        length = math.hypot(across, down)
+        start = (0.25 * across / length, column - n + 0.25 * down / length)
+        end, style = (across - 0.27 * across / length, i - 0.27 * down / length), "arc3"
     look = {"color": colour, "linestyle": line, "linewidth": 2} if kept else {"color": _DROPPED, "linestyle": ":"}
     head = {"arrowstyle": "-|>", "mutation_scale": 14} if kept else {"arrowstyle": "-", "linewidth": 1.2}
     axes.add_patch(FancyArrowPatch(start, end, connectionstyle=style, shrinkA=0, shrinkB=0, **look, **head))
 
 
 def dependency_matrices(matrices: dict[str, Tensor], title: str | None = None) -> Figure:
-    """Which noise levels change with which latent levels, one matrix per model, the links in the diagram's colours.
+    """Dependencies of noise levels on latent levels, one matrix per model, in the colours of the diagram.
 
     Args:
-        matrices: name -> bool ``(n, 2n)``, row: noise of level i, column: L_0, ..., L_n-1, D_0, ..., D_n-1.
+        matrices: name -> bool ``(n, 2n)``; rows: noise of level i; columns: L_0, ..., L_n-1, D_0, ..., D_n-1.
         title: the finding.
     """
     figure, all_axes = plt.subplots(1, len(matrices), figsize=(8, 2.9), squeeze=False, layout="constrained")
@@ -89,7 +101,7 @@ def dependency_matrices(matrices: dict[str, Tensor], title: str | None = None) -
         n = len(matrix)
         for i, column in np.ndindex(matrix.shape):
             own = column == i
-            colour = _LINE if own else _LINKS[_kind(i, column, n)][1]
+            colour = LINE if own else _LINKS[_kind(i, column, n)][1]
             x = column + 0.3 * (column >= n)
             face = colour if matrix[i, column] else "white"
             axes.add_patch(Rectangle((x, i), 0.92, 0.92, facecolor=face, edgecolor="#999999", linewidth=0.8))
@@ -103,19 +115,18 @@ def dependency_matrices(matrices: dict[str, Tensor], title: str | None = None) -
         axes.set_title(name, size=12)
     for axes in all_axes[0, 1:]:
         axes.set_yticklabels([])
-    handles = [Line2D([], [], marker="s", markersize=9, linestyle="", color=_LINE, label="the level itself")]
+    handles = [Line2D([], [], marker="s", markersize=9, linestyle="", color=LINE, label="the level itself")]
     handles += [
         Line2D([], [], marker="s", markersize=9, linestyle="", color=_LINKS[kind][1], label=_LINKS[kind][0])
         for kind in ("target", "same", "coarser")
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=11)
-    if title:
-        figure.suptitle(title, size=13)
+    entitle(figure, title)
     return figure
 
 
 def conditional_flow_diagram(shapes: Sequence[Sequence[int]], title: str | None = None) -> Figure:
-    """The conditional flow of the finest level: a block per scale, what each looks at, and what leaves after it.
+    """The conditional flow of the finest level: a block per scale, its context, and its exiting latent.
 
     Args:
         shapes: ``(C, H, W)`` of the target's levels, finest first.
@@ -123,48 +134,33 @@ def conditional_flow_diagram(shapes: Sequence[Sequence[int]], title: str | None 
     """
     n, step = len(shapes), 3.1
     figure, axes = plt.subplots(figsize=(8, 3.9), layout="constrained")
-    axes.set(xlim=(-2.75, step * (n - 1) + 1.3), ylim=(-2.55, 2.35), aspect="equal")
-    axes.axis("off")
-    _labelled_box(axes, -2.0, 0, 1.3, 0.95, _TARGET, f"$L_0$\n{_times(shapes[0])}")
-    _arrow(axes, (-1.35, 0), (-0.95, 0))
+    blank(axes, (-2.75, step * (n - 1) + 1.3), (-2.55, 2.35))
+    box(axes, -2.0, 0, 1.3, 0.95, _TARGET, f"$L_0$\n{times(shapes[0])}")
+    arrow(axes, (-1.35, 0), (-0.95, 0))
     channels = shapes[0][0]
     for j in range(n):
         x, folded = j * step, (4 * channels, shapes[j][1] // 2, shapes[j][2] // 2)
-        _labelled_box(axes, x, 0, 1.9, 0.95, "#dcdcdc", f"squeeze, steps\n{_times(folded)}")
-        _labelled_box(axes, x, 1.75, 1.5, 0.7, _SOURCE, "$D_0$" if j == 0 else f"$L_{j}$, $D_{j}$")
-        _arrow(axes, (x, 1.4), (x, 0.475))
+        box(axes, x, 0, 1.9, 0.95, "#dcdcdc", f"squeeze, steps\n{times(folded)}")
+        box(axes, x, 1.75, 1.5, 0.7, _SOURCE, "$D_0$" if j == 0 else f"$L_{j}$, $D_{j}$")
+        arrow(axes, (x, 1.4), (x, 0.475))
         axes.text(x + 0.12, 0.95, "context", size=10, va="center")
         leaving = folded if j == n - 1 else (folded[0] // 2, *folded[1:])
-        _labelled_box(axes, x, -1.95, 1.9, 0.95, "#d5ece4", f"noise of scale {j}\n{_times(leaving)}")
-        _arrow(axes, (x, -0.475), (x, -1.475))
-        axes.text(x + 0.12, -0.95, "the rest" if j == n - 1 else "half leaves", size=10, va="center")
+        box(axes, x, -1.95, 1.9, 0.95, "#d5ece4", f"noise of scale {j}\n{times(leaving)}")
+        arrow(axes, (x, -0.475), (x, -1.475))
+        axes.text(x + 0.12, -0.95, "the rest" if j == n - 1 else "half exits", size=10, va="center")
         if j < n - 1:
-            _arrow(axes, (x + 0.95, 0), (x + step - 0.95, 0))
-            axes.text(x + step / 2, 0.12, "half\ngoes on", size=10, ha="center", va="bottom")
+            arrow(axes, (x + 0.95, 0), (x + step - 0.95, 0))
+            axes.text(x + step / 2, 0.12, "half\ncontinues", size=10, ha="center", va="bottom")
         channels *= 2
-    if title:
-        figure.suptitle(title, size=13)
+    entitle(figure, title)
     return figure
 
 
-def _labelled_box(axes: Axes, x: float, y: float, width: float, height: float, colour: str, text: str) -> None:
-    axes.add_patch(Rectangle((x - width / 2, y - height / 2), width, height, facecolor=colour, edgecolor=_LINE))
-    axes.text(x, y, text, ha="center", va="center", size=11)
-
-
-def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=15, color=_LINE, shrinkA=0, shrinkB=0))
-
-
-def _times(shape: Sequence[int]) -> str:
-    return "×".join(map(str, shape))
-
-
 def block_tables(tables: dict[str, Tensor], title: str | None = None) -> Figure:
-    """Which blocks there are and which of them are one and the same: equal numbers, equal colours.
+    """The blocks of CAFLOW; blocks that share weights have the same number and colour.
 
     Args:
-        tables: name -> integers ``(n, n)``, row: level, column: scale; -1 where there is no block.
+        tables: name -> integers ``(n, n)``; rows are levels, columns scales; -1 where there is no block.
         title: the finding.
     """
     figure, all_axes = plt.subplots(1, len(tables), figsize=(8, 4.9), squeeze=False, layout="constrained")
@@ -176,11 +172,11 @@ def block_tables(tables: dict[str, Tensor], title: str | None = None) -> Figure:
             for j, number in enumerate(row):
                 if number < 0:
                     continue
-                # Twice as often as the others: what is shared stands out without colours, too.
+                # Hatched, so that shared blocks are visible without colours.
                 shared = int((table == number).sum()) > 1
                 face = (*colours(number)[:3], 0.45)
-                hatch = {"hatch": "///"} if shared else {}
-                axes.add_patch(Rectangle((j, i), 0.94, 0.94, facecolor=face, edgecolor=_LINE, **hatch))
+                hatch = "///" if shared else None
+                axes.add_patch(Rectangle((j, i), 0.94, 0.94, facecolor=face, edgecolor=LINE, hatch=hatch))
                 label = axes.text(j + 0.47, i + 0.47, str(number + 1), ha="center", va="center", size=13)
                 label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1.5, "alpha": 0.85})
         places = [i + 0.47 for i in range(n)]
@@ -191,8 +187,7 @@ def block_tables(tables: dict[str, Tensor], title: str | None = None) -> Figure:
         axes.grid(False)
         axes.spines[:].set_visible(False)
         axes.set_title(name, size=12)
-    if title:
-        figure.suptitle(title, size=13)
+    entitle(figure, title)
     return figure
 
 
@@ -203,13 +198,13 @@ def over_temperature(
     title: str | None = None,
     errors: float = 2,
 ) -> Figure:
-    """What becomes of measures of samples as the temperature grows: means over sources with error bars.
+    """Measures of samples over the temperature: means over sources with error bars.
 
     Args:
-        temperatures: of the samples.
+        temperatures: temperatures of the samples.
         panels: label of the vertical axis -> name of the line -> one value per source ``(B,)`` at each temperature; the
-            legend is that of the first.
-        levels: label of the axis -> name -> a value that does not depend on it, drawn as a line across.
+            legend is that of the first panel.
+        levels: label of the axis -> name -> a reference value, drawn as a horizontal line.
         title: the finding.
         errors: length of a bar to each side, in standard errors.
     """
@@ -226,10 +221,8 @@ def over_temperature(
         for i, (name, value) in enumerate((levels or {}).get(label, {}).items()):
             axes.axhline(value, color="black", linestyle=["--", ":"][i % 2], linewidth=1.5, label=name)
         axes.set(xlabel=f"temperature\nbars: ± {errors:g} standard errors", ylabel=label)
-    handles, labels = all_axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=11)
-    if title:
-        figure.suptitle(title, size=13)
+    legend_below(figure, all_axes[0, 0])
+    entitle(figure, title)
     return figure
 
 
@@ -239,9 +232,9 @@ def scores_against_quality(
     """Samples of several sources, one panel each: the score of each sample against its quality, the best score ringed.
 
     Args:
-        scores: ``(B, N)``, of the samples.
-        values: ``(B, N)``, how good they are.
-        xlabel, ylabel: what scores and values are.
+        scores: scores of the samples, ``(B, N)``.
+        values: quality of the samples, ``(B, N)``.
+        xlabel, ylabel: labels of the axes.
         title: the finding.
         columns: panels in a row.
     """
@@ -261,21 +254,19 @@ def scores_against_quality(
         axes.tick_params(labelsize=10)
     all_axes[-1, columns // 2].set_xlabel(xlabel)
     figure.supylabel(ylabel, size=12)
-    handles, labels = all_axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=11)
-    if title:
-        figure.suptitle(title, size=13)
+    legend_below(figure, all_axes[0, 0], columns=3)
+    entitle(figure, title)
     return figure
 
 
 def uncertainty_maps(
     images: dict[str, Tensor], maps: dict[str, Tensor], num_levels: int = 256, title: str | None = None
 ) -> Figure:
-    """Pictures, and beside them how far samples spread and how far their mean is off; one column per source.
+    """Images, and maps of the spread of samples and of the error of their mean; one column per source.
 
     Args:
         images: label -> grey levels ``(B, C, H, W)``: sources, targets, means.
-        maps: label -> ``(B, H, W)``, in grey levels, all on one scale of colours.
+        maps: label -> ``(B, H, W)``, in grey levels, on one scale of colours.
         num_levels: grey levels of the images.
         title: the finding.
     """
@@ -296,6 +287,5 @@ def uncertainty_maps(
         row[0].set_ylabel(label, rotation=0, ha="right", va="center", size=11)
     bar = figure.colorbar(scale, ax=all_axes, aspect=25, shrink=0.5, label="grey levels")
     bar.ax.tick_params(labelsize=10)
-    if title:
-        figure.suptitle(title, size=13)
+    entitle(figure, title)
     return figure
