@@ -6,15 +6,15 @@ PIP_ARGS ?=
 BIN = .venv/bin
 INSTALLED := .venv/.installed
 LOCK := requirements.lock
-EXTRAS := all,test
+EXTRAS := all,test,docs
 INSTALL = $(BIN)/python -m pip install --quiet $(PIP_ARGS) --editable ".[$(EXTRAS)]"
-COMPILE = $(BIN)/uv pip compile --quiet --no-annotate --extra all --extra test
+COMPILE = $(BIN)/uv pip compile --quiet --no-annotate --extra all --extra test --extra docs
 FAST = $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not full_size"
 # One worker a notebook; a worker computes on one thread, as the lessons do.
 NBVAL := -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
 	-p no:cacheprovider -p tests.lesson_seconds --no-cov -W default
 
-.PHONY: demo test test-fast test-full lab notebooks lint bench bench-peers clean lock test-lowest test-newest
+.PHONY: demo docs test test-fast test-full lab notebooks lint bench bench-peers clean lock test-lowest test-newest
 
 # Runs the quickstart and shows it as one HTML page and as pictures.
 demo: $(INSTALLED)
@@ -45,6 +45,10 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# The documentation site, build/docs/index.html: it needs no network, neither here nor where it is read.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # What every model costs, as a table, build/bench.csv and build/bench.png.
 bench: $(INSTALLED)

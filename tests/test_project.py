@@ -47,7 +47,7 @@ def test_every_file_and_every_public_name_says_what_it_is(file):
 
 
 PAGES = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "data/README.md")]
-PAGES += sorted((ROOT / "docs").glob("*.md"))
+PAGES += sorted((ROOT / "docs").rglob("*.md"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -81,7 +81,7 @@ def test_the_readme_examples_run(monkeypatch):
 
 def _commands():
     """What stands after ``nbflows`` in the code blocks of the pages."""
-    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))):
         for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.S):
             for line in block.replace("\\\n", " ").splitlines():
                 if found := re.match(r"(?:\s*|srun .*|torchrun .* -m )nbflows (.+)", line):
@@ -143,25 +143,30 @@ def test_the_form_for_a_lesson_offers_every_lesson():
     assert numbers == [file.name[:2] for file in sorted((ROOT / "notebooks").glob("*.ipynb"))]
 
 
-def _steps():
-    """What the workflow runs, in the order of its jobs."""
-    workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
-    return [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+WORKFLOWS = {"tests.yml": 4, "docs.yml": 1}
 
 
-def test_the_workflow_runs_make_targets_and_files_that_exist():
+def _workflow(name):
+    return yaml.safe_load((ROOT / ".github/workflows" / name).read_text())
+
+
+@pytest.mark.parametrize(("name", "num_targets"), WORKFLOWS.items())
+def test_a_workflow_runs_make_targets_and_files_that_exist(name, num_targets):
     targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
-    run = "\n".join(_steps())
+    run = "\n".join(step["run"] for job in _workflow(name)["jobs"].values() for step in job["steps"] if "run" in step)
     named = re.findall(r"\bmake ([\w-]+)", run)
-    assert len(named) == 4 and set(named) <= targets
+    assert len(named) == num_targets and set(named) <= targets
     for file in re.findall(r"\btools/\w+\.py", run):
         assert (ROOT / file).exists()
 
 
-def test_every_job_of_the_workflow_ends_and_may_only_read():
-    workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_every_job_of_a_workflow_ends_and_may_only_read_or_publish_pages(name):
+    workflow = _workflow(name)
     assert workflow["permissions"] == {"contents": "read"}
-    for job in workflow["jobs"].values():
-        assert job["timeout-minutes"] <= 60 and "permissions" not in job
+    for title, job in workflow["jobs"].items():
+        assert job["timeout-minutes"] <= 60
+        publishes = (name, title) == ("docs.yml", "publish")
+        assert job.get("permissions") == ({"pages": "write", "id-token": "write"} if publishes else None)
         for step in job["steps"]:
             assert "uses" not in step or re.fullmatch(r"actions/[\w-]+@v\d+", step["uses"])
