@@ -13,6 +13,7 @@ from tqdm import tqdm
 from nbflows import inputs, ranks
 from nbflows.flow import Flow, require_finite
 from nbflows.joint import JointFlow
+from nbflows.seeded import STRIDE, seeded
 
 # Of the conditioner networks. Coordinates and log-determinants stay in the flow's own, which is float32.
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -204,10 +205,9 @@ def _evaluating(flow: Flow, seed: int, precision: str = "32-true") -> Iterator[N
     flow.eval()
     try:
         with (
-            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+            seeded(seed, device),
             torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"),
         ):
-            torch.manual_seed(seed)
             yield
     finally:
         flow.train(training)
@@ -265,7 +265,7 @@ def _share(count: int, seed: int, shared: bool) -> tuple[slice, int]:
     rank, world_size = ranks.rank_and_world_size()
     if not shared or count < world_size:
         return slice(None), seed
-    return slice(rank, None, world_size), seed + 1_000_003 * rank
+    return slice(rank, None, world_size), seed + STRIDE * rank
 
 
 def _of_all(own: Tensor, rows: slice, count: int) -> Tensor:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from nbflows import extras, inputs
 from nbflows.data import PairData
 from nbflows.data.pixels import with_channels
+from nbflows.seeded import seeded
 from nbflows.tasks import get
 from nbflows.translation import TranslationFlow
 
@@ -123,8 +124,7 @@ def translations(
     spread = []
     flow.eval()
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
+        with seeded(seed, device):
             # Not stderr, which notebooks show in red.
             title = f"{num_samples} samples each"
             for chunk in tqdm(sources.split(chunk_size), title, file=sys.stdout, disable=not progress):

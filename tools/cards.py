@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nbflows import models, tasks, upstream
 from nbflows.data import reading
+from nbflows.seeded import seeded
 from nbflows.storage import weights
 from nbflows.storage.manifest import Manifest, sha256
 from nbflows.translation import TranslationFlow
@@ -151,9 +152,9 @@ def draw_sample(name: str, folder: str | Path) -> Path:
             f"{file} is not the published {name}: bring it back with git checkout, or publish it anew"
             " with python -m tools.publish"
         )
-    with torch.random.fork_rng(devices=[]):
+    with seeded(0):
         flow = weights.rebuild(weights.parse(content, file), entry, name)
-        torch.manual_seed(0)
+    with seeded(0):
         groups = _translated(flow, entry["task"]) if "task" in entry else [flow.sample(NUM_SAMPLES, None, TEMPERATURE)]
     levels = flow.bijection[0].num_levels
     pixels = _arrange([(group.float() * 255 / (levels - 1)).round().byte() for group in groups])

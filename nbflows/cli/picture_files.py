@@ -12,6 +12,7 @@ from tqdm import tqdm
 from nbflows import inputs, tasks
 from nbflows.data import reading
 from nbflows.quality import per_pixel
+from nbflows.seeded import seeded
 from nbflows.tasks import Colorization, Inpainting, SideBySide, SuperResolution, Task
 from nbflows.translation import TranslationFlow
 
@@ -241,9 +242,8 @@ def _draw(
 ) -> Tensor:
     """Samples ``(N, C, H, W)``, the most probable first."""
     device = flow._like.device
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        # The generator is for the samples; the noise of the source is drawn from the global one.
-        torch.manual_seed(seed)
+    # The generator is for the samples; the noise of the source is drawn from the global one.
+    with seeded(seed, device):
         generator = torch.Generator(device).manual_seed(seed)
         result = flow.translate(
             image[None].to(device), num_samples, temperature, generator, chunk_size=chunk_size, progress=True

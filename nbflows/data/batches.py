@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from nbflows import inputs
+from nbflows.seeded import STRIDE
 
 
 class Batches:
@@ -85,7 +86,7 @@ class Batches:
         count = len(self.tensors[0])
         if not self.shuffle:
             return torch.arange(count)
-        return torch.randperm(count, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + epoch))
+        return torch.randperm(count, generator=torch.Generator().manual_seed(self.seed * STRIDE + epoch))
 
     def _pick(self, tensor: Tensor, rows: Tensor) -> Tensor:
         if self.resident:

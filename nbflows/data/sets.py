@@ -25,6 +25,7 @@ class Data:
         variant: what exactly the data are; stands beside every figure measured on them.
         origin: what ``load`` or ``tasks.load_pairs`` was given, paths in full; empty for data made otherwise.
         ignored: what the reader passed over, left out or changed, in one line; empty if nothing.
+        num_levels, labels, sources: None for points; see ``ImageData`` and ``PairData``.
 
     Raises:
         TypeError: a split is no tensor, or holds another kind of number.
@@ -38,6 +39,9 @@ class Data:
     test: Tensor
     origin: dict = field(default_factory=dict, kw_only=True)
     ignored: str = field(default="", kw_only=True)
+    num_levels: int | None = field(default=None, init=False, repr=False)
+    labels: dict[str, Tensor] | None = field(default=None, init=False, repr=False)
+    sources: dict[str, Tensor] | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self):
         for split in SPLITS:
@@ -181,9 +185,8 @@ def _require(name: str, what: str, value, dtypes: tuple[torch.dtype, ...], form:
 
 def reduce_bits(data: Data, num_bits: int) -> ImageData:
     """Keeps the ``num_bits`` highest bits of images with 256 grey levels. Raises ValueError for other data."""
-    num_levels = getattr(data, "num_levels", None)
-    if num_levels != 256:
-        have = f"have {num_levels}" if num_levels else "are no images"
+    if data.num_levels != 256:
+        have = f"have {data.num_levels}" if data.num_levels else "are no images"
         raise ValueError(f"{data.name}: only images of 256 levels can be reduced to {num_bits} bit, these {have}")
     return replace(
         data,

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from nbflows import extras, tasks
 from nbflows.data.pictures import num_levels_of, save_samples
 from nbflows.nets import update_norms
+from nbflows.seeded import seeded
 from nbflows.training import compiling, runs
 
 with extras.explained():
@@ -264,9 +265,7 @@ class DrawTranslations(Callback):
             sources = data.sources["validation"][:8].to(module.device)
             targets = data.validation[: len(sources)].to(module.device)
             # The noise of dequantization too; training's own stream of noise goes on untouched.
-            devices = [module.device] if module.device.type == "cuda" else []
-            with _or_say_why(trainer), torch.random.fork_rng(devices=devices):
-                torch.manual_seed(0)
+            with _or_say_why(trainer), seeded(0, module.device):
                 samples = flow.translate(sources, num_samples=6, scored=False).images
                 given = tasks.with_channels(sources, targets.shape[1])
                 rows = torch.cat([given[:, None], targets[:, None], samples], dim=1).flatten(0, 1)

@@ -13,6 +13,7 @@ from nbflows import extras, metrics, ranks
 from nbflows.flow import Flow
 from nbflows.nets import update_norms
 from nbflows.recipes import Recipe
+from nbflows.seeded import STRIDE, seeded
 from nbflows.training import compiling, runs
 from nbflows.training.schedule import Budget, learning_rate_factor
 
@@ -85,7 +86,7 @@ class FlowModule(L.LightningModule):
     def _draw_alike(self, batch_index: int) -> None:
         # A function of the step alone: the same on all ranks, and after a resume.
         part = batch_index % self.recipe.accumulate
-        ranks.draw_alike(self.recipe.seed + 1_000_003 * (self.trainer.global_step * self.recipe.accumulate + part))
+        ranks.draw_alike(self.recipe.seed + STRIDE * (self.trainer.global_step * self.recipe.accumulate + part))
 
     def augment(self, images: Tensor, *paired: Tensor) -> tuple[Tensor, ...]:
         """A batch as the recipe's augmentation changes it."""
@@ -126,9 +127,7 @@ class FlowModule(L.LightningModule):
         if len(batch[0]) == 0:
             return
         # The same noise at every validation, so that epochs compare; training's own stream of noise goes on untouched.
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(batch_index * self.trainer.world_size + self.trainer.global_rank)
+        with seeded(batch_index * self.trainer.world_size + self.trainer.global_rank, self.device):
             measured = self.measure(*batch)
         for name, values in measured.items():
             self._validated[name].append(values.cpu())
@@ -188,7 +187,7 @@ class FlowModule(L.LightningModule):
             _set_random_state(self._random_states_to_restore[self.global_rank])
         elif self.global_rank > 0:
             # Other noise than that of the first rank.
-            torch.manual_seed(self.recipe.seed + 1_000_003 * self.global_rank + self.trainer.global_step)
+            torch.manual_seed(self.recipe.seed + STRIDE * self.global_rank + self.trainer.global_step)
         self._random_states_to_restore = []
 
     def _where(self, batch_index: int) -> str:
