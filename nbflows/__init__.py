@@ -7,7 +7,7 @@ from nbflows.compose import Identity, Inverse, Sequential, WithContext, set_memo
 from nbflows.flow import Flow
 from nbflows.joint import JointFlow
 from nbflows.multiscale import Multiscale
-from nbflows.pretrained import list_pretrained, load_pretrained
+from nbflows.pretrained import list_pretrained, load, load_pretrained
 from nbflows.storage.weights import load_flow, save_flow
 from nbflows.translation import TranslationFlow, Translations
 
@@ -28,6 +28,7 @@ __all__ = [
     "check_bijection",
     "layers",
     "list_pretrained",
+    "load",
     "load_flow",
     "load_pretrained",
     "models",

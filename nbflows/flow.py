@@ -1,7 +1,6 @@
 """A bijection and standard normal noise: a distribution to score, encode, decode and sample."""
 
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from functools import partial
@@ -9,11 +8,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from tqdm import tqdm
 
 from nbflows import inputs, recompute
 from nbflows.bijection import Bijection, sum_dimensions
 from nbflows.derivatives import traced
+from nbflows.progress import bar
 
 
 def log_standard_normal(z: Tensor, dtype: torch.dtype) -> Tensor:
@@ -292,8 +291,7 @@ class Flow(nn.Module):
     ) -> Iterator[tuple[slice, Tensor]]:
         """Draws the noise of all samples and yields it in chunks, each with its rows; one chunk if it is empty."""
         chunks = self.draw_noise(num_samples, temperature, generator).split(chunk_size)
-        # Not stderr, which notebooks show in red.
-        chunks = tqdm(chunks, "sampling", file=sys.stdout, leave=None, disable=not progress or len(chunks) == 1)
+        chunks = bar(chunks, "sampling", show=progress and len(chunks) > 1, leave=None)
         for i, chunk in enumerate(chunks):
             yield slice(i * chunk_size, i * chunk_size + len(chunk)), chunk
 

@@ -2,83 +2,86 @@
 
 import contextlib
 import math
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from nbflows import inputs, ranks
 from nbflows.flow import Flow, require_finite
 from nbflows.joint import JointFlow
+from nbflows.progress import bar
 from nbflows.seeded import STRIDE, seeded
 
 # Of the conditioner networks. Coordinates and log-determinants stay in the flow's own, which is float32.
 PRECISIONS = ("32-true", "bf16-mixed")
 
 
-@dataclass(frozen=True)
-class BitsPerDim:
-    """A mean bits/dim over images, with all that is needed to compare it.
+M = TypeVar("M", bound="Mean")
 
-    An upper bound of the model's true bits/dim (its probabilities are bounded from below), tighter with more draws.
+
+@dataclass(frozen=True)
+class Mean:
+    """The mean of one value per image.
 
     Attributes:
         mean: over the images.
-        standard_error: of the mean, over the images.
-        num_draws: M, draws of the dequantization noise per image.
-        num_images: how many.
+        standard_error: of that mean; NaN for a single image.
+        num_images: number of images.
     """
 
     mean: float
     standard_error: float
+    num_images: int
+
+    @classmethod
+    def of(cls: type[M], values: Tensor, **more) -> M:
+        """Returns the mean of values ``(N,)`` with its standard error; ``more`` goes into the fields of a subclass."""
+        values = values.cpu().double()
+        error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+        return cls(values.mean().item(), error, len(values), **more)
+
+    def _shown(self, form: str) -> str:
+        error = "" if math.isnan(self.standard_error) else f" ± {self.standard_error:{form.lstrip('+')}}"
+        return f"{self.mean:{form}}{error}"
+
+
+@dataclass(frozen=True)
+class BitsPerDim(Mean):
+    """A mean bits/dim over images: an upper bound of the model's bits/dim, tighter with more draws.
+
+    Attributes:
+        num_draws: M, the number of dequantization draws per image; scores with different M are not comparable.
+    """
+
     num_draws: int
-    num_images: int
 
     def __str__(self) -> str:
-        # A single image has no scatter.
-        error = "" if math.isnan(self.standard_error) else f" ± {self.standard_error:.4f}"
-        return f"{self.mean:.4f}{error} bits/dim (M = {self.num_draws}, {self.num_images} images)"
+        return f"{self._shown('.4f')} bits/dim (M = {self.num_draws}, {self.num_images} images)"
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """The share of examples whose most probable class is theirs.
-
-    Attributes:
-        mean: over the examples.
-        standard_error: of that share.
-        num_images: how many.
-    """
-
-    mean: float
-    standard_error: float
-    num_images: int
+class Accuracy(Mean):
+    """The share of images whose most probable class is the right one."""
 
     def __str__(self) -> str:
-        return f"{self.mean:.2%} ± {self.standard_error:.2%} right ({self.num_images} images)"
+        return f"{self._shown('.2%')} right ({self.num_images} images)"
 
 
 @dataclass(frozen=True)
-class PrecisionChange:
-    """By how much half precision in the conditioner networks changes bits/dim, image by image.
+class PrecisionChange(Mean):
+    """The mean change of an image's bits/dim by half precision in the conditioner networks; positive is worse.
 
     Attributes:
-        mean: of the changes; positive where half precision is worse.
-        standard_error: of that mean.
-        largest: change of a single image, its sign left out.
-        num_images: how many.
+        largest: the largest change of one image, without its sign.
     """
 
-    mean: float
-    standard_error: float
     largest: float
-    num_images: int
 
     def __str__(self) -> str:
-        return f"{self.mean:+.5f} ± {self.standard_error:.5f} bits/dim ({self.num_images} images)"
+        return f"{self._shown('+.5f')} bits/dim ({self.num_images} images)"
 
 
 @dataclass(frozen=True)
@@ -100,10 +103,8 @@ class RoundTrip:
 
 
 def summarize(bits_per_dim: Tensor, num_draws: int) -> BitsPerDim:
-    """The mean of per-image bits/dim ``(N,)`` and its standard error."""
-    values = bits_per_dim.cpu().double()
-    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return BitsPerDim(values.mean().item(), error, num_draws, len(values))
+    """Returns the mean of per-image bits/dim ``(N,)`` with its standard error."""
+    return BitsPerDim.of(bits_per_dim, num_draws=num_draws)
 
 
 @torch.no_grad()
@@ -166,8 +167,7 @@ def precision_change(
         with _evaluating(flow, seed, precision):
             values[precision] = _bits_per_dim(flow, images, sources, 1, chunk_size).cpu().double()
     changes = values["bf16-mixed"] - values["32-true"]
-    summary = summarize(changes, num_draws=1)
-    return PrecisionChange(summary.mean, summary.standard_error, changes.abs().max().item(), len(changes))
+    return PrecisionChange.of(changes, largest=changes.abs().max().item())
 
 
 @torch.no_grad()
@@ -227,13 +227,11 @@ def _bits_per_dim(
     flow: Flow, images: Tensor, sources: Tensor | None, num_draws: int, chunk_size: int, progress: bool = False
 ) -> Tensor:
     """Of every image, ``(N,)``."""
-    batches = tqdm(
+    batches = bar(
         _batches(flow, images, sources, chunk_size),
         f"bits/dim (M = {num_draws})",
+        show=progress,
         total=-(-len(images) // chunk_size),
-        # Not stderr, which notebooks show in red.
-        file=sys.stdout,
-        disable=not progress,
     )
     return torch.cat([flow.bits_per_dim(x, context, num_draws, chunk_size) for x, context in batches])
 
@@ -256,8 +254,7 @@ def accuracy(
             flow.classify(batch.to(device)).argmax(1) == truth.to(device)
             for batch, truth in zip(images[rows].split(chunk_size), labels[rows].split(chunk_size), strict=True)
         ]
-    share = _of_all(torch.cat(right).float(), rows, len(images)).cpu().double().mean().item()
-    return Accuracy(share, math.sqrt(share * (1 - share) / len(images)), len(images))
+    return Accuracy.of(_of_all(torch.cat(right).float(), rows, len(images)))
 
 
 def _share(count: int, seed: int, shared: bool) -> tuple[slice, int]:

@@ -97,9 +97,18 @@ class Listing(dict):
         return tabulate(self.rows(), self.headers, tablefmt="html")
 
 
-def load(model: str | Path, device: str | torch.device = "cpu") -> Flow:
-    """A model by its name, or by its file or the folder of its training as ``load_flow`` takes it."""
-    return weights.load_flow(model, device) if _is_path(model) else load_pretrained(model, device)
+def load(model: str | Path, device: str | torch.device = "cpu", progress: bool = True) -> Flow:
+    """Loads any model in eval mode: a published one by its name, another by its file or the folder of its training.
+
+    Args:
+        model: a name as in ``load_pretrained``; or a path as in ``load_flow``, which has a folder or a suffix.
+        device: where its parameters go.
+        progress: show a bar while downloading.
+
+    Raises:
+        FileNotFoundError, ValueError, DownloadError: as ``load_pretrained`` and ``load_flow`` do.
+    """
+    return weights.load_flow(model, device) if _is_path(model) else load_pretrained(model, device, progress)
 
 
 def describe(model: str | Path) -> dict:

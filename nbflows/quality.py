@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -10,11 +9,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from nbflows import extras, inputs
 from nbflows.data import PairData
 from nbflows.data.pixels import with_channels
+from nbflows.metrics import Mean
+from nbflows.progress import bar
 from nbflows.seeded import seeded
 from nbflows.tasks import get
 from nbflows.translation import TranslationFlow
@@ -27,31 +27,22 @@ _INCEPTION = (
 
 
 @dataclass(frozen=True)
-class Score:
-    """A mean over images.
+class Score(Mean):
+    """A mean measure over images.
 
     Attributes:
-        mean: over the images.
-        standard_error: of the mean, over the images.
-        num_images: how many.
-        unit: of both; "" if there is none.
+        unit: of the mean and its standard error; "" for a measure without one.
     """
 
-    mean: float
-    standard_error: float
-    num_images: int
     unit: str = ""
 
     def __str__(self) -> str:
-        unit = f" {self.unit}" if self.unit else ""
-        return f"{self.mean:.3f} ± {self.standard_error:.3f}{unit} ({self.num_images} images)"
+        return f"{self._shown('.3f')}{f' {self.unit}' if self.unit else ''} ({self.num_images} images)"
 
 
 def summarize(values: Tensor, unit: str = "") -> Score:
-    """The mean of one value per image ``(N,)`` and its standard error."""
-    values = values.cpu().double()
-    error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
-    return Score(values.mean().item(), error, len(values), unit)
+    """Returns the mean of one value per image ``(N,)`` with its standard error."""
+    return Score.of(values, unit=unit)
 
 
 def compare(
@@ -125,9 +116,7 @@ def translations(
     flow.eval()
     try:
         with seeded(seed, device):
-            # Not stderr, which notebooks show in red.
-            title = f"{num_samples} samples each"
-            for chunk in tqdm(sources.split(chunk_size), title, file=sys.stdout, disable=not progress):
+            for chunk in bar(sources.split(chunk_size), f"{num_samples} samples each", show=progress):
                 answers = flow.translate(chunk.to(device), num_samples, temperature)
                 mean, _ = per_pixel(answers.images)
                 rows["sample"].append(answers.images[:, 0].cpu())

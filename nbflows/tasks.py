@@ -9,12 +9,12 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from nbflows import extras, inputs
 from nbflows.data import SPLITS, ImageData, PairData, reading
 from nbflows.data.folders import load_folder_pairs
 from nbflows.data.pixels import grey, resize, with_channels
+from nbflows.progress import bar
 
 
 @dataclass(frozen=True)
@@ -168,10 +168,7 @@ class Inpainting(Task):
                 side = int(math.sqrt(height * width * self.ratio))
                 top, left = height // 2 - side // 2, width // 2 - side // 2
                 known[max(top, 0) : top + side, max(left, 0) : left + side] = False
-        if known.all() or not known.any():
-            raise ValueError(
-                f"{self}: {int(known.sum())} of {known.numel()} pixels are known; some must be, and some not"
-            )
+        require_hole(known, str(self))
         return known
 
     def paste(self, results: Tensor, sources: Tensor) -> Tensor:
@@ -222,7 +219,7 @@ class Sketch(Task):
         canny = _scikit_image("feature").canny
         # Its thresholds are for values from 0 to 1.
         greys = grey(images).cpu().squeeze(1).double().div(num_levels - 1).numpy()
-        edges = [canny(image, self.sigma) for image in tqdm(greys, "edges", delay=1)]
+        edges = [canny(image, self.sigma) for image in bar(greys, "edges", delay=1)]
         return torch.from_numpy(np.stack(edges))[:, None].to(images.device).byte() * (num_levels - 1), images
 
     def __str__(self) -> str:
@@ -255,6 +252,15 @@ class SideBySide(Task):
 TASKS: dict[str, type[Task]] = {
     task.name: task for task in (SuperResolution, Colorization, Inpainting, Sketch, SideBySide)
 }
+
+
+def require_hole(known: Tensor, where: str) -> None:
+    """Raises ValueError unless some of the pixels are known and some are not; ``where`` begins the message."""
+    if known.all() or not known.any():
+        raise ValueError(
+            f"{where}: {int(known.sum())} of {known.numel()} pixels are known; inpainting needs some known pixels and "
+            "some unknown ones"
+        )
 
 
 def names() -> list[str]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nbflows import models, pretrained, upstream
+from nbflows import files, models, pretrained, upstream
 from nbflows.storage import weights
 from nbflows.storage.manifest import Manifest, sha256
 from tools import cards, publish
@@ -34,7 +34,7 @@ def folder(tmp_path):
         if flow.context_shape is not None:
             _initialise(flow)
         content = weights.to_bytes(flow)
-        weights.write(tmp_path / f"{name}.safetensors", content)
+        files.write(tmp_path / f"{name}.safetensors", content)
         known.models[name] = _entry(flow, content, **({"task": TASK} if flow.context_shape else {}))
     known.write(tmp_path / "manifest.json")
     return tmp_path
@@ -127,7 +127,7 @@ def test_pictures_are_drawn_where_missing_or_old_and_always_alike(folder):
     assert cards.picture("tiny", folder).read_bytes() == first
     # Another model under an old name.
     content = weights.to_bytes(models.digits_simple())
-    weights.write(folder / "tiny.safetensors", content)
+    files.write(folder / "tiny.safetensors", content)
     with pytest.raises(ValueError, match="is not the published tiny"):
         cards.draw_sample("tiny", folder)
     known = Manifest.read(folder / "manifest.json")
@@ -160,7 +160,7 @@ def test_the_cards_are_written_from_the_command_line(folder, monkeypatch, capsys
 
 def test_publishing_a_model_writes_its_card(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    weights.write(_made(tmp_path / "saved_models") / "manifest.json", b'{"format": 1, "models": {}}')
+    files.write(_made(tmp_path / "saved_models") / "manifest.json", b'{"format": 1, "models": {}}')
     weights.save_flow(models.digits_simple(), "mine", recipe={"data": "digits"}, data="8x8 digits")
     assert publish.main(["mine.safetensors", "my-model", "--purpose", "a first one"]) == 0
     assert "my-model: " in capsys.readouterr().out

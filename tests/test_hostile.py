@@ -193,7 +193,8 @@ READER = """
 import resource, sys, time
 from pathlib import Path
 import torch
-from nbflows import load_flow, upstream, unpickle, models
+from nbflows import load_flow, models, upstream
+from nbflows.storage import unpickle
 torch.set_num_threads(1)
 models.digits_simple()
 with torch.device("meta"):

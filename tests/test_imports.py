@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # From the ground up; what stands in one line does not import each other, but for what is said in a folder of its own.
 FLOORS = [
-    ["derivatives", "determinants", "exercises", "extras", "hardware", "inputs", "installed", "ranks", "seeded"],
+    ["derivatives", "determinants", "exercises", "extras", "files", "hardware", "inputs", "installed"],
+    ["progress", "ranks", "seeded"],
     ["recompute"],
     ["bijection"],
     ["compose"],
@@ -73,6 +74,13 @@ def test_no_import_runs_upwards():
 def test_no_circle():
     # A package's __init__ stands for what it hands on.
     TopologicalSorter({module: names for module, names in _imports().items() if module != "nbflows"}).prepare()
+
+
+def test_a_sheet_of_samples_is_drawn_without_torchs_compiler(tmp_path):
+    code = "import sys, nbflows.cli; nbflows.cli.main(['sample', 'digits-multiscale', sys.argv[1]]); "
+    code += "print([n for n in ('torchvision', 'torch._dynamo') if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "a.png"], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("[]\n") and (tmp_path / "a.png").exists()
 
 
 @pytest.mark.parametrize("name", ["cli", "cli.sample", "cli.translate", "cli.evaluate"])

@@ -231,7 +231,7 @@ def test_a_change_of_precision_is_measured_with_the_same_noise():
     assert change.num_images == 50
     assert change.standard_error < exact.standard_error / 20
     assert abs(change.mean) < change.largest < 0.05
-    assert str(metrics.PrecisionChange(-0.0001234, 0.00005, 0.01, 50)) == "-0.00012 ± 0.00005 bits/dim (50 images)"
+    assert str(metrics.PrecisionChange(-0.0001234, 0.00005, 50, 0.01)) == "-0.00012 ± 0.00005 bits/dim (50 images)"
 
 
 def test_a_round_trip_counts_the_values_that_come_back_wrong(monkeypatch):

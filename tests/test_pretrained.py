@@ -464,7 +464,9 @@ def test_arguments_that_a_builder_does_not_take_are_an_error(here, name):
 # --- two at once ------------------------------------------------------------------------------------------------------
 
 LOAD = """
-from nbflows import download, load_pretrained
+from nbflows import load_pretrained
+from nbflows.storage import download
+
 download.TIMEOUT = 60, 60
 flow = load_pretrained("tiny", progress=False)
 print(*(parameter.double().sum().item() for parameter in flow.parameters()))
@@ -602,3 +604,17 @@ def test_a_budget_counts_the_trainings_that_a_model_started_from():
     assert pretrained.total_budget(first) == (10, 1.0)
     assert pretrained.total_budget(second) == (15, 1.5)
     assert pretrained.total_budget({"steps": 1, "seconds": 6, "started_from": second}) == (16, 1.6)
+
+
+def test_one_loader_takes_names_files_and_folders(tmp_path):
+    flow = nbflows.load("digits-multiscale")
+    file = nbflows.save_flow(flow, tmp_path / "run" / "model")
+    for model in ("digits-multiscale", file, str(file), tmp_path / "run"):
+        loaded = nbflows.load(model, "cpu")
+        assert not loaded.training
+        pairs = zip(flow.state_dict().values(), loaded.state_dict().values(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+    with pytest.raises(ValueError, match="no pretrained model named 'digits-multiscales'; did you mean"):
+        nbflows.load("digits-multiscales")
+    with pytest.raises(FileNotFoundError, match=r"none\.safetensors does not exist"):
+        nbflows.load(tmp_path / "none.safetensors")

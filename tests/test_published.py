@@ -443,8 +443,8 @@ def test_a_bomb_that_lies_about_its_size_is_not_unpacked(offer, cache, monkeypat
     bomb = bytearray(zipped({f"ckpts/{MEMBER}": bytes(30_000_000)}, zipfile.ZIP_DEFLATED))
     for signature, offset in ((b"PK\3\4", 22), (b"PK\1\2", 24)):
         struct.pack_into("<I", bomb, bomb.index(signature) + offset, 1000)
-    really_write, most = module.weights.write, []
-    monkeypatch.setattr(module.weights, "write", lambda file, c: (most.append(len(c)), really_write(file, c)))
+    really_write, most = module.files.write, []
+    monkeypatch.setattr(module.files, "write", lambda file, c: (most.append(len(c)), really_write(file, c)))
     offer(MAR_SCF, bytes(bomb))
     with pytest.raises(ValueError, match=r"ckpts\.zip|\.pt"):
         load(MAR_SCF)
@@ -478,13 +478,11 @@ def test_an_original_at_hand_loads_although_the_cache_cannot_be_written(offer, t
 def test_a_disk_that_is_full_when_the_converted_file_is_kept_leaves_nothing(offer, cache, monkeypatch):
     offer(UVA, uva_original())
 
-    def full(self, content):
-        with self.open("wb") as stream:
-            stream.write(content[:10])
+    def full(descriptor):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
+        patch.setattr(os, "fsync", full)
         try:
             load(UVA)
         except OSError as error:
@@ -552,7 +550,7 @@ def test_a_score_of_theirs_is_not_recorded():
     from nbflows.metrics import BitsPerDim
 
     with pytest.raises(ValueError, match="a score of it is not kept"):
-        pretrained.record(UVA, BitsPerDim(1.0, 0.1, 1, 10))
+        pretrained.record(UVA, BitsPerDim(1.0, 0.1, 10, 1))
 
 
 def test_an_unknown_name_lists_the_authors_weights(capsys):

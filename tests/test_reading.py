@@ -906,7 +906,8 @@ def _bombs(path):
 _MEASURE = """
 import json, sys, time
 from PIL import Image
-from nbflows import data, reading
+from nbflows import data
+from nbflows.data import folders
 Image.init()
 def kib(field):
     return int(next(line for line in open("/proc/self/status") if line.startswith(field)).split()[1])

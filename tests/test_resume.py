@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nbflows import Flow, Sequential, data, load_flow, recipes, training
+from nbflows import Flow, Sequential, data, files, load_flow, recipes, training
 from nbflows.data import ImageData
 from nbflows.layers import ActNorm, AffineCoupling, Dequantize, checkerboard
 from nbflows.nets import ConvNet
@@ -398,13 +398,13 @@ def test_weights_of_a_training_that_is_gone_do_not_get_the_description_of_a_new_
 def test_a_kill_between_weights_and_description_is_found_and_mended_by_a_resume(digits, tmp_path):
     out = _train(digits, tmp_path / "run", flow=None, max_steps=1).out
 
-    def write(file, content, original=weights.write):
+    def write(file, content, original=files.write):
         if file.name == "model.json":
             raise Killed
         original(file, content)
 
     with pytest.MonkeyPatch.context() as patch, contextlib.suppress(Killed):
-        patch.setattr(weights, "write", write)
+        patch.setattr(files, "write", write)
         _train(digits, out, flow=None, max_steps=8, resume=True)
     assert weights.describe(out)["steps"] == 1
     with pytest.raises(ValueError, match=r"model.json describes other weights .* go on with --resume"):

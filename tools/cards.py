@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nbflows import models, tasks, upstream
+from nbflows import files, models, tasks, upstream
 from nbflows.data import reading
 from nbflows.seeded import seeded
 from nbflows.storage import weights
@@ -120,7 +120,7 @@ def write_cards(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     known = Manifest.read(folder / "manifest.json")
-    weights.write(folder / "README.md", page(known).encode())
+    files.write(folder / "README.md", page(known).encode())
     return [
         folder / "README.md",
         *(draw_sample(name, folder) for name in known.models if not is_drawn(name, known, folder)),
@@ -164,7 +164,7 @@ def draw_sample(name: str, folder: str | Path) -> Path:
     Image.fromarray(pixels.numpy()).save(
         png, "PNG", optimize=True, **reading.mark(reading.SHEET, **{STAMP: entry["sha256"]})
     )
-    weights.write(drawn, png.getvalue())
+    files.write(drawn, png.getvalue())
     return drawn
 
 

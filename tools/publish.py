@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 from torch.nn import functional as F
 
-from nbflows import __version__, cli, data, metrics, pretrained, provenance, tasks
+from nbflows import __version__, cli, data, files, metrics, pretrained, provenance, tasks
 from nbflows.cli.options import checked, not_empty
 from nbflows.flow import Flow
 from nbflows.storage import weights
@@ -77,7 +77,7 @@ def publish(
     entry = {**ours, **{key: value for key, value in description.items() if key not in ours}}
     known.models[name] = entry
     folder.mkdir(exist_ok=True)
-    weights.write(folder / f"{name}.safetensors", content)
+    files.write(folder / f"{name}.safetensors", content)
     known.write(folder / "manifest.json")
     return entry
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from nbflows import inputs, tasks
 from nbflows.data import reading
+from nbflows.progress import bar
 from nbflows.quality import per_pixel
 from nbflows.seeded import seeded
 from nbflows.tasks import Colorization, Inpainting, SideBySide, SuperResolution, Task
@@ -65,17 +65,16 @@ def translate_files(
     outputs, remarks = _outputs(source, out, 1 if best else num_samples, mask)
     num_levels = num_levels_of(flow)
     # All of them first: an hour of samples should not end at a picture that does not fit.
-    bar = tqdm(outputs, "reading", file=sys.stdout, delay=1)
     sources = []
-    for file in bar:
+    for file in bar(outputs, "reading", delay=1):
         image, known, more = _read_source(file, flow.context_shape, task, num_levels, mask, resize)
         sources.append((image, known))
         remarks += [f"{file}: {remark}" for remark in more]
     if remarks:
         print("; ".join(remarks), file=sys.stderr)
     written, rows, sheets = [], [], []
-    bar = tqdm(zip(outputs.values(), sources, strict=True), "translating", len(sources), file=sys.stdout)
-    for files, (image, known) in bar:
+    pairs = zip(outputs.values(), sources, strict=True)
+    for files, (image, known) in bar(pairs, "translating", total=len(sources)):
         samples = _draw(flow, image, num_samples, temperature, seed, chunk_size)
         if known is not None:
             samples = torch.where(known, image, samples)
@@ -164,11 +163,7 @@ def _read_source(
     image = tasks.with_channels(image, channels)
     if inpainting:
         known = task.known(height, width) if mask is None and opaque.all() else opaque
-        if known.all() or not known.any():
-            given = "" if mask is None else f" by the mask {mask}"
-            raise ValueError(
-                f"{file}: {int(known.sum())} of {known.numel()} pixels are known{given}; some must be, and some not"
-            )
+        tasks.require_hole(known, str(file) if mask is None else f"{file} with the mask {mask}")
         return torch.where(known, image[0], 0), known, remarks
     if not opaque.all():
         raise ValueError(

@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from nbflows import extras, inputs
 from nbflows.data import reading, toys
 from nbflows.data.arrays import load_arrays
 from nbflows.data.folders import checked_size, load_folder
 from nbflows.data.sets import Data, ImageData, by_split, channels_first, reduce_bits, shuffled_parts
+from nbflows.progress import bar
 
 
 def load(
@@ -175,7 +175,7 @@ def _imagenet(size: int, root: Path) -> ImageData:
             f"needs a login at https://image-net.org/download-images; then: "
             f"unzip Imagenet{size}_train*_npz.zip -d {folder} && unzip Imagenet{size}_val_npz.zip -d {folder}"
         )
-    train = torch.cat([_imagenet_batch(file, size) for file in tqdm(batches, desc=f"ImageNet {size}x{size}")])
+    train = torch.cat([_imagenet_batch(file, size) for file in bar(batches, f"ImageNet {size}x{size}")])
     train, validation = shuffled_parts(train, (len(train) - len(train) // 100, len(train) // 100))
     variant = f"downsampled ImageNet {size}x{size} (npz), {len(batches)} training batches"
     return ImageData(f"imagenet{size}", variant, train, validation, _imagenet_batch(test[0], size))

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-import secrets
 import sys
 import warnings
 from collections.abc import Callable, Iterable
@@ -17,6 +16,7 @@ from torch import Tensor
 from nbflows import inputs
 from nbflows.data import reading
 from nbflows.data.sets import SPLITS, ImageData, PairData, channels_first, complete_splits
+from nbflows.files import replacing
 
 
 def checked_size(image_size) -> int | tuple[int, int] | None:
@@ -141,7 +141,12 @@ def _cached(
             print(f"the images are decoded anew, because their cache cannot be used: {error}", file=sys.stderr)
     parts, remarks = decode()
     arrays = {**{part: images.numpy() for part, images in parts.items()}, "remarks": np.array(remarks, dtype=np.str_)}
-    _save_atomically(cached, arrays)
+    try:
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(cached) as stream:
+            np.savez(stream, **arrays)
+    except OSError as error:
+        print(f"could not cache the decoded images: {error}", file=sys.stderr)
     return parts, remarks
 
 
@@ -240,18 +245,3 @@ def _split_of(path: Path) -> str:
         if len(path.parts) > 1 and path.parts[0].lower() in folder_names:
             return split
     return "train"
-
-
-def _save_atomically(file: Path, arrays: dict[str, np.ndarray]) -> None:
-    """A cache that was cut off while written must never be read: write elsewhere, then rename."""
-    temporary = file.with_name(f".{file.stem}.{secrets.token_hex(4)}.tmp")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "xb") as stream:
-                np.savez(stream, **arrays)
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        print(f"could not cache the decoded images in {file.parent}: {error}", file=sys.stderr)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from nbflows.data.reading import SHEET, mark
 from nbflows.flow import Flow, first_layer
@@ -25,8 +26,6 @@ def picture_name(file: str | Path) -> str | Path:
 
 def save_samples(samples: Tensor, file: str | Path, num_levels: int | None, columns: int = 8) -> None:
     """Writes uint8 images as one PNG, small ones enlarged; of points ``(N, 2)``, how many fell where in [-4, 4]^2."""
-    from torchvision.utils import make_grid
-
     file = Path(picture_name(file))
     file.parent.mkdir(parents=True, exist_ok=True)
     if num_levels is None:
@@ -37,7 +36,20 @@ def save_samples(samples: Tensor, file: str | Path, num_levels: int | None, colu
         return
     scale = max(1, 32 // samples.shape[-1])
     enlarged = (samples.float() / (num_levels - 1)).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-    _save(make_grid(enlarged, nrow=columns), file)
+    _save(_grid(enlarged, min(columns, len(samples))), file)
+
+
+def _grid(images: Tensor, columns: int) -> Tensor:
+    """Images ``(N, C, H, W)`` in rows with two black pixels around each, and a single image as it is.
+
+    The same as ``torchvision.utils.make_grid``. Importing that takes two seconds: it brings torch's compiler with it.
+    """
+    if len(images) == 1:
+        return images[0].expand(3, -1, -1)
+    rows = -(-len(images) // columns)
+    cells = F.pad(images, (2, 0, 2, 0, 0, 0, 0, rows * columns - len(images)))
+    cells = cells.expand(-1, 3, -1, -1).unflatten(0, (rows, columns))
+    return F.pad(cells.permute(2, 0, 3, 1, 4).flatten(1, 2).flatten(2, 3), (0, 2, 0, 2))
 
 
 def _save(image: Tensor, file: str | Path) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
+
+from nbflows.progress import bar
 
 SUFFIXES = frozenset(
     (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -190,7 +191,7 @@ def each(read: Callable, items: list, title: str) -> list[tuple]:
             return error
 
     with silent(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(tqdm(pool.map(tried, items), total=len(items), desc=f"reading {title}"))
+        return list(bar(pool.map(tried, items), f"reading {title}", total=len(items)))
 
 
 @contextmanager

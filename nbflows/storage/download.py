@@ -1,11 +1,10 @@
 """Gets a file from an address: whole and with the right bytes, or not at all."""
 
 import errno
-import sys
 import time
 from pathlib import Path
 
-from tqdm import tqdm
+from nbflows.progress import bar
 
 # Seconds to wait for a connection, and for the next bytes.
 TIMEOUT = (10, 30)
@@ -52,11 +51,11 @@ def fetch(
     def download(address: str, output_file: str, keeper: pooch.Pooch) -> None:
         start = time.monotonic()
         plain = {"Accept-Encoding": "identity"}
-        bar = tqdm(total=num_bytes, desc=file.name, unit="B", unit_scale=True, file=sys.stdout, disable=not progress)
+        received_bytes = bar(None, file.name, show=progress, total=num_bytes, unit="B", unit_scale=True)
         with (
             requests.get(address, stream=True, timeout=TIMEOUT, headers=plain) as response,
             open(output_file, "wb") as stream,
-            bar,
+            received_bytes,
         ):
             response.raise_for_status()
             received = 0
@@ -71,7 +70,7 @@ def fetch(
                 if (seconds := time.monotonic() - start) > 60 and received < SLOWEST * seconds:
                     raise ValueError(f"{received} bytes came in {seconds:.0f} seconds: too slow to wait for")
                 stream.write(chunk)
-                bar.update(len(chunk))
+                received_bytes.update(len(chunk))
         # Temporary files are for one user alone; a cache may be a whole class's.
         Path(output_file).chmod(0o644)
 

@@ -6,8 +6,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nbflows import inputs
-from nbflows.storage import weights
+from nbflows import files, inputs
 
 FORMAT = 1
 # What loading needs; whatever else an entry says is kept, and used by those who know it.
@@ -61,7 +60,7 @@ class Manifest:
             **self.rest,
             "models": dict(sorted(self.models.items())),
         }
-        weights.write(file, (json.dumps(content, indent=1) + "\n").encode())
+        files.write(file, (json.dumps(content, indent=1) + "\n").encode())
 
     def entry(self, name: str) -> dict:
         """What is known of a model. Raises ValueError that names those that there are."""

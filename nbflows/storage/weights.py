@@ -2,13 +2,12 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from nbflows import inputs, models
+from nbflows import files, inputs, models
 from nbflows.flow import Flow, require_finite
 from nbflows.models.builder import no_larger_than
 from nbflows.storage.unpickle import read_checkpoint, stored_bytes
@@ -70,8 +69,8 @@ def save_flow(flow: Flow, file: str | Path, half: bool = False, **details) -> Pa
     file, beside = _pair(Path(file))
     content = to_bytes(flow, half)
     file.parent.mkdir(parents=True, exist_ok=True)
-    write(file, content)
-    write(beside, description)
+    files.write(file, content)
+    files.write(beside, description)
     return file
 
 
@@ -214,17 +213,7 @@ def _check(description: dict, where: str | Path) -> None:
 def update_description(model: str | Path, **details) -> None:
     """Writes more into the JSON of a model; ``model`` as in ``load_flow``."""
     description = {**describe(model), **details}
-    write(_existing_files(model)[1], json.dumps(description, indent=1).encode())
-
-
-def write(file: Path, content: bytes) -> None:
-    """Writes a file at once or not at all."""
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)
+    files.write(_existing_files(model)[1], json.dumps(description, indent=1).encode())
 
 
 def _names(flow: Flow) -> list[list[str]]:
@@ -255,10 +244,10 @@ def _existing_files(model: str | Path) -> tuple[Path, Path]:
     path = Path(model)
     if path.is_dir():
         exported = path / "model.safetensors"
-        files = exported if exported.exists() else path / "best.ckpt", path / "model.json"
+        pair = exported if exported.exists() else path / "best.ckpt", path / "model.json"
     else:
-        files = _pair(path)
-    for file in files:
+        pair = _pair(path)
+    for file in pair:
         if not file.is_file():
             there = path if path.parent.is_dir() else path.parent
             stems = {name.stem for name in there.parent.glob("*")}
@@ -267,4 +256,4 @@ def _existing_files(model: str | Path) -> tuple[Path, Path]:
                 f"{file} does not exist, or is no file; {hint}a model is a .safetensors file with its .json, or the "
                 "folder of a training run; those that have a name are loaded with load_pretrained"
             )
-    return files
+    return pair

@@ -4,17 +4,16 @@ import contextlib
 import math
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from nbflows import extras, tasks
 from nbflows.data.pictures import num_levels_of, save_samples
 from nbflows.nets import update_norms
+from nbflows.progress import bar
 from nbflows.seeded import seeded
 from nbflows.training import compiling, runs
 
@@ -204,15 +203,14 @@ class StepsBar(ProgressBar):
         self.enabled = False
 
     def on_train_start(self, trainer, module) -> None:
-        self.bar = tqdm(
+        self.bar = bar(
+            None,
+            "training",
+            show=self.enabled,
             total=self._expected_steps(trainer, module),
             initial=trainer.global_step,
-            desc="training",
             unit="step",
             mininterval=1,
-            # Not stderr, which notebooks show in red.
-            file=sys.stdout,
-            disable=not self.enabled,
         )
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nbflows import data as datasets
-from nbflows import extras, hardware, inputs, metrics, provenance, ranks
+from nbflows import extras, files, hardware, inputs, metrics, provenance, ranks
 from nbflows.compose import set_memory
 from nbflows.data import Batches, Data, reading
 from nbflows.flow import Flow
@@ -423,7 +423,7 @@ def _save_model(flow: Flow, out: Path, details: dict) -> None:
 
 def _describe(flow: Flow, out: Path, details: dict) -> None:
     builder, arguments = flow.built_by
-    weights.write(out / "model.json", json.dumps({"builder": builder, "arguments": arguments, **details}).encode())
+    files.write(out / "model.json", json.dumps({"builder": builder, "arguments": arguments, **details}).encode())
 
 
 def _save_curve(history: list[dict[str, float]], out: Path) -> None:

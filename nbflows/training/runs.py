@@ -3,18 +3,17 @@
 import contextlib
 import csv
 import math
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
 from nbflows import ranks
-from nbflows.storage import unpickle, weights
+from nbflows.files import replacing, write
+from nbflows.storage import unpickle
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 # What a checkpoint needs for training to go on; Lightning's own are among them.
@@ -141,36 +140,14 @@ def write_checkpoint(checkpoint: dict, file: Path) -> None:
     Raises:
         OSError: there is no room, or no right to write; the file is as it was.
     """
-    with _beside(file) as stream:
+    with replacing(file) as stream:
         torch.save(checkpoint, stream)
 
 
 def keep_as_best(out: Path) -> None:
     """Makes last.ckpt the best one. A copy, not a link: damage to one of them must not be damage to both."""
-    with open(out / LAST, "rb") as source, _beside(out / BEST) as target:
+    with open(out / LAST, "rb") as source, replacing(out / BEST) as target:
         shutil.copyfileobj(source, target, 2**22)
-
-
-@contextlib.contextmanager
-def _beside(file: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of another one when it is complete, and on the disk.
-
-    It always has the same name, so that a kill leaves one at most, which the next one replaces.
-    """
-    temporary = file.with_name(f"{file.name}.tmp")
-    try:
-        with open(temporary, "wb") as stream:
-            yield stream
-            # Otherwise a machine that fails may have renamed what it has not written yet.
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(file)
-    # torch makes a RuntimeError of what the system says while it writes.
-    except (OSError, RuntimeError) as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        reason = error if isinstance(error, OSError) else error.__context__ or error
-        raise OSError(f"{file} could not be written, and is as it was before ({reason})") from error
 
 
 class Log:
@@ -187,7 +164,7 @@ class Log:
         rows = [row for row in read_log(out) if row["step"] < step]
         self.columns = [*dict.fromkeys(["step", *columns, *(name for row in rows for name in row)])]
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        weights.write(self.file, (",".join(self.columns) + "\n" + "".join(map(self._line, rows))).encode())
+        write(self.file, (",".join(self.columns) + "\n" + "".join(map(self._line, rows))).encode())
 
     def _line(self, row: dict[str, float]) -> str:
         return ",".join(f"{row[name]:.17g}" if name in row else "" for name in self.columns) + "\n"

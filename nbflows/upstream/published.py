@@ -7,7 +7,7 @@ import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from nbflows import inputs
+from nbflows import files, inputs
 from nbflows.flow import Flow
 from nbflows.storage import download, weights
 from nbflows.storage.manifest import sha256
@@ -215,7 +215,7 @@ def _extract(archive: Path, member: str, folder: Path) -> Path:
         raise ValueError(f"{archive} is no zip archive, or a damaged one: {error}") from error
     file = folder / member
     folder.mkdir(parents=True, exist_ok=True)
-    weights.write(file, unpacked)
+    files.write(file, unpacked)
     return file
 
 
