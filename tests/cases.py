@@ -202,9 +202,9 @@ CASES = {
         torch.randn(3, 2, 3, 4),
         None,
     ),
-    "residual block, learned orders and context": lambda: (
+    "residual block with a context": lambda: (
         ResidualBlock(
-            LipschitzConvNet((1, 4, 3), 5, activation="elu", orders="learned", context_channels=2),
+            LipschitzConvNet((1, 4, 3), 5, activation="elu", context_channels=2),
             ExactLogDet(),
             window=3,
         ),
@@ -212,7 +212,7 @@ CASES = {
         torch.randn(3, 2, 4, 3),
     ),
     "residual block on vectors": lambda: (
-        ResidualBlock(LipschitzMLP(3, 8, orders=(torch.inf, 2, 2, torch.inf), context_features=1), ExactLogDet()),
+        ResidualBlock(LipschitzMLP(3, 8, context_features=1), ExactLogDet()),
         torch.randn(4, 3),
         torch.randn(4, 1),
     ),

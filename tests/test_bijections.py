@@ -277,7 +277,7 @@ def test_check_bijection_works_where_gradients_are_switched_off():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_hand_written_gradients_of_the_gated_net_are_those_of_its_formula(dtype):
+def test_the_gated_net_and_its_gradients_are_those_of_its_formula(dtype):
     from torch.nn import functional as F
 
     torch.manual_seed(0)

@@ -28,7 +28,7 @@ NETS = {
     "PointwiseConv": lambda: (nets.PointwiseConv(2, 3), (2, 3, 4)),
     "ZeroConv": lambda: (nets.ZeroConv(2, 3), (2, 3, 4)),
     "PooledFeatures": lambda: (nets.PooledFeatures(2, 3), (2, 3, 4)),
-    "LipschitzMLP": lambda: (nets.LipschitzMLP(3, 5, orders="learned", context_features=1), (3,), (1,)),
+    "LipschitzMLP": lambda: (nets.LipschitzMLP(3, 5, context_features=1), (3,), (1,)),
     **{
         f"LipschitzConvNet, {activation}": lambda activation=activation: (
             nets.LipschitzConvNet((2, 3, 4), 5, activation=activation),

@@ -1,4 +1,4 @@
-"""The norm of a layer's operator: that of the true zero-padded operator, in every norm, with its gradient."""
+"""The norm of a layer's operator: that of the true zero-padded operator, with its gradient."""
 
 import copy
 import math
@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
-from nbflows.nets import LearnedOrder, LipschitzConvNet, LipschitzMLP, OperatorNorm, update_norms
+from nbflows.nets import LipschitzConvNet, LipschitzMLP, OperatorNorm, update_norms
 
 BOTH = pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 EPS = torch.finfo(torch.float64).eps
@@ -164,148 +164,10 @@ def test_the_gradient_is_that_through_the_singular_value(shape, size):
     assert (ours - theirs).abs().max() < 1e3 * EPS / gap * theirs.abs().max()
 
 
-SEES_THE_KERNEL = [
-    ((5, 3), None),
-    ((3, 7), None),
-    ((4, 2, 3, 3), (3, 5)),
-    ((2, 4, 3, 3), (4, 3)),
-    ((3, 2, 5, 5), (5, 5)),
-    ((3, 4, 1, 1), (2, 2)),
-]
-
-
-@pytest.mark.parametrize(("shape", "size"), SEES_THE_KERNEL)
-@pytest.mark.parametrize("order", [1.0, 1.5, 2.0, 3.0, math.inf])
-def test_the_closed_forms_are_the_largest_column_and_row(shape, size, order):
-    weight = torch.randn(shape, dtype=torch.float64)
-    dense = _dense(weight, size)
-    # By definition of the dual norm, max <row, x> over ||x||_p = 1 is the row's dual norm; of columns by convexity.
-    dual = {1.0: math.inf, math.inf: 1.0}.get(order) or order / (order - 1)
-    column = torch.linalg.vector_norm(dense, order, dim=0).max()
-    row = torch.linalg.vector_norm(dense, dual, dim=1).max()
-    torch.testing.assert_close(OperatorNorm(weight, size, domain=1.0, codomain=order).sigma(weight), column)
-    torch.testing.assert_close(OperatorNorm(weight, size, domain=order, codomain=math.inf).sigma(weight), row)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (2, 4), (2, 2)])
-def test_on_images_smaller_than_the_kernel_the_closed_forms_are_bounds(size):
-    weight = torch.randn(3, 2, 5, 5, dtype=torch.float64)
-    dense = _dense(weight, size)
-    column, row = dense.abs().sum(0).max(), dense.abs().sum(1).max()
-    assert OperatorNorm(weight, size, domain=1.0, codomain=1.0).sigma(weight) > column
-    assert OperatorNorm(weight, size, domain=math.inf, codomain=math.inf).sigma(weight) > row
-
-
-ORDERS = [(2.0, 3.0), (3.0, 2.0), (1.5, 1.5), (4.0, 1.2), (1.3, 4.0), (math.inf, 2.0), (math.inf, 1.0), (2.0, 1.0)]
-
-
-def _brute_force(dense, p, q):
-    """The largest ||A x||_q / ||x||_p that gradient ascent finds from 32 starts."""
-    x = torch.randn(dense.shape[1], 32, dtype=dense.dtype).requires_grad_()
-    optimizer = torch.optim.Adam([x], lr=0.05)
-    for i in range(200):
-        optimizer.param_groups[0]["lr"] = 0.05 * (1 - i / 200)
-        ratio = torch.linalg.vector_norm(dense @ x, q, dim=0) / torch.linalg.vector_norm(x, p, dim=0)
-        optimizer.zero_grad()
-        (-ratio.log()).sum().backward()
-        optimizer.step()
-    return ratio.max().item()
-
-
-@pytest.mark.parametrize(("shape", "size"), [((5, 3), None), ((3, 5), None), ((2, 1, 3, 3), (3, 2))])
-@pytest.mark.parametrize(("p", "q"), ORDERS)
-def test_mixed_norms_are_maxima_and_those_of_the_transposed_problem(p, q, shape, size):
-    weight = torch.randn(shape, dtype=torch.float64)
-    dense = _dense(weight, size)
-    sigma = OperatorNorm(weight, size, domain=p, codomain=q, tolerance=1e-12).sigma(weight).item()
-    x = torch.randn(dense.shape[1], 20_000, dtype=torch.float64)
-    # Also the corners, where the maximum over the unit ball of a large order lies.
-    x = torch.cat([x, x.sign()], dim=1)
-    ratio = torch.linalg.vector_norm(dense @ x, q, dim=0) / torch.linalg.vector_norm(x, p, dim=0)
-    assert ratio.max().item() <= sigma * (1 + 1e-9)
-    assert _brute_force(dense, p, q) <= sigma * (1 + 1e-9)
-    # max <y, A x> over both unit balls, ||x||_p and ||y||_q*, looked at from the other side.
-    dual_p, dual_q = ({1.0: math.inf, math.inf: 1.0}.get(order) or order / (order - 1) for order in (p, q))
-    transposed = weight.T if size is None else weight.transpose(0, 1).flip(2, 3)
-    other = OperatorNorm(transposed, size, domain=dual_q, codomain=dual_p, tolerance=1e-12).sigma(transposed)
-    assert abs(other.item() / sigma - 1) < 1e-6
-
-
-@EACH_OPERATOR
-def test_the_general_norms_at_p_and_q_2_are_the_euclidean_one(shape, size):
-    weight, gap = _weight_and_gap(shape, size)
-    order = LearnedOrder().double()
-    assert abs(order().item() - 2) < torch.finfo(torch.float32).eps
-    nn.init.constant_(order.raw, -math.log(3))
-    general = OperatorNorm(weight, size, domain=order, codomain=order, tolerance=1e-10)
-    sigma = torch.linalg.matrix_norm(_dense(weight, size), 2)
-    # As in the first test of this file.
-    missing = 1 - general.sigma(weight).item() / sigma.item()
-    assert -100 * EPS < missing < 1e-10 / gap + 100 * EPS
-
-
-def test_orders_lie_between_1_and_5():
-    order = LearnedOrder().double()
-    for raw, value in ((-30.0, 1.0), (30.0, 5.0), (0.0, 3.0)):
-        nn.init.constant_(order.raw, raw)
-        assert abs(order().item() - value) < 1e-12
-
-
-@pytest.mark.parametrize(("shape", "size"), [((5, 3), None), ((3, 5), None), ((2, 3, 3, 3), (3, 4))])
-@pytest.mark.parametrize("learned", ["domain", "codomain", "both"])
-def test_the_slope_of_sigma_in_an_order_is_that_of_the_maximum(learned, shape, size):
-    order = LearnedOrder().double()
-    nn.init.constant_(order.raw, -0.7)
-    orders = {"domain": {"domain": order, "codomain": 2.5}, "codomain": {"domain": 1.7, "codomain": order}}
-    settings = orders.get(learned, {"domain": order, "codomain": order})
-    layer, norm, weight = _layer(torch.randn(shape, dtype=torch.float64), size, tolerance=1e-13, **settings)
-
-    def sigma(raw):
-        nn.init.constant_(order.raw, raw)
-        update_norms(layer)
-        return norm.sigma(weight)
-
-    (slope,) = torch.autograd.grad(sigma(-0.7), order.raw)
-    h = 1e-4
-    difference = (sigma(-0.7 + h) - sigma(-0.7 - h)).item() / (2 * h)
-    # v maximises sigma, so what moves v changes nothing to first order. The difference: rounding and tolerance over h,
-    # h^2 times a third derivative of order 1. v's own angle: the root of the tolerance.
-    assert abs(slope.item() - difference) < 1e-6
-    if learned != "both":
-        assert abs(slope.item()) > 1e-3
-
-
 @BOTH
-def test_layers_share_their_orders_and_the_state_dict_names_each_once(dtype):
-    net = LipschitzMLP(4, 6, num_hidden=2, orders="learned").to(dtype)
-    names = [f"orders.{i}.raw" for i in range(3)]
-    assert [name for name in net.state_dict() if "orders" in name] == names
-    assert [name for name, _ in net.named_parameters() if "orders" in name] == names
-    norms = [module for module in net.modules() if isinstance(module, OperatorNorm)]
-    assert norms[0]._orders[1] is norms[1]._orders[0] and norms[2]._orders[1] is norms[0]._orders[0]
-    with torch.no_grad():
-        for layer in (layer for layer in net.layers if isinstance(layer, nn.Linear)):
-            layer.parametrizations.weight.original.mul_(10)
-    update_norms(net)
-    # One gradient, the sum over both layers that an order stands between.
-    weights = [layer.parametrizations.weight for layer in net.layers if isinstance(layer, nn.Linear)]
-    log_sigmas = [norm.sigma(weight.original).log() for norm, weight in zip(norms, weights, strict=True)]
-    raws = [order.raw for order in net.orders]
-    apart = [torch.autograd.grad(s, raws, allow_unused=True, retain_graph=True) for s in log_sigmas]
-    together = torch.autograd.grad(sum(log_sigmas), raws)
-    for i, whole in enumerate(together):
-        parts = [grads[i] for grads in apart if grads[i] is not None]
-        assert len(parts) == 2
-        torch.testing.assert_close(whole, sum(parts))
-    net(torch.randn(2, 4, dtype=dtype)).square().sum().backward()
-    assert all(order.raw.grad.abs() > 0 for order in net.orders)
-
-
-@BOTH
-@pytest.mark.parametrize("orders", [None, "learned", (math.inf, 2.0, 2.0, math.inf)])
-def test_a_saved_net_is_loaded_with_its_norms_without_a_forward(orders, dtype):
+def test_a_saved_net_is_loaded_with_its_norms_without_a_forward(dtype):
     def make():
-        return LipschitzConvNet((2, 3, 4), 5, orders=orders).to(dtype)
+        return LipschitzConvNet((2, 3, 4), 5).to(dtype)
 
     net = make()
     with torch.no_grad():
@@ -318,10 +180,6 @@ def test_a_saved_net_is_loaded_with_its_norms_without_a_forward(orders, dtype):
     assert torch.equal(other(x), net(x))
     clone = copy.deepcopy(net)
     assert torch.equal(clone(x), net(x))
-    # A copy has orders of its own, and one object for each.
-    norms = [[m for m in n.modules() if isinstance(m, OperatorNorm)] for n in (net, clone)]
-    if orders == "learned":
-        assert norms[1][0]._orders[0] is clone.orders[0] and norms[0][0]._orders[0] is net.orders[0]
     with torch.no_grad():
         for parameter in clone.parameters():
             parameter.zero_()
@@ -390,8 +248,6 @@ def test_a_norm_is_not_computed_in_half_precision(shape, size, half):
         (lambda: OperatorNorm(torch.ones(2, 2), coeff=0.0), "coeff and tolerance are positive, got 0.0 and 0.0001"),
         (lambda: OperatorNorm(torch.ones(2, 2), coeff=math.nan), "coeff and tolerance are positive, got nan"),
         (lambda: OperatorNorm(torch.ones(2, 2), tolerance=-1.0), "coeff and tolerance are positive, got 0.98 and -1.0"),
-        (lambda: OperatorNorm(torch.ones(2, 2), domain=0.5), "order of a norm is at least 1, got 0.5"),
-        (lambda: OperatorNorm(torch.ones(2, 2), codomain=math.nan), "order of a norm is at least 1, got nan"),
     ],
 )
 def test_bad_arguments_are_errors_with_the_numbers(make, message):

@@ -84,7 +84,7 @@ def test_a_layer_is_undone_to_rounding_errors_of_float32_under_autocast(name):
         torch.testing.assert_close(bijection.inverse(z, context), x, atol=1e-4, rtol=0)
 
 
-FULL = ["residual block", "residual block, learned orders and context", "coarse to fine", "ConvLSTM prior"]
+FULL = ["residual block", "residual block with a context", "coarse to fine", "ConvLSTM prior"]
 
 
 @pytest.mark.parametrize("name", FULL)

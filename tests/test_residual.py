@@ -244,7 +244,6 @@ def test_the_settings_are_those_of_the_paper_and_its_code(on_paper):
 TINY = {"num_blocks": (1, 1), "hidden_channels": 8, "num_end_blocks": 1, "end_features": 8}
 IMAGE_MODELS = {
     "digits": lambda: models.digits_residual_flow(**TINY),
-    "digits, learned orders": lambda: models.digits_residual_flow(**TINY, orders="learned"),
     "digits, factored out": lambda: models.digits_residual_flow(**TINY, factor_out=True),
     "digits, ELU": lambda: models.digits_residual_flow(**{**TINY, "num_end_blocks": 0}, activation="elu"),
     "MNIST": lambda: models.residual_flow_mnist((1, 12, 12), **{**TINY, "num_blocks": (1, 1, 1)}),

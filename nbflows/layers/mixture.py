@@ -1,7 +1,6 @@
-"""Mixture-of-logistics coupling: one part of the input is moved along a flexible, increasing curve."""
+"""Mixture-of-logistics coupling: moves half of the input along a flexible, increasing curve."""
 
 import math
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ class MixtureCoupling(Bijection):
     F rounds to 0 or 1. ``inverse`` searches for the root of F, see ``invert_mixture``.
 
     Args:
-        net: maps what is kept, and the context, to ``(B, (2 + 3M) C/2, H, W)``: 2 + 3M maps of C/2 channels each, the
+        net: maps the kept half, and the context, to ``(B, (2 + 3M) C/2, H, W)``: 2 + 3M maps of C/2 channels each, the
             raw log-scale a, the shift b, then M logits of pi, M means mu, M log-scales s. If all its outputs start at
             0, the components are equal and stay so: let the biases of its last layer start at random.
         num_components: M.
@@ -50,8 +49,10 @@ class MixtureCoupling(Bijection):
         self.bound = nn.Tanh() if bound is None else bound
         self.min_log_scale = inputs.number(min_log_scale, "min_log_scale")
 
-    def _parameters_of(self, kept: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """a and b, shaped like what is moved, and the mixture ``(3, M, *kept.shape)``: logits, means, log-scales."""
+    def _parameters_of(
+        self, kept: Tensor, context: Tensor | None
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """a and b, shaped like the moved half, and the mixture's logits, means and log-scales ``(M, *kept.shape)``."""
         raw = self.net(kept, context)
         wanted = (2 + 3 * self.num_components) * kept.shape[1]
         if raw.shape[1] != wanted:
@@ -62,25 +63,24 @@ class MixtureCoupling(Bijection):
         # Coordinates stay in the flow's precision, whatever the network computes in.
         raw = raw.unflatten(1, (-1, kept.shape[1])).transpose(0, 1).to(kept.dtype)
         a, b = self.bound(raw[0]), raw[1]
-        return a, b, raw[2:].unflatten(0, (3, self.num_components))
+        logits, means, log_scales = raw[2:].unflatten(0, (3, self.num_components))
+        return a, b, (logits, means, log_scales.clamp(min=self.min_log_scale))
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.output_shape(tuple(x.shape[1:]))
         kept, moved = halves(x, self.keep)
         a, b, mixture = self._parameters_of(kept, context)
-        logit_and_slope = _clamped_mixture_logit if derivatives.traced() else _MixtureLogit.apply
-        logit, log_slope = logit_and_slope(moved, mixture, self.min_log_scale)
+        logit, log_slope = mixture_logit(moved, *mixture)
         return join_halves(kept, (logit + b) * a.exp(), self.keep), sum_dimensions(log_slope + a)
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         require_data(self.net)
         kept, moved = halves(z, self.keep)
         a, b, mixture = self._parameters_of(kept, context)
-        logits, means, log_scales = mixture
-        moved = invert_mixture(moved * (-a).exp() - b, logits, means, log_scales.clamp(min=self.min_log_scale))
+        moved = invert_mixture(moved * (-a).exp() - b, *mixture)
         return join_halves(kept, moved, self.keep)
 
-    def output_shape(self, shape):
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         if shape[0] % 2:
             raise ValueError(f"a coupling of halves needs an even number of channels, got {shape[0]}")
         return tuple(shape)
@@ -93,68 +93,22 @@ def mixture_logit(x: Tensor, logits: Tensor, means: Tensor, log_scales: Tensor) 
         x: any shape ``(...)``.
         logits, means, log_scales: ``(M, ...)``, one mixture per element of x; softmax(logits) are the weights.
     """
-    log_cdf, log_rest, log_density = _log_terms(x, logits.log_softmax(0), means, log_scales)[0]
-    return log_cdf - log_rest, log_density - log_cdf - log_rest
-
-
-def _clamped_mixture_logit(x: Tensor, mixture: Tensor, min_log_scale: float) -> tuple[Tensor, Tensor]:
-    logits, means, log_scales = mixture
-    return mixture_logit(x, logits, means, log_scales.clamp(min=min_log_scale))
-
-
-def _log_terms(x: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor):
-    """(log F, log(1 - F), log f), the terms under each of the three sums, standardised x and log sigmoid of it."""
-    standard = (x - means) * (-log_scales).exp()
+    log_weights, standard = logits.log_softmax(0), (x - means) * (-log_scales).exp()
     below = F.logsigmoid(standard)
     above = below - standard
-    terms = log_weights + below, log_weights + above, log_weights + below + above - log_scales
-    return tuple(term.logsumexp(0) for term in terms), terms, standard, below
-
-
-class _MixtureLogit(torch.autograd.Function):
-    """``mixture_logit`` that keeps nothing but its inputs for the backward pass, where it computes anew.
-
-    With autograd a training step would hold a dozen tensors of the mixture's size for every coupling.
-    """
-
-    @staticmethod
-    def forward(ctx, x, mixture, min_log_scale):
-        ctx.save_for_backward(x, mixture)
-        ctx.min_log_scale = min_log_scale
-        return _clamped_mixture_logit(x, mixture, min_log_scale)
-
-    @staticmethod
-    def backward(ctx, grad_logit, grad_log_slope):
-        if derivatives.again():
-            formula = partial(_clamped_mixture_logit, min_log_scale=ctx.min_log_scale)
-            return *derivatives.of_formula(formula, ctx.saved_tensors, (grad_logit, grad_log_slope)), None
-        x, (logits, means, raw_log_scales) = ctx.saved_tensors
-        log_scales = raw_log_scales.clamp(min=ctx.min_log_scale)
-        log_weights = logits.log_softmax(0)
-        sums, terms, standard, below = _log_terms(x, log_weights, means, log_scales)
-        # The share of each component in the three sums: the derivative of a log-sum-exp.
-        cdf, rest, density = (term.sub_(total).exp_() for term, total in zip(terms, sums, strict=True))
-        cdf.mul_(grad_logit - grad_log_slope)
-        rest.mul_(-grad_logit - grad_log_slope)
-        density.mul_(grad_log_slope)
-        sigmoid = below.exp_()
-        grad_weights = cdf + rest + density
-        grad_standard = torch.lerp(cdf, -rest, sigmoid).addcmul_(density, 1 - 2 * sigmoid)
-        grad_position = grad_standard * (-log_scales).exp_()
-        grad_logits = grad_weights.addcmul_(log_weights.exp_(), grad_log_slope)
-        grad_log_scales = grad_standard.mul_(standard).neg_().sub_(density)
-        grad_log_scales = grad_log_scales.masked_fill_(raw_log_scales < ctx.min_log_scale, 0)
-        return grad_position.sum(0), torch.stack([grad_logits, grad_position.neg(), grad_log_scales]), None
+    log_cdf, log_rest = (log_weights + below).logsumexp(0), (log_weights + above).logsumexp(0)
+    log_density = (log_weights + below + above - log_scales).logsumexp(0)
+    return log_cdf - log_rest, log_density - log_cdf - log_rest
 
 
 def invert_mixture(target: Tensor, logits: Tensor, means: Tensor, log_scales: Tensor) -> Tensor:
     """The x with logit F(x) = target, element by element, for a mixture of logistics.
 
     Newton's method on the logit, whose curve is nearly straight, kept inside a bracket. The bracket is proven:
-    component i alone has its root at x_i = mu_i + exp(s_i) target; at min x_i every component's CDF is at most
-    sigmoid(target), at max x_i at least that, and so is their mixture's. A step that leaves the bracket, or that
-    follows one which gained little, is replaced by its middle. So each element converges or its bracket shrinks to it;
-    each stops on its own, whatever its batch holds. Gradients are those of the root, not of the search.
+    component i alone has its root at x_i = mu_i + exp(s_i) target; at min x_i the CDF of every component, and so of the
+    mixture, is at most sigmoid(target), at max x_i at least that. A step that leaves the bracket, or that follows one
+    which gained little, is replaced by the bracket's midpoint. So each element converges, or its bracket shrinks to it;
+    each stops on its own, whatever else its batch holds. Gradients are those of the root, independent of the search.
 
     Args:
         target: ``(...)``.
@@ -166,7 +120,7 @@ def invert_mixture(target: Tensor, logits: Tensor, means: Tensor, log_scales: Te
     derivatives.refuse_vmap("the inverse of a mixture is searched", target + logits[0])
     x = _search(target, logits, means, log_scales)
     if torch.is_grad_enabled() and any(part.requires_grad for part in (target, logits, means, log_scales)):
-        # A step of Newton's from a fixed x has the first derivatives of the root, and each further one twice as many.
+        # One Newton step from a constant x has the first derivatives of the root, each further step twice as many.
         for _ in range(2):
             logit, log_slope = mixture_logit(x, logits, means, log_scales)
             x = x - (logit - target) * (-log_slope).exp()

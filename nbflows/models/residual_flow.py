@@ -49,7 +49,6 @@ def residual_flow(
     alpha: float | None = 0.1,
     activation: str = "lipswish",
     coeff: float = 0.98,
-    orders: Sequence[float] | str | None = None,
     terms: str = "poisson",
     num_exact_terms: int = 2,
     num_eval_terms: int = 20,
@@ -69,7 +68,7 @@ def residual_flow(
         factor_out: whether half of the channels leaves after every level but the last.
         squeeze_first: squeeze the image once before the first level.
         alpha: of the logit, see ``Logit``: twice the paper's; None for no logit.
-        activation, coeff, orders: of the blocks' networks, see ``LipschitzConvNet``.
+        activation, coeff: of the blocks' networks, see ``LipschitzConvNet``.
         terms: of the power series beyond those that are always there: so many as Russian roulette draws from a
             "poisson" distribution of mean 2 or a "geometric" one with chance 1/2; or "none": biased, an i-ResNet.
         num_exact_terms, num_eval_terms: terms that are always there, in training and in eval mode.
@@ -86,7 +85,7 @@ def residual_flow(
         )
         return [ResidualBlock(net, training, evaluation), ActNorm(channels)]
 
-    settings = {"activation": activation, "coeff": coeff, "orders": orders}
+    settings = {"activation": activation, "coeff": coeff}
     start = [Dequantize(num_levels, alpha), *([Squeeze()] if squeeze_first else [])]
     level_shape = first_shape = Sequential(*start).output_shape(shape)
     levels = []
@@ -200,7 +199,6 @@ def residual_flow_2d(
     num_hidden: int = 4,
     activation: str = "lipswish",
     coeff: float = 0.9,
-    orders: Sequence[float] | str | None = None,
     actnorm: bool = False,
     log_det: str = "roulette",
 ) -> Flow:
@@ -209,7 +207,7 @@ def residual_flow_2d(
     Args:
         shape: of a point.
         num_blocks, hidden_features, num_hidden: how many, and the width and hidden layers of their networks.
-        activation, coeff, orders: see ``LipschitzMLP``.
+        activation, coeff: see ``LipschitzMLP``.
         actnorm: whether ActNorms stand around the blocks.
         log_det: in training, "roulette", geometric with 2 exact terms, or "exact", which in the plane costs as much as
             2 terms. In eval mode it is exact.
@@ -219,7 +217,7 @@ def residual_flow_2d(
     roulette = SeriesLogDet(RussianRoulette("geometric", 0.5, num_exact_terms=2), gradient="basic", in_forward=False)
     layers = [ActNorm(*shape)] if actnorm else []
     for _ in range(num_blocks):
-        net = LipschitzMLP(*shape, hidden_features, num_hidden, activation, coeff, orders)
+        net = LipschitzMLP(*shape, hidden_features, num_hidden, activation, coeff)
         with torch.no_grad():
             net.layers[-1].parametrizations.weight.original.div_(1000)
         update_norms(net)

@@ -8,7 +8,7 @@ from nbflows.nets.glow import ActNormConvNet, ZeroConv
 from nbflows.nets.levels import PickLevels
 from nbflows.nets.lipschitz import LipschitzConvNet, LipschitzMLP, LipSwish
 from nbflows.nets.mlp import MLP
-from nbflows.nets.operator_norm import LearnedOrder, OperatorNorm, update_norms
+from nbflows.nets.operator_norm import OperatorNorm, update_norms
 from nbflows.nets.pointwise import PointwiseConv
 from nbflows.nets.pooled import PooledFeatures
 
@@ -20,7 +20,6 @@ __all__ = [
     "GatedAttention",
     "GatedAttentionNet",
     "GatedConvNet",
-    "LearnedOrder",
     "LipSwish",
     "LipschitzConvNet",
     "LipschitzMLP",

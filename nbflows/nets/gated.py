@@ -1,11 +1,11 @@
-"""The gated convolutional conditioner of the UvA tutorial, written for few passes over memory."""
+"""The gated convolutional conditioner of the UvA tutorial."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nbflows import derivatives
 from nbflows.nets.context import channels_last, join_context
+from nbflows.nets.fast import concat_elu
 
 
 class GatedConvNet(nn.Module):
@@ -38,7 +38,7 @@ class GatedConvNet(nn.Module):
         # Channels innermost: layer norm and the convolution kernels then read memory in order.
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         x = join_context(x, context, self.context_channels)
         x = self._first(channels_last(x))
         return self.last(concat_elu(self.blocks(x)))
@@ -47,9 +47,9 @@ class GatedConvNet(nn.Module):
         device = x.device.type
         if self.training or x.dtype != torch.float32 or not torch.is_autocast_enabled(device):
             return self.first(x)
-        # Logits of pixels near black or white are large, and so is what rounded weights make of them: a third of all
-        # that half precision does to bits/dim. In training this would take a twentieth of the time, for less than the
-        # gradient's noise. x itself is rounded: rounding errors that an inverse adds to it are then nearly all gone.
+        # Logits of pixels near black or white are large, so that rounding the weights matters most here: it makes up a
+        # third of the change in bits/dim by half precision. In training, float32 would cost a twentieth of the time and
+        # gain less than the gradient's noise. Rounding x removes most of the errors that an inverse added to it.
         half = torch.get_autocast_dtype(device)
         with torch.autocast(device, enabled=False):
             y = self.first(x.to(half).to(x.dtype))
@@ -65,7 +65,7 @@ class GatedBlock(nn.Module):
         self.value_and_gate = nn.Conv2d(2 * channels, 2 * channels, 1)
         self.norm = ChannelNorm(channels)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         value_and_gate = self.value_and_gate(concat_elu(self.conv(concat_elu(x))))
         return self.norm(gated_residual(x, value_and_gate))
 
@@ -79,82 +79,13 @@ class ChannelNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         # With channels innermost in memory both permutations are views.
         y = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps)
         return y.permute(0, 3, 1, 2).to(x.dtype)
 
 
-def concat_elu(x: Tensor) -> Tensor:
-    """[elu(x), elu(-x)] along the channels: ``(B, C, H, W)`` to ``(B, 2C, H, W)``; no input is lost to saturation."""
-    return F.elu(torch.cat([x, -x], dim=1)) if derivatives.traced() else _ConcatELU.apply(x)
-
-
 def gated_residual(x: Tensor, value_and_gate: Tensor) -> Tensor:
     """x + value * sigmoid(gate): ``(B, C, H, W)`` and ``(B, 2C, H, W)`` to ``(B, C, H, W)``."""
-    value_and_gate = value_and_gate.to(x.dtype)
-    return _gated_residual(x, value_and_gate) if derivatives.traced() else _GatedResidual.apply(x, value_and_gate)
-
-
-def _gated_residual(x: Tensor, value_and_gate: Tensor) -> Tensor:
-    value, gate = value_and_gate.chunk(2, dim=1)
+    value, gate = value_and_gate.to(x.dtype).chunk(2, dim=1)
     return torch.addcmul(x, value, gate.sigmoid())
-
-
-# The two functions below have gradients written by hand. With the plain formulas a training step spends most of its
-# time not in convolutions but in passes over memory around them; here one exponential serves both halves, nothing is
-# concatenated, and gradients come from results that are kept anyway. torch.compile and torch.func make their own of the
-# plain formulas, and so do second derivatives.
-
-
-class _ConcatELU(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        channels = x.shape[1]
-        # One exponential serves both halves: elu(x) = max(x, e) and elu(-x) = max(-x, e) with e = exp(-|x|) - 1.
-        e = x.abs().neg_().exp_().sub_(1)
-        y = torch.empty(
-            (x.shape[0], 2 * channels, *x.shape[2:]),
-            dtype=x.dtype,
-            device=x.device,
-            memory_format=torch.channels_last,
-        )
-        torch.maximum(x, e, out=y[:, :channels])
-        torch.maximum(x.neg(), e, out=y[:, channels:])
-        # The convolution that follows keeps y too: saving it costs nothing, and x is not needed.
-        ctx.save_for_backward(y)
-        return y
-
-    @staticmethod
-    def backward(ctx, grad):
-        (y,) = ctx.saved_tensors
-        positive, negative = torch.ops.aten.elu_backward(grad, 1, 1, 1, True, y).chunk(2, dim=1)
-        return positive - negative
-
-
-class _GatedResidual(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, value_and_gate):
-        value, gate = value_and_gate.chunk(2, dim=1)
-        ctx.save_for_backward(value_and_gate)
-        return torch.addcmul(x, value, _sigmoid(gate))
-
-    @staticmethod
-    def backward(ctx, grad):
-        (value_and_gate,) = ctx.saved_tensors
-        if derivatives.again():
-            # x, of which the formula is linear, is not kept.
-            return derivatives.of_formula(_gated_residual, (torch.zeros_like(grad), value_and_gate), grad)
-        value, gate = value_and_gate.chunk(2, dim=1)
-        gate = _sigmoid(gate)
-        grad_both = torch.empty_like(value_and_gate)
-        grad_value, grad_gate = grad_both.chunk(2, dim=1)
-        torch.mul(grad, gate, out=grad_value)
-        slope = grad_value * value
-        torch.addcmul(slope, slope, gate, value=-1, out=grad_gate)
-        return grad, grad_both
-
-
-def _sigmoid(gate: Tensor) -> Tensor:
-    # On a copy: the kernel is several times slower on a half of the channels, which does not lie together in memory.
-    return gate.clone(memory_format=torch.channels_last).sigmoid_()
