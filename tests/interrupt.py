@@ -4,8 +4,8 @@ import contextlib
 import os
 import random
 import signal
-import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from nbflows.training import callbacks, fit, runs
+from tests.ranks import forkserver
 
 
 class Killed(BaseException):
@@ -41,6 +42,19 @@ COMMAND = ["train", "digits-simple", "--device", "cpu", "--precision", "32-true"
 COMMAND += ["--max-steps", "8", "--checkpoint-seconds", "0", "--data", "images.npy"]
 
 
+def _command(arguments, place, temporary):
+    """What ``python -m nbflows`` does, in a process that has imported it already."""
+    from nbflows import cli
+
+    errors = os.open(temporary / "errors", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(errors, sys.stderr.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.chdir(place)
+    os.environ["TMPDIR"], tempfile.tempdir = str(temporary / "tmp"), None
+    torch.set_num_threads(1)
+    sys.exit(cli.main(arguments))
+
+
 def kill_chains(place: Path, temporary: Path, num_chains: int, seed: int) -> dict[str, int]:
     """Trains by the command line and ends it at random times, up to three times a run; says how the runs ended.
 
@@ -53,13 +67,13 @@ def kill_chains(place: Path, temporary: Path, num_chains: int, seed: int) -> dic
     pixels = np.random.default_rng(0).integers(0, 17, (76, 8, 8), dtype=np.uint8)
     np.save(place / "images.npy", pixels)
     (temporary / "tmp").mkdir()
-    environment = {**os.environ, "TMPDIR": str(temporary / "tmp"), "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
 
     def start(out):
         resume = ["--resume"] if runs.checkpoint_to_resume(place / out) else []
-        command = [sys.executable, "-m", "nbflows", *COMMAND, "--out", out, *resume]
-        return subprocess.Popen(command, cwd=place, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        arguments = [*COMMAND, "--out", out, *resume]
+        process = forkserver().Process(target=_command, args=(arguments, place, temporary), daemon=True)
+        process.start()
+        return process
 
     def end(out):
         last = torch.load(place / out / "last.ckpt", weights_only=True)
@@ -68,8 +82,8 @@ def kill_chains(place: Path, temporary: Path, num_chains: int, seed: int) -> dic
         return last["global_step"], numbers, (place / out / "log" / "metrics.csv").read_text()
 
     unbroken = start("whole")
-    _, errors = unbroken.communicate()
-    assert unbroken.returncode == 0, errors
+    unbroken.join()
+    assert unbroken.exitcode == 0, (temporary / "errors").read_text()
     whole = end("whole")
     # In training, apart from imports; a short one on a fast machine has more steps.
     seconds = torch.load(place / "whole" / "last.ckpt", weights_only=True)["seconds"]
@@ -77,19 +91,21 @@ def kill_chains(place: Path, temporary: Path, num_chains: int, seed: int) -> dic
     for chain in range(num_chains):
         for _ in range(3):
             process = start(f"run{chain}")
-            # Most of the time goes into imports: from the moment on that it trains.
+            # From the moment on that it trains.
             log = place / f"run{chain}" / "log" / "metrics.csv"
             before = log.stat().st_mtime_ns if log.exists() else 0
-            while process.poll() is None and not (log.exists() and log.stat().st_mtime_ns > before):
+            while process.is_alive() and not (log.exists() and log.stat().st_mtime_ns > before):
                 time.sleep(0.01)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.communicate(timeout=chance.uniform(0, seconds))
-            counts["kills"] += process.poll() is None
-            process.send_signal(chance.choice([signal.SIGKILL, signal.SIGTERM]))
-            process.communicate()
-        _, errors = (process := start(f"run{chain}")).communicate()
-        finished = b"nothing to train" in errors
-        counts["dead ends"] += process.returncode != 0 and not finished
+            process.join(chance.uniform(0, seconds))
+            number = chance.choice([signal.SIGKILL, signal.SIGTERM])
+            if process.is_alive():
+                counts["kills"] += 1
+                os.kill(process.pid, number)
+            process.join()
+        process = start(f"run{chain}")
+        process.join()
+        finished = "nothing to train" in (temporary / "errors").read_text()
+        counts["dead ends"] += process.exitcode != 0 and not finished
         counts["different"] += end(f"run{chain}") != whole
     counts["left in TMPDIR"] = len(list((temporary / "tmp").iterdir()))
     return counts

@@ -12,7 +12,8 @@ import torch
 
 
 @functools.cache
-def _context():
+def forkserver():
+    """Starts processes that have imported what a training needs."""
     context = multiprocessing.get_context("forkserver")
     # Imported once, in a process that computes nothing: a rank then starts in milliseconds.
     context.set_forkserver_preload(["lightning", "nbflows.training", "tests.ranks"])
@@ -36,7 +37,7 @@ def run(function, folder, *arguments, world_size: int = 2, seconds: float = 300,
     port = free_port()
     call = functools.partial(function, *arguments, **options)
     processes = [
-        _context().Process(target=_rank, args=(call, rank, world_size, port, folder), daemon=True)
+        forkserver().Process(target=_rank, args=(call, rank, world_size, port, folder), daemon=True)
         for rank in range(world_size)
     ]
     for process in processes:

@@ -128,9 +128,9 @@ def test_attention_with_gradients_is_that_of_torch_s_kernel_without(dtype):
     assert (looked - kernel).abs().max() < 100 * torch.finfo(dtype).eps * kernel.abs().max()
 
 
-# No loss or gradient may overflow, from any seed: three seeds in `make test`, the other 17 take minutes.
+# No loss or gradient may overflow, from any seed: one seed in `make test`, the other 19 take minutes.
 @pytest.mark.parametrize(
-    "seeds", [pytest.param(range(3), marks=pytest.mark.slow), pytest.param(range(3, 20), marks=pytest.mark.full_size)]
+    "seeds", [pytest.param(range(1), marks=pytest.mark.slow), pytest.param(range(1, 20), marks=pytest.mark.full_size)]
 )
 def test_a_mixture_coupling_trains_500_steps_on_digits_from_every_seed(seeds):
     images = data.load("digits").train

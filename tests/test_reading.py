@@ -903,41 +903,59 @@ def _bombs(path):
     return [*bombs, "sparse.webp"]
 
 
+# Imports once; a child is forked for each file, so that each has a peak of its own.
 _MEASURE = """
-import json, sys, time
+import json, os, sys, time
 from PIL import Image
 from nbflows import data
 from nbflows.data import folders
 Image.init()
 def kib(field):
     return int(next(line for line in open("/proc/self/status") if line.startswith(field)).split()[1])
-before, start = kib("VmRSS"), time.process_time()
-open("/proc/self/clear_refs", "w").write("5")
-try:
-    data.load(sys.argv[1]) if sys.argv[1][-3:] in ("npy", "npz") else folders._decode(sys.argv[1], None)
-except ValueError as error:
-    assert sys.argv[1] in str(error)
-print(json.dumps([time.process_time() - start, (kib("VmHWM") - before) / 1024]))
+def measure(file):
+    before, start = kib("VmRSS"), time.process_time()
+    open("/proc/self/clear_refs", "w").write("5")
+    try:
+        data.load(file) if file[-3:] in ("npy", "npz") else folders._decode(file, None)
+    except ValueError as error:
+        assert file in str(error)
+    print(json.dumps([time.process_time() - start, (kib("VmHWM") - before) / 1024]), flush=True)
+for file in sys.argv[1:]:
+    child = os.fork()
+    if child == 0:
+        measure(file)
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        sys.exit(f"not measured: {file}")
 """
+NEEDS_LINUX = pytest.mark.skipif(
+    not os.path.exists("/proc/self/clear_refs"), reason="the peak of memory is read as Linux gives it"
+)
 
 
-@pytest.mark.slow  # A process for each file, so that each has a peak of its own.
-@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="the peak of memory is read as Linux gives it")
+def _measured(*files):
+    """Seconds of the processor and MiB more than before, for each file that is loaded."""
+    command = [sys.executable, "-W", "ignore", "-c", _MEASURE, *map(str, files)]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+@pytest.mark.slow  # Reads thirty files of up to 100 MB.
+@NEEDS_LINUX
 def test_no_file_takes_two_seconds_or_300_mib(tmp_path):
-    for name in _bombs(tmp_path):
-        command = [sys.executable, "-W", "ignore", "-c", _MEASURE, str(tmp_path / name)]
-        seconds, mib = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    names = _bombs(tmp_path)
+    for name, (seconds, mib) in zip(names, _measured(*(tmp_path / name for name in names)), strict=True):
         # Of one core: on a loaded machine the clock on the wall says more.
         assert seconds < 2 and mib < 300, (name, seconds, mib)
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/clear_refs"), reason="the peak of memory is read as Linux gives it")
+@NEEDS_LINUX
 @pytest.mark.parametrize("kind", ["npy", "npz"])
 def test_arrays_that_take_their_size_on_disk_are_loaded_in_little_more_than_twice_of_it(tmp_path, kind):
     images = np.zeros((8000, 64, 64, 3), np.uint8)
     file = tmp_path / f"a.{kind}"
     np.save(file, images) if kind == "npy" else np.savez(file, x=images)
-    command = [sys.executable, "-W", "ignore", "-c", _MEASURE, str(file)]
-    _, mib = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    ((_, mib),) = _measured(file)
     # The array and one copy, and what is the same for small ones.
     assert images.nbytes / 2**20 < mib < 2 * images.nbytes / 2**20 + 30

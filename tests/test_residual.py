@@ -1,7 +1,6 @@
 """Residual blocks and the flows built of them: inverses that converge or say so, gradients through them, sizes."""
 
 import math
-import os
 from unittest import mock
 
 import pytest
@@ -387,15 +386,13 @@ def test_anything_else_is_an_error(make, message):
     assert message in str(error.value)
 
 
-# 100 flows, NBFLOWS_FLOWS=100, take seven minutes of one core; the suite trains the first 12.
-NUM_FLOWS = int(os.environ.get("NBFLOWS_FLOWS", "12"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("part", range(4))
-def test_random_flows_stay_invertible_through_200_training_steps(part):
+# 100 flows take seven minutes of one core.
+@pytest.mark.parametrize(
+    "seeds", [pytest.param(range(4), marks=pytest.mark.slow), pytest.param(range(4, 100), marks=pytest.mark.full_size)]
+)
+def test_random_flows_stay_invertible_through_200_training_steps(seeds):
     images = data.load("digits").train
-    for seed in range(part, NUM_FLOWS, 4):
+    for seed in seeds:
         torch.manual_seed(seed)
         flow = models.digits_residual_flow(num_blocks=(1, 1), hidden_channels=16, num_end_blocks=0, in_forward=False)
         # So large a rate presses the weights against their bound.

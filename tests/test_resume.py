@@ -195,12 +195,16 @@ def test_steps_of_several_parts_and_random_changes_of_images_go_on_as_well(digit
     _assert_same(_end(_chain(digits, tmp_path / "run", kills, recipe=recipe), seen), unbroken)
 
 
-@pytest.mark.slow  # Every step of two epochs, at every moment, with up to three resumes: 65 chains of trainings.
-def test_chains_of_kills_at_every_step_of_two_epochs(digits, whole, seen, tmp_path):
-    for i, kills in enumerate(ALL):
+# Every step of two epochs, at every moment, with up to three resumes: 65 chains of trainings. Every seventh of them has
+# all moments, and one to three resumes.
+@pytest.mark.parametrize(
+    "stride", [pytest.param(7, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.full_size)]
+)
+def test_chains_of_kills_at_every_step_of_two_epochs(digits, whole, seen, tmp_path, stride):
+    assert len(ALL) == 65 and {moment for chain in ALL[::7] for _, moment in chain} == set(MOMENTS)
+    for i, kills in enumerate(ALL[::stride]):
         seen.clear()
         _assert_same(_end(_chain(digits, tmp_path / str(i), kills), seen), whole)
-    assert len(ALL) == 65
 
 
 # --- asked to stop ----------------------------------------------------------------------------------------------------
@@ -486,11 +490,14 @@ def test_logs_of_earlier_versions_count_each_step_once(tmp_path):
 # --- real processes ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow  # Processes that are really killed, on two file systems where the machine has them.
-def test_chains_of_real_kills(tmp_path):
+# Processes that are really killed, on two file systems where the machine has them.
+@pytest.mark.parametrize(
+    "num_chains", [pytest.param(2, marks=pytest.mark.slow), pytest.param(10, marks=pytest.mark.full_size)]
+)
+def test_chains_of_real_kills(tmp_path, num_chains):
     place = tempfile.mkdtemp(dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
     try:
-        counts = kill_chains(Path(place), tmp_path, num_chains=2, seed=0)
+        counts = kill_chains(Path(place), tmp_path, num_chains, seed=0)
     finally:
         shutil.rmtree(place)
     # How many come in time depends on the machine.

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import signal
 import subprocess
 import sys
 import time
@@ -148,30 +147,6 @@ def test_a_resumed_training_takes_the_learning_rate_that_it_is_given(digits, tmp
     after = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
     torch.testing.assert_close(after["current_model_state"], before, atol=1e-7, rtol=1e-6)
     assert after["optimizer_states"][0]["param_groups"][0]["lr"] < 1e-8
-
-
-@pytest.mark.slow
-def test_a_killed_training_goes_on_from_its_last_checkpoint(tmp_path):
-    command = [
-        *(sys.executable, "-m", "nbflows", "train", "digits-simple", "--out", str(tmp_path)),
-        *("--device", "cpu", "--precision", "32-true", "--no-progress", "--batch-size", "32"),
-        *("--checkpoint-seconds", "0.2"),
-    ]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "last.ckpt").exists():
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    time.sleep(1)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    step = torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"]
-    assert step > 0
-    more = [*command, "--resume", "--max-steps", str(step + 3)]
-    subprocess.run(more, check=True, capture_output=True)
-    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == step + 3
-    assert (tmp_path / "model.safetensors").exists()
 
 
 def test_a_run_is_never_overwritten_and_resuming_nothing_is_an_error(digits, tmp_path):
@@ -374,7 +349,7 @@ def test_training_uses_the_recipes_optimizer_and_moves_its_images(digits, tmp_pa
         replace(recipe, optimizer="SGD")
 
 
-@pytest.mark.slow  # Models of every size, some with norms found by power iteration.
+@pytest.mark.slow  # Models of every size.
 @pytest.mark.parametrize("name", [name for name, recipe in recipes.RECIPES.items() if recipe.task is None])
 def test_every_recipe_builds_its_model_for_its_data(name):
     recipe = recipes.get(name)
@@ -384,8 +359,10 @@ def test_every_recipe_builds_its_model_for_its_data(name):
     shape, levels = known.get(recipe.data, ((3, 32, 32), 256))
     parts = [torch.zeros(1, *shape, dtype=torch.uint8 if levels else torch.float32)] * 3
     examples = ImageData(recipe.data, "", *parts, num_levels=levels) if levels else Data(recipe.data, "", *parts)
-    # At paper size without values: power iteration on every weight would take minutes.
-    with torch.device("meta" if "residual_flow" in recipe.builder and recipe.data not in toys.names() else "cpu"):
+    # Residual flows without values: power iteration on every weight would take minutes. One flow in the plane has some:
+    # all are built alike.
+    without = "residual_flow" in recipe.builder and name not in ("digits-residual", "moons-residual")
+    with torch.device("meta" if without else "cpu"):
         flow = recipe.build(examples)
     assert flow.shape == shape
     assert pictures.num_levels_of(flow) == levels
