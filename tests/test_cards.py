@@ -179,8 +179,8 @@ def _made(folder: Path) -> Path:
         ([], 'give MODEL, NAME and --purpose "what it is for"; or --cards alone'),
         (["model", "name"], "give MODEL, NAME and --purpose"),
         (["model", "--purpose", "x"], "give MODEL, NAME and --purpose"),
-        (["--cards", "model"], "--cards stands alone"),
-        (["--cards", "--half"], "--cards stands alone"),
+        (["--cards", "model"], "--cards takes no other options"),
+        (["--cards", "--half"], "--cards takes no other options"),
     ],
 )
 def test_publish_says_what_it_needs(arguments, message, capsys):

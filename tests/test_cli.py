@@ -179,7 +179,7 @@ def test_mar_scfs_checkpoints_give_bits_per_dim_and_a_picture(mar_scf_checkpoint
 def test_an_unknown_checkpoint_is_an_error_that_shows_its_keys(tmp_path):
     torch.save({"encoder.weight": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(
-        ValueError, match=r"no checkpoint of the UvA tutorial .* Residual Flow .* its keys begin with encoder.weight"
+        ValueError, match=r"not a checkpoint of the UvA tutorial .* Residual Flow .* its keys begin with encoder.weight"
     ):
         upstream.load_upstream(tmp_path / "other.pt")
 

@@ -322,7 +322,7 @@ def test_training_says_first_what_it_loaded_and_what_it_passed_over(place, capsy
 
 def test_a_run_of_ones_own_data_is_not_published_as_one_of_the_recipes(place, capsys):
     assert publish.main(["run", "mine", "--purpose", "a test"]) == 2
-    assert "does not say on which data set it was trained, but '" in capsys.readouterr().err
+    assert "was not trained on a named data set, but on '" in capsys.readouterr().err
     assert not (place / "saved_models").exists()
 
 

@@ -248,7 +248,7 @@ def test_another_file_than_the_published_one_is_refused_and_not_opened(offer, se
     monkeypatch.setattr(module, "load_upstream", lambda *arguments, **options: pytest.fail("it was opened"))
     with pytest.raises(DownloadError, match="is not the file that was asked for") as refused:
         load(UVA)
-    assert str(refused.value).startswith(f"{UVA} is not in {cache}, and could not be fetched from its authors: ")
+    assert str(refused.value).startswith(f"{UVA} is not in {cache} and could not be downloaded: ")
     assert files(cache) == []
 
 
@@ -270,15 +270,15 @@ def test_a_failing_download_leaves_nothing_and_the_error_names_the_ways_out(offe
     entry = offer(UVA, content, answer(content), **({} if known else {"sha256": None}))
     with pytest.raises(DownloadError, match=message) as refused:
         load(UVA)
-    assert f"put {entry.file} into data/upstream/; try again where {entry.address}" in str(refused.value)
-    assert "or take a model of ours, see list_pretrained()" in str(refused.value)
+    assert f"Put {entry.file} into data/upstream/, or try again where {entry.address}" in str(refused.value)
+    assert "or use a model trained here: list_pretrained() names them" in str(refused.value)
     assert not cache.exists() or files(cache) == []
 
 
 def test_no_server_at_all_is_an_error_that_names_the_ways_out(offer, server, cache):
     offer(UVA, uva_original())
     server.stop()
-    with pytest.raises(DownloadError, match=r"cannot be reached(.|\n)*Three ways out"):
+    with pytest.raises(DownloadError, match=r"cannot be reached(.|\n)*Put .* into"):
         load(UVA)
 
 
@@ -298,7 +298,7 @@ def test_a_page_in_place_of_a_file_without_a_known_hash_is_refused(offer, cache)
 
 def test_an_original_of_another_system_is_refused(offer, cache):
     offer(UVA, saved({"encoder.weight": torch.zeros(2)}))
-    with pytest.raises(ValueError, match="is no checkpoint of the UvA tutorial"):
+    with pytest.raises(ValueError, match="is not a checkpoint of the UvA tutorial"):
         load(UVA)
     assert files(cache) == []
 
@@ -420,13 +420,13 @@ ZIP_ERRORS = {
     "without the file": f"has no {MEMBER}",
     "with the file twice": MEMBER,
     "empty": f"has no {MEMBER}",
-    "no archive": "is no zip archive, or a damaged one",
-    "cut short": "is no zip archive, or a damaged one",
-    "its beginning is missing": "is no zip archive, or a damaged one",
-    "a flipped byte": "is no zip archive, or a damaged one",
-    "flipped bytes in what is compressed": "is no zip archive, or a damaged one",
-    "encrypted": "is no zip archive, or a damaged one",
-    "in a form nobody knows": "is no zip archive, or a damaged one",
+    "no archive": "is not a zip archive, or is damaged",
+    "cut short": "is not a zip archive, or is damaged",
+    "its beginning is missing": "is not a zip archive, or is damaged",
+    "a flipped byte": "is not a zip archive, or is damaged",
+    "flipped bytes in what is compressed": "is not a zip archive, or is damaged",
+    "encrypted": "is not a zip archive, or is damaged",
+    "in a form nobody knows": "is not a zip archive, or is damaged",
     "a bomb": f"{MEMBER} would unpack to 30000000 bytes",
 }
 
@@ -459,7 +459,7 @@ def test_a_cache_that_cannot_be_written_is_an_error_where_the_file_must_be_fetch
     (tmp_path / "in-the-way").write_text("a file")
     monkeypatch.setenv("NBFLOWS_CACHE", str(tmp_path / "in-the-way" / "cache"))
     offer(UVA, uva_original())
-    with pytest.raises(DownloadError, match=r"cannot be kept in .*in-the-way.*no writing there(.|\n)*Three ways out"):
+    with pytest.raises(DownloadError, match=r"cannot be kept in .*in-the-way.*no writing there(.|\n)*Put .* into"):
         load(UVA)
 
 

@@ -379,12 +379,12 @@ BLOCK = "model.UnsharedConditionalFlow.scale_flows.0.1.layers"
         (
             lambda s: s | {f"{RFLOW}.1.layers.1.scale": torch.zeros(1, 5, 1, 1)},
             (3, 16, 16),
-            f"a weight of '{RFLOW}.1.layers.1' is (5,), the others say (12,)",
+            f"a weight of '{RFLOW}.1.layers.1' has shape (5,); the others need (12,)",
         ),
         (
             lambda s: s | {f"{BLOCK}.5.subnet.nn.2.weight": torch.zeros(4, 5, 1, 1)},
             (3, 16, 16),
-            f"a weight of '{BLOCK}.5.subnet.nn.2' is (4, 5, 1, 1), the others say (4, 4, 1, 1)",
+            f"a weight of '{BLOCK}.5.subnet.nn.2' has shape (4, 5, 1, 1); the others need (4, 4, 1, 1)",
         ),
     ],
 )

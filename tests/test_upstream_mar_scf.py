@@ -138,7 +138,7 @@ STEP = "flow.layers.1"
         (
             lambda s: s | {f"{STEP}.invert_1x1_layer.log_s": torch.zeros(5)},
             (3, 32, 32),
-            f"a weight of '{STEP}.invert_1x1_layer' is (5,), the others say (12,)",
+            f"a weight of '{STEP}.invert_1x1_layer' has shape (5,); the others need (12,)",
         ),
     ],
 )

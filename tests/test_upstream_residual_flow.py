@@ -272,7 +272,7 @@ def test_a_model_without_swish_says_its_activation_in_the_file_or_is_told(save):
         assert "ELU" in kinds and "LipSwish" not in kinds
     told = upstream.residual_flow(checkpoint, activation="softplus")
     assert "Softplus" in {type(module).__name__ for module in told.modules()}
-    with pytest.raises(ValueError, match="an activation without parameters: say which, activation='elu'"):
+    with pytest.raises(ValueError, match="name it, for example activation='elu'"):
         upstream.residual_flow(state)
 
 
@@ -312,7 +312,7 @@ def _renamed(state, old, new):
         (
             lambda s: s | {f"{BLOCK}.nnet.2.weight": torch.zeros(16, 8, 1, 1)},
             {},
-            f"a weight of '{BLOCK}.nnet.2' is (16, 8, 1, 1), the others say (16, 16, 1, 1)",
+            f"a weight of '{BLOCK}.nnet.2' has shape (16, 8, 1, 1); the others need (16, 16, 1, 1)",
         ),
         (
             lambda s: _renamed(s, f"{BLOCK}.nnet.0", f"{BLOCK}.nnet.1"),

@@ -84,7 +84,7 @@ def _without(state, key):
         (lambda s: s | {"flows.4.mask": 1 - s["flows.4.mask"]}, "does not keep the first half"),
         (lambda s: s | {"flows.1.mask": torch.ones(1, 1, 1, 1)}, "must have a checkerboard"),
         (lambda s: {k: v for k, v in s.items() if not k.startswith("flows.0.")}, "not one of the tutorial's models"),
-        (lambda s: s | {"flows.2.network.nn.0.bias": torch.zeros(9)}, "a weight of 'flows.2' is (9,)"),
+        (lambda s: s | {"flows.2.network.nn.0.bias": torch.zeros(9)}, "a weight of 'flows.2' has shape (9,)"),
     ],
 )
 def test_a_state_dict_that_does_not_fit_is_an_error_that_names_the_key(change, message):

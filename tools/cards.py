@@ -1,4 +1,4 @@
-"""Writes ``saved_models/README.md``: one model card a row, with a picture each."""
+"""Writes ``saved_models/README.md``: a table of model cards with pictures."""
 
 import io
 import re
@@ -16,16 +16,16 @@ from nbflows.translation import TranslationFlow
 from nbflows.upstream import Published
 from tools import publish
 
-# A PNG says under this name of which weights it is, by their SHA-256: the picture of an earlier model is noticed.
+# The PNG's entry with the SHA-256 of the weights that drew it, so that an outdated picture is noticed.
 STAMP = "weights"
 NUM_SAMPLES, NUM_SOURCES, SAMPLES_OF_A_SOURCE = 8, 4, 2
-# Of p(x) what the model has learned, all of it; of p(target | source) what its quality is measured at.
+# Models of p(x) show their full variety, translations the temperature at which their quality is measured.
 TEMPERATURE, TRANSLATION_TEMPERATURE = 1.0, 0.8
-# Smaller images are enlarged to about so many pixels.
+# Smaller images are enlarged to about this number of pixels.
 _CELL = 64
-# Between images, and twice that between groups of them: white would not frame a sky.
+# The gap between images, doubled between groups. It is grey because white would not frame a sky.
 _GAP, _GREY = 2, 200
-# In pixels. A table that is too wide shrinks its pictures first, down to nothing: spaces that do not break prevent it.
+# In pixels. Non-breaking spaces in the heading keep a wide table from shrinking its pictures.
 _SHOWN_WIDTH = 300
 _WIDE = "&nbsp;" * 58
 
@@ -34,7 +34,7 @@ _LIPPE = (
     "(https://uvadlc-notebooks.readthedocs.io/en/latest/tutorial_notebooks/tutorial11/NF_image_modeling.html)"
 )
 _CHEN = "[Chen et al. 2019](https://arxiv.org/abs/1906.02735)"
-# Where a figure was published: by the file of nbflows/models with the builder, or an upstream name's first word.
+# Sources of the published scores, by the builder's file in nbflows/models or the first word of an upstream name.
 _SOURCES = {
     "tutorial": _LIPPE,
     "glow": "[Kingma and Dhariwal 2018](https://arxiv.org/abs/1807.03039)",
@@ -48,75 +48,75 @@ _SOURCES = {
 
 _INTRODUCTION = """# Pretrained models
 
-Flows that are trained already. One line loads one of them, in eval mode:
+These flows are trained and ready to use. One line loads a model in eval mode:
 
 ```python
 flow = nbflows.load_pretrained("{example}")
 ```
 
-Its file, `NAME.safetensors`, is looked for in `saved_models/`, here or beside the package, and then in the user's
-cache: the folder in `NBFLOWS_CACHE`, or where the system keeps caches. If it is in neither, it is downloaded into the
-cache from the address in `NBFLOWS_PRETRAINED_URL`, or else from that in `manifest.json` ({address}).
-Wherever it was, its SHA-256 is compared with the manifest's before it is opened; it holds numbers and their shapes,
-nothing that could run.
+The file `NAME.safetensors` is looked for in `saved_models/`, in the current folder or next to the package, and then in
+the cache: the folder `NBFLOWS_CACHE`, or the system's folder for caches. If it is in neither, it is downloaded into the
+cache from the address in `NBFLOWS_PRETRAINED_URL`, or else from the one in `manifest.json` ({address}).
+Its SHA-256 is always compared with the manifest's before it is opened. It contains numbers and their shapes, but no
+code.
 
 ```bash
 nbflows list                     # these models, and the recipes
-nbflows evaluate {example}    # bits/dim on the test images, measured again
-python -m tools.publish --cards          # this page, and pictures that are missing or old
+nbflows evaluate {example}    # measure bits/dim on the test images again
+python -m tools.publish --cards          # write this page, and pictures that are missing or out of date
 python -m tools.publish runs/MY_RUN my-model --purpose "what it is for"
 ```
 
-The last line adds a model of yours: its file (below 8 MB; `--half` stores float16), its entry in `manifest.json`, its
-card. This page is generated from the manifest by the last two commands: what is changed in it by hand is lost. How each
-model was trained, and what a longer run would need, stands in [queue.md](queue.md).
+The last line publishes a model of yours: it writes its file (below 8 MB; `--half` stores float16), its entry in
+`manifest.json` and its card. The last two commands generate this page from the manifest, so do not edit it by hand.
+[queue.md](queue.md) lists how each model was trained, and what a longer run would need.
 
 ## How to read the tables
 
-- **Bits/dim**: the mean over all test images ± its standard error; lower is better. It is an upper bound of the
-  model's own figure, tighter with more draws M of the dequantization noise: only figures of the same M compare.
-- **Estimate**: a Residual Flow's log-determinants are unbiased estimates, and its M = 1 is an estimate of that bound.
-  More draws would not give a bound, and are not given.
-- **Published**: what the authors report of the model at its full length of training; empty, or without a column, where
-  nothing is published of this size on these data. Ours had the budget that is named, for most of them that of a
-  demonstration: two rows of ours differ in their budgets, too, not in their ideas alone.
-- **Pictures**: nothing is chosen. They show the first {num_samples} samples of seed 0 at temperature {temperature:g}.
-- **Built by**: a function of `nbflows.models`. Below it the size of the file, in float32 where float16 is not named.
-- **Data**: the numbers of images are those for training, validation and test.
+- **Bits/dim** is the mean over all test images ± its standard error; lower is better. It is an upper bound of the
+  model's exact score, and more draws M of dequantization noise tighten it: scores with different M are not comparable.
+- **Estimate**: the log-determinants of a Residual Flow are unbiased estimates, so its M = 1 is an estimate of that
+  bound. With more draws it would not be a bound, so those scores are not given.
+- **Published** is the score that the authors report for the model after their full training. It is empty where nothing
+  is published for this size and these data. Our models have the listed budgets, mostly those of a demonstration, so two
+  rows of ours differ in their budgets as well as in their ideas.
+- **Pictures** are not selected: they show the first {num_samples} samples of seed 0 at temperature {temperature:g}.
+- **Built by** names a function of `nbflows.models`, and the size of the file, in float32 unless it says float16.
+- **Data** lists the numbers of images for training, validation and test.
 """
 
 _TRANSLATIONS = """
-They make pictures of pictures, p(target | source); bits/dim are of the target given the source. A picture shows
-{num_sources} times: the source, {num_samples} samples of seed 0 at temperature {temperature:g}, the truth. The images \
-are those with the most contrast among the 16 that every installation has.
+These models translate images, p(target | source); bits/dim are those of the target given the source. A picture shows
+{num_sources} times: source, {num_samples} samples of seed 0 at temperature {temperature:g}, target. The images are
+those with the highest contrast among the 16 that every installation has.
 
-PSNR (in dB) and SSIM compare samples for test sources with the truth, ± standard errors; higher is closer. "Best" is
-the sample of the highest likelihood. The baseline needs no model: bicubic interpolation, the smoothest surface over the
-hole, the grey picture itself. Squared error rewards the mean of all answers, so that the baseline often comes closer
-than any one sample. In inpainting the known pixels are pasted back, in pictures and figures.
+PSNR (in dB) and SSIM compare samples for test sources with the targets, ± standard errors; higher is closer. "Best" is
+the sample with the highest likelihood. The baseline needs no model: it is bicubic interpolation, the smoothest surface
+over the hole, or the grey image itself. Squared error rewards the mean of all answers, so the baseline is often closer
+than any single sample. In inpainting, known pixels are pasted back, for pictures and scores.
 """
 
 _UPSTREAM = """## The authors' own weights
 
-They are loaded in the same way, `nbflows.load_pretrained("upstream/...")`. The first time they are fetched from their
-authors' addresses, read without running anything that is in them, and converted into our format; from then on they are
-in the cache. A file put into `data/upstream/` by hand is taken instead of a download. "Checked by" says what the file
-is compared with before it is read; where no hash is known, only the shapes of its weights must fit. The published
-figures are upper bounds, those of Residual Flows estimates of one.
+They load in the same way, with `nbflows.load_pretrained("upstream/...")`. The first call downloads them from their
+authors' addresses, reads them without running any code in them, converts them into our format and stores them in the
+cache. A file that you put into `data/upstream/` is used instead of a download. "Checked by" says what is compared
+before the file is read; where no hash is known, only the shapes of the weights must fit. The published scores are
+upper bounds, except that those of Residual Flows are estimates of one.
 """
 
 
 def write_cards(folder: str | Path) -> list[Path]:
-    """Writes README.md into a folder of published models, and the pictures that are missing or of other weights.
+    """Writes README.md into a folder of published models, and the pictures that are missing or out of date.
 
     Args:
-        folder: with manifest.json, and the weights of the models that are to be drawn.
+        folder: contains manifest.json, and the weights of the models to draw.
 
     Returns:
         The files that were written, README.md first.
 
     Raises:
-        FileNotFoundError, ValueError, RuntimeError: as in ``draw_sample``; README.md is written then, too.
+        FileNotFoundError, ValueError, RuntimeError: as in ``draw_sample``; README.md is written before.
     """
     folder = Path(folder)
     known = Manifest.read(folder / "manifest.json")
@@ -130,16 +130,17 @@ def write_cards(folder: str | Path) -> list[Path]:
 def draw_sample(name: str, folder: str | Path) -> Path:
     """Draws the picture of a model, ``folder/samples/NAME.png``, always with the same noise; returns the file.
 
-    Of p(x) 8 samples in a row; of p(target | source) four times the source, two samples and the truth.
+    A model of p(x) shows 8 samples in a row, one of p(target | source) four times the source, two samples, the target.
 
     Args:
-        folder: with manifest.json and ``NAME.safetensors``.
+        name: name of the model.
+        folder: contains manifest.json and ``NAME.safetensors``.
 
     Raises:
         FileNotFoundError: the weights are not in the folder.
-        ValueError: no such model, its weights are not those of the manifest, or it translates images of a size that
+        ValueError: the model is unknown, its weights differ from the manifest's, or it translates images of a size that
             needs a download.
-        RuntimeError: its samples are not numbers.
+        RuntimeError: its samples are not finite.
     """
     from PIL import Image
 
@@ -149,8 +150,8 @@ def draw_sample(name: str, folder: str | Path) -> Path:
     content = file.read_bytes()
     if sha256(content) != entry["sha256"]:
         raise ValueError(
-            f"{file} is not the published {name}: bring it back with git checkout, or publish it anew"
-            " with python -m tools.publish"
+            f"{file} is not the published {name}: restore it with git checkout, or publish it again with"
+            " python -m tools.publish"
         )
     with seeded(0):
         flow = weights.rebuild(weights.parse(content, file), entry, name)
@@ -169,12 +170,12 @@ def draw_sample(name: str, folder: str | Path) -> Path:
 
 
 def picture(name: str, folder: str | Path) -> Path:
-    """Where the picture of a model is."""
+    """Returns the path of the picture of a model."""
     return Path(folder) / "samples" / f"{name}.png"
 
 
 def is_drawn(name: str, known: Manifest, folder: str | Path) -> bool:
-    """Whether the picture of a model is there, and of the weights that the manifest names."""
+    """Tells whether the picture of a model exists and was drawn with the manifest's weights."""
     from PIL import Image
 
     file = picture(name, folder)
@@ -185,12 +186,12 @@ def is_drawn(name: str, known: Manifest, folder: str | Path) -> bool:
 
 
 def page(known: Manifest) -> str:
-    """The text of README.md, from the manifest alone."""
+    """Returns the text of README.md; it depends on the manifest alone."""
     example = "mnist-marscf" if "mnist-marscf" in known.models else min(known.models, default="NAME")
     parts = [
         _INTRODUCTION.format(
             example=example,
-            address=known.base_url or "which names none so far",
+            address=known.base_url or "which has none so far",
             num_samples=NUM_SAMPLES,
             temperature=TEMPERATURE,
         )
@@ -218,9 +219,9 @@ def page(known: Manifest) -> str:
 
 
 def _translated(flow: TranslationFlow, task: dict) -> list[Tensor]:
-    """Source, samples and truth ``(4, C, H, W)`` of each of a few images that need no download."""
+    """Returns source, samples and target ``(4, C, H, W)`` for a few images that need no download."""
     targets, sources = publish.fixed_images(flow, task)
-    # Many of the photo patches are empty sky: those are taken on which there is most to see.
+    # Many photo patches are empty sky, so those with the highest contrast are used.
     chosen = targets.float().std((2, 3)).mean(1).topk(NUM_SOURCES).indices.sort().values
     targets, sources = targets[chosen], sources[chosen]
     samples = flow.translate(sources, SAMPLES_OF_A_SOURCE, TRANSLATION_TEMPERATURE, scored=False).images
@@ -232,7 +233,7 @@ def _translated(flow: TranslationFlow, task: dict) -> list[Tensor]:
 
 
 def _arrange(groups: list[Tensor]) -> Tensor:
-    """Images of 256 grey levels, 8 in a line, as the pixels of one picture: ``(H, W)`` or ``(H, W, 3)``."""
+    """Arranges images of 256 grey levels, 8 in a line, as one picture: ``(H, W)`` or ``(H, W, 3)``."""
     from torchvision.utils import make_grid
 
     count, channels, _, width = groups[0].shape
@@ -262,12 +263,12 @@ def _order(name: str, entry: dict) -> tuple:
 
 
 def _row(name: str, known: Manifest) -> dict[str, str]:
-    """A model card."""
+    """Returns the cells of a model card."""
     entry = known.models[name]
     bound = "bits/dim of the target" if "task" in entry else "bits/dim"
     module = getattr(getattr(models, entry["builder"], None), "__module__", "").rsplit(".", 1)[-1]
     published = f"{entry['published']} {_SOURCES.get(module, '')}".strip() if "published" in entry else ""
-    quality = {"samples and the truth": _quality(entry.get("quality", {}))} if "task" in entry else {}
+    quality = {"samples and target": _quality(entry.get("quality", {}))} if "task" in entry else {}
     return {
         f"model{_WIDE}": _model(name, known),
         "built by": _built(entry),
@@ -282,24 +283,24 @@ def _row(name: str, known: Manifest) -> dict[str, str]:
 
 def _row_upstream(name: str, published: Published) -> dict[str, str]:
     source = _SOURCES[name.removeprefix("upstream/").split("-")[0]]
-    checked = "SHA-256" if published.sha256 else "git's SHA-1" if published.git_blob else "shapes alone"
+    checked = "SHA-256" if published.sha256 else "git's SHA-1" if published.git_blob else "shapes only"
     return {
         "model": f"**`{name}`**<br>{published.purpose}",
         "data": published.data,
         "published bits/dim": f"{published.published} {source}" if published.published else "",
-        "file": f"[of its authors]({published.address})",
+        "file": f"[the authors' file]({published.address})",
         "checked by": checked,
         "licence": published.licence,
     }
 
 
 def _model(name: str, known: Manifest) -> str:
-    """Its name, its picture, what it is for."""
+    """Returns the name of a model, its picture and its purpose."""
     entry = known.models[name]
     shows = f"{NUM_SAMPLES} samples at temperature {TEMPERATURE:g}"
     if "task" in entry:
         samples = f"{SAMPLES_OF_A_SOURCE} samples at temperature {TRANSLATION_TEMPERATURE:g}"
-        shows = f"{NUM_SOURCES} times source, {samples}, truth"
+        shows = f"{NUM_SOURCES} times source, {samples}, target"
     image = f'<img src="{picture(name, "").as_posix()}" width="{_SHOWN_WIDTH}" alt="{name}: {shows}">'
     twins = [f"`{other}`" for other, its in known.models.items() if its["sha256"] == entry["sha256"] and other != name]
     same = f" (the same weights as {', '.join(twins)})" if twins else ""
@@ -307,14 +308,14 @@ def _model(name: str, known: Manifest) -> str:
 
 
 def _built(entry: dict) -> str:
-    """The builder, parameters, size of the file."""
+    """Returns the builder, the number of parameters and the size of the file."""
     parameters = [f"{entry['parameters']:,} parameters"] if "parameters" in entry else []
     size = f"{entry['bytes'] / 1e6:.1f} MB{', ' + entry['weights'] if 'weights' in entry else ''}"
     return "<br>".join([f"`{entry['builder']}`", *parameters, size])
 
 
 def _training(entry: dict) -> str:
-    """The data; the budget: steps, time, hardware, and that of the models whose weights it began with."""
+    """Returns the data and the budget: steps, time, hardware, and the same for the models that it started from."""
     batch = entry.get("recipe", {}).get("batch_size")
     parts = _steps_and_time(entry, f" of {batch} images" if batch else "")
     budget = [", ".join([*parts, *([entry["hardware"]] if "hardware" in entry else [])])]
@@ -336,17 +337,17 @@ def _steps_and_time(entry: dict, of: str = "") -> list[str]:
 
 def _bits_per_dim(entry: dict) -> str:
     score = _score(entry.get("test_bits_per_dim"))
-    # Their log-determinants are power series, cut off at random.
+    # Their log-determinants are power series, truncated at random.
     if score and "residual" in entry["builder"]:
         score += "<br>(estimate)"
     if "test_accuracy" in entry:
         right = entry["test_accuracy"]
-        score += f"<br>{100 * right['mean']:.1f} ± {100 * right['standard_error']:.1f} % of classes right"
+        score += f"<br>{100 * right['mean']:.1f} ± {100 * right['standard_error']:.1f} % of classes correct"
     return score
 
 
 def _quality(quality: dict) -> str:
-    """PSNR and SSIM of the translations of test sources, a line each."""
+    """Returns lines with PSNR and SSIM of the translations of test sources."""
     if not quality:
         return ""
     count = quality["num_samples"]
@@ -365,7 +366,7 @@ def _score(score: dict | None, digits: int = 3) -> str:
 
 
 def _table(rows: list[dict[str, str]]) -> str:
-    """Markdown; columns without anything in them are left out."""
+    """Returns a table in Markdown without its empty columns."""
     columns = [title for title in rows[0] if any(row[title] for row in rows)]
     lines = [columns, ["---"] * len(columns), *([row[title].replace("|", "\\|") for title in columns] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,4 +1,4 @@
-"""Publishes a trained model: its weights and what is known of them go to ``saved_models/``, with its card.
+"""Publishes a trained model: writes its weights, its entry in the manifest and its card into ``saved_models/``.
 
 python -m tools.publish RUN NAME --purpose "what it is for"; python -m tools.publish --cards
 """
@@ -18,9 +18,9 @@ from nbflows.storage import weights
 from nbflows.storage.manifest import Manifest, check_name, sha256
 from tools import cards
 
-# Beyond 80 MB of them all, a clone takes too long in a class.
+# All files together must stay below 80 MB, or a clone takes too long in a class.
 MOST_BYTES = 8_000_000
-# Of bits/dim, by rounding the weights.
+# The largest change of bits/dim by rounding the weights.
 MOST_CHANGE = 0.0005
 
 
@@ -29,19 +29,19 @@ def publish(
 ) -> dict:
     """Puts a model into ``saved_models/`` and its manifest; returns the entry.
 
-    Bits/dim on all test images are measured anew, with the weights as they are stored.
+    Bits/dim on all test images are measured again, with the weights as they are stored.
 
     Args:
         model: a .safetensors file or the folder of a training run, see ``load_flow``.
-        name: under which ``load_pretrained`` will find it.
-        purpose: what it is for, in a line.
-        half: store float16.
-        licence: of the weights.
+        name: name for ``load_pretrained``.
+        purpose: purpose of the model, in a line.
+        half: whether to store float16.
+        licence: licence of the weights.
         published: bits/dim that a paper reports of this model on these data, with its M: "1.020 (M = 8)".
 
     Raises:
-        ValueError: the file would be too large, float16 changes bits/dim by 0.0005 or more, the name is none, or the
-            model was trained on images of one's own.
+        ValueError: the file would be too large, float16 changes bits/dim by 0.0005 or more, the name is invalid, or the
+            training data are not public.
     """
     check_name(name)
     folder = pretrained.saved_models()
@@ -50,13 +50,13 @@ def publish(
     content = weights.to_bytes(flow, half)
     if len(content) >= MOST_BYTES:
         raise ValueError(
-            f"{name} would have {len(content)} bytes, a model in {folder} has less than {MOST_BYTES}: store it in "
-            "float16 (--half), or publish a smaller one"
+            f"{name} would have {len(content)} bytes, but a model in {folder} must have less than {MOST_BYTES}: store "
+            "it in float16 (--half), or publish a smaller one"
         )
     stored = weights.rebuild(weights.parse(content, name), description, name)
     images = training_data(description, model)
     _check_rounding(flow, stored, images)
-    # Of other weights, perhaps; one draw is measured anew, more of them by `evaluate --record`.
+    # Earlier scores may belong to other weights. One draw is measured here, more by `evaluate --record`.
     description = {
         key: value
         for key, value in description.items()
@@ -86,13 +86,14 @@ def _check_rounding(flow: Flow, stored: Flow, images: data.Data) -> None:
     step = max(1, len(images.test) // 100)
     change = _score(stored, images, step).mean - _score(flow, images, step).mean
     if abs(change) >= MOST_CHANGE:
-        raise ValueError(f"as they are stored the weights change bits/dim by {change:.4f}: publish without --half")
+        raise ValueError(f"rounding the weights changes bits/dim by {change:.4f}: publish without --half")
 
 
 def measure(flow: Flow, images: data.Data, task: dict | None = None) -> dict:
-    """What tests compare with later, to see whether the code still makes the same model of the same weights.
+    """Measures reference scores, with which tests later check that code and weights still make the same model.
 
-    "subset": bits/dim on about 100 test images at equal distances; "check": on 16 images that every installation has.
+    "subset": bits/dim on about 100 evenly spaced test images; "check": bits/dim on 16 images that every installation
+    has.
     """
     step = max(1, len(images.test) // 100)
     check = metrics.evaluate(flow, *fixed_images(flow, task))
@@ -100,12 +101,12 @@ def measure(flow: Flow, images: data.Data, task: dict | None = None) -> dict:
 
 
 def fixed_images(flow: Flow, task: dict | None = None) -> tuple[Tensor, Tensor | None]:
-    """16 images that need no download, of the size that a flow takes, and their sources if it translates.
+    """Returns 16 images that need no download and have the flow's size, and their sources if it translates.
 
-    8x8 digits; for 28x28 the same, three times as large on a black margin; for 32x32 in colour, photo patches.
+    They are digits for 8x8, the same enlarged three times with a black margin for 28x28, and photo patches for 32x32.
 
     Raises:
-        ValueError: there are none of this size.
+        ValueError: no such images have this size.
     """
     if flow.shape == (3, 32, 32):
         images = data.load("photo-patches").test[::20][:16]
@@ -114,7 +115,7 @@ def fixed_images(flow: Flow, task: dict | None = None) -> tuple[Tensor, Tensor |
         if flow.shape == (1, 28, 28):
             images = F.pad(images.repeat_interleave(3, 2).repeat_interleave(3, 3), (2, 2, 2, 2)) * 15
     else:
-        raise ValueError(f"no images without a download have the shape {flow.shape}")
+        raise ValueError(f"there are no images of shape {flow.shape} that need no download")
     if task is None:
         return images, None
     splits = {"train": images, "validation": images, "test": images}
@@ -124,7 +125,7 @@ def fixed_images(flow: Flow, task: dict | None = None) -> tuple[Tensor, Tensor |
 
 
 def subset(images: data.Data, step: int) -> tuple[Tensor, Tensor | None]:
-    """Every ``step``-th test image, and its source if there are any."""
+    """Returns every ``step``-th test image, and the sources if there are any."""
     sources = images.sources["test"][::step] if isinstance(images, data.PairData) else None
     return images.test[::step], sources
 
@@ -134,16 +135,18 @@ def _score(flow: Flow, images: data.Data, step: int) -> metrics.BitsPerDim:
 
 
 def training_data(description: dict, model: str | Path = "the model") -> data.Data:
-    """The data that a model was trained on, if everyone can have them; for a translation made into pairs.
+    """Returns the data that a model was trained on, if they are public; pairs for a translation.
 
     Raises:
-        ValueError: they have no name, or are not what the model was trained on.
+        ValueError: the data have no name, or differ from those of the training.
     """
     known = provenance.part(description, "trained_on", model)
     name = provenance.part(known, "origin", model).get("name") if known else None
     name = name if known else provenance.part(description, "recipe", model).get("data")
     if name not in data.names():
-        raise ValueError(f"{model} does not say on which data set it was trained, but {name!r}: its score needs one")
+        raise ValueError(
+            f"{model} was not trained on a named data set, but on {name!r}: publish needs one to score the model"
+        )
     return provenance.training_data(description, model)
 
 
@@ -154,8 +157,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.register("type", None, checked(not_empty))
     parser.add_argument("model", nargs="?", help="a .safetensors file, or the folder of a run")
-    parser.add_argument("name", nargs="?", help="for load_pretrained: lower case, digits and hyphens")
-    parser.add_argument("--purpose", metavar="TEXT", help="what the model is for, in a line")
+    parser.add_argument("name", nargs="?", help="name for load_pretrained: lower case, digits and hyphens")
+    parser.add_argument("--purpose", metavar="TEXT", help="purpose of the model, in a line")
     parser.add_argument("--half", action="store_true", help="store the weights in float16")
     parser.add_argument("--licence", metavar="TEXT", default="MIT", help="licence of the weights (default: MIT)")
     parser.add_argument(
@@ -164,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--cards",
         action="store_true",
-        help="publish nothing: write README.md from the manifest, and the pictures that are missing or out of date",
+        help="publish no model, only write README.md from the manifest and the pictures that are missing or outdated",
     )
     parser.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
     parser.set_defaults(command=_publish, parser=parser)
@@ -173,7 +176,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _publish(options) -> None:
     if options.cards and (options.model or options.purpose or options.half or options.published):
-        options.parser.error("--cards stands alone: it writes the cards of the models that are published already")
+        options.parser.error(
+            "--cards takes no other options: it writes the cards of the models that are already published"
+        )
     if not options.cards:
         if not (options.model and options.name and options.purpose):
             options.parser.error('give MODEL, NAME and --purpose "what it is for"; or --cards alone')

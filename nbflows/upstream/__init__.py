@@ -1,4 +1,4 @@
-"""The original authors' weights in our models: one file per system, and by name what the authors publish."""
+"""The original authors' weights in our models: one file per system, and the published files by name."""
 
 from nbflows.storage.unpickle import read_checkpoint
 from nbflows.upstream.caflow import caflow

@@ -20,18 +20,18 @@ _RELATIONS = {
 
 
 def caflow(state_dict: dict[str, Tensor], shape: tuple[int, int, int] = (3, 64, 64)) -> TranslationFlow:
-    """CAFLOW as its authors' code trains it, or its per-level baseline; every size but the images' is in the tensors.
+    """Builds CAFLOW, or its per-level baseline, from the authors' weights, which give all sizes but the images'.
 
-    The decoded pixels are those of our ``Dequantize``, which the original's may miss by one near black and white: it
-    does not undo the squeeze of the logit.
+    Decoded pixels near black and white may differ by one from the original's, which does not undo the shrink before
+    the logit, as our ``Dequantize`` does.
 
     Args:
-        state_dict: of the authors' Lightning module, keys "model.rflow...", "model.tflow..." and
+        state_dict: weights of the authors' Lightning module, with keys "model.rflow...", "model.tflow..." and
             "model.UnsharedConditionalFlow..." or "model.SharedConditionalFlow...".
-        shape: of an image.
+        shape: shape of an image.
 
     Raises:
-        ValueError: naming the keys that are missing or unexpected, or what does not fit the shape.
+        ValueError: keys are missing or unexpected, or a weight does not fit the shape.
     """
     # The kernels of the squeeze are constants.
     state = {key: tensor for key, tensor in state_dict.items() if not key.endswith(".downsample_kernel")}
@@ -49,7 +49,7 @@ def caflow(state_dict: dict[str, Tensor], shape: tuple[int, int, int] = (3, 64, 
     loaded = set()
     for i, prior in enumerate(flow.bijection[-1].priors):
         for depth, level in enumerate(prior.levels):
-            # Blocks that levels share come more than once.
+            # Blocks that levels share occur more than once.
             if level.bijection not in loaded:
                 _load_layers(state, _block_name(relation, i, i + depth), level.bijection)
                 loaded.add(level.bijection)
@@ -58,7 +58,7 @@ def caflow(state_dict: dict[str, Tensor], shape: tuple[int, int, int] = (3, 64, 
 
 
 def _block_name(relation: str, i: int, j: int) -> str:
-    """The authors' name of the layers of block j in the flow of level i, both counted from the finest."""
+    """Returns the authors' name for the layers of block j in the flow of level i, both counted from the finest."""
     if relation == "per-level":
         return f"model.UnsharedConditionalFlow.scale_flows.{i}.layers"
     if relation == "unshared":
@@ -79,7 +79,7 @@ def _build(state: dict[str, Tensor], relation: str, shape: tuple[int, int, int])
         raise ValueError(f"these weights are for images of {target_channels} channels, the shape is {shape}")
     steps = _couplings(state, f"{flows}.1.layers")
     first, second = _block_name(relation, 0, 0), _block_name(relation, 0, 1)
-    # Two networks a step: the injector's and the coupling's.
+    # Each step has two networks: the injector's and the coupling's.
     own = _couplings(state, first)
     sizes = {
         "num_scales": num_scales,
@@ -93,12 +93,12 @@ def _build(state: dict[str, Tensor], relation: str, shape: tuple[int, int, int])
     }
     if relation == "shared" and num_scales > 1:
         sizes["num_shared_steps"] = len(_couplings(state, second)) // 2
-    # In the precision of the file: the shift of an ActNorm is computed anew.
+    # In the precision of the file, because the shift of an ActNorm is computed again.
     return models.caflow(shape, 256, channels, relation, **sizes).to(state[f"{flows}.1.layers.2.weight"].dtype)
 
 
 def _couplings(state: dict[str, Tensor], prefix: str, required: bool = True) -> list[int]:
-    """The numbers of the layers that own a network."""
+    """Returns the indices of the layers that have a network."""
     pattern = re.escape(prefix) + r"\.(\d+)\.subnet\.nn\.0\.weight"
     numbers = sorted(int(match[1]) for key in state if (match := re.fullmatch(pattern, key)))
     if required and not numbers:
@@ -111,7 +111,7 @@ def _width(state: dict[str, Tensor], prefix: str) -> int:
 
 
 def _load_layers(state: dict[str, Tensor], prefix: str, layers: Sequential) -> None:
-    # The original squeezes in the place of our squeeze; a block that has nothing to squeeze is not known to it.
+    # The original's squeeze has the same index as ours.
     for number, layer in enumerate(layers.layers):
         if not isinstance(layer, Squeeze):
             _load_layer(state, f"{prefix}.{number}", layer)

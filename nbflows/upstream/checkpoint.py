@@ -1,4 +1,4 @@
-"""Tells by its keys which system a checkpoint of the original authors is of, and loads it."""
+"""Loads a checkpoint of the original authors; its keys say which system it belongs to."""
 
 from pathlib import Path
 
@@ -15,17 +15,17 @@ _PREFIXES = {"uva": "flows.", "mar_scf": "flow.layers.", "residual_flow": "trans
 
 
 def load_upstream(file: str | Path, shape: tuple[int, int, int] | None = None, num_levels: int = 256) -> Flow:
-    """A checkpoint of the authors' code, in eval mode: of the UvA tutorial, mAR-SCF, a Residual Flow or CAFLOW.
+    """Loads a checkpoint of the UvA tutorial, mAR-SCF, a Residual Flow or CAFLOW; returns the flow in eval mode.
 
     Args:
         file: the authors' file.
-        shape: of an image. Default: what the file says; ``(3, 32, 32)`` for mAR-SCF and ``(3, 64, 64)`` for CAFLOW,
-            whose files do not say it.
-        num_levels: grey levels, of a Residual Flow; the others have 256.
+        shape: shape of an image. Default: the file's; ``(3, 32, 32)`` for mAR-SCF and ``(3, 64, 64)`` for CAFLOW,
+            whose files do not hold it.
+        num_levels: grey levels of a Residual Flow; the others have 256.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not one of these systems, or not complete; see ``nbflows.upstream``.
+        ValueError: the file is not a checkpoint of these systems, or is incomplete.
     """
     if not Path(file).exists():
         raise FileNotFoundError(f"no checkpoint {file}")
@@ -36,8 +36,8 @@ def load_upstream(file: str | Path, shape: tuple[int, int, int] | None = None, n
     kind = next((kind for kind, prefix in _PREFIXES.items() if any(str(key).startswith(prefix) for key in state)), None)
     if kind is None:
         raise ValueError(
-            f"{file} is no checkpoint of the UvA tutorial (keys 'flows.N...'), of mAR-SCF (keys 'flow.layers.N...'), "
-            f"of a Residual Flow (keys 'transforms.N...') or of CAFLOW (keys 'model.rflow...'); its keys begin with "
+            f"{file} is not a checkpoint of the UvA tutorial (keys 'flows.N...'), mAR-SCF (keys 'flow.layers.N...'), "
+            f"a Residual Flow (keys 'transforms.N...') or CAFLOW (keys 'model.rflow...'); its keys begin with "
             f"{', '.join(sorted(map(str, state))[:3])}"
         )
     try:
@@ -50,7 +50,7 @@ def load_upstream(file: str | Path, shape: tuple[int, int, int] | None = None, n
                 flow = residual_flow(content, shape, num_levels)
             else:
                 flow = caflow(state, (3, 64, 64) if shape is None else shape)
-    # The keys are those of a system; what they stand for may be anything.
+    # The keys match a system, but the values may be anything.
     except Exception as error:
-        raise ValueError(f"{file} is not complete, or damaged: {first(error)}") from error
+        raise ValueError(f"{file} is incomplete or damaged: {first(error)}") from error
     return flow.eval()

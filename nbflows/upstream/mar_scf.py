@@ -13,17 +13,17 @@ from nbflows.upstream.state import copy, nothing_left, take
 
 
 def mar_scf(state_dict: dict[str, Tensor], shape: tuple[int, int, int] = (3, 32, 32)) -> Flow:
-    """mAR-SCF as its authors trained it; every size is read off the tensors but that of the images.
+    """Builds mAR-SCF from the authors' weights, which give all sizes but the images'.
 
-    The authors' scaling of pixels is kept (levels 1/255 apart, noise of width 1/256), so that their bits/dim come out;
-    it costs up to 0.0056 bits/dim against bins that touch.
+    It keeps the authors' scaling of pixels (grey levels 1/255 apart, noise of width 1/256) to reproduce their bits/dim;
+    bins without gaps would score up to 0.0056 bits/dim better.
 
     Args:
-        state_dict: of the authors' ``MarScfFlow``: a file ``marscf_<data>_<coupling>_<K>_<C>.pt``.
-        shape: of an image.
+        state_dict: weights of the authors' ``MarScfFlow``, from a file ``marscf_<data>_<coupling>_<K>_<C>.pt``.
+        shape: shape of an image.
 
     Raises:
-        ValueError: naming the keys that are missing or unexpected, or what does not fit the shape.
+        ValueError: keys are missing or unexpected, or a weight does not fit the shape.
     """
     state = dict(state_dict)
     steps = sorted(int(m[1]) for key in state if (m := re.fullmatch(r"flow\.layers\.(\d+)\.actnormlayer\.bias", key)))
@@ -42,7 +42,7 @@ def mar_scf(state_dict: dict[str, Tensor], shape: tuple[int, int, int] = (3, 32,
         _load_prior(state, f"flow.c_prior.prior_list.{index}", prior)
     nothing_left(state)
     with torch.no_grad():
-        # The original's pixels are around 0, ours start at 0: one shift, of the first layer that sees them.
+        # The original's pixels are centred at 0, ours start at 0: the first layer absorbs the shift.
         multiscale.levels[0][1].bias -= 0.5
     return flow
 
@@ -112,7 +112,7 @@ def _load_affine(state, prefix: str, coupling: AffineCoupling) -> None:
     for i, conv in enumerate((net.first, net.second), start=1):
         copy({conv.conv.weight: take(state, f"{nn}.conv{i}.weight")}, f"{nn}.conv{i}")
         _load_actnorm(state, f"{nn}.conv{i}.actnorm", conv.norm)
-    # The original's even outputs are shifts, its odd ones log-scales; ours come one after the other.
+    # The original interleaves shifts (even outputs) and log-scales (odd); ours are two blocks.
     channels = len(net.last.log_scale)
     order = torch.cat([torch.arange(0, channels, 2), torch.arange(1, channels, 2)])
     copy(
@@ -141,13 +141,13 @@ def _load_mixture(state, prefix: str, coupling: MixtureCoupling) -> None:
                 f"{mid}.{name}",
             )
     _load_normalized(state, f"{nn}.out_conv.conv", net.last)
-    # A weight-normalised number: its length times the sign of its direction.
+    # A weight-normalised scalar is its length times the sign of its direction.
     length, direction = take(state, f"{nn}.rescale.weight_g"), take(state, f"{nn}.rescale.weight_v")
     copy({coupling.bound.limit: length * direction.sign()}, f"{nn}.rescale")
 
 
 def _load_normalized(state, prefix: str, layer: torch.nn.Module) -> None:
-    """A layer with weight normalisation: length g and direction v."""
+    """Loads a layer with weight normalisation: length g and direction v."""
     norm = layer.parametrizations.weight
     weights = {norm.original0: take(state, f"{prefix}.weight_g"), norm.original1: take(state, f"{prefix}.weight_v")}
     if layer.bias is not None:
@@ -158,7 +158,7 @@ def _load_normalized(state, prefix: str, layer: torch.nn.Module) -> None:
 def _load_prior(state, prefix: str, prior: ConvLSTMPrior) -> None:
     for i, name in enumerate(("0", "2")):
         for part in ("weight", "bias"):
-            # The deepest prior of the original owns these weights too, and never uses them.
+            # The original's deepest prior also has these weights, but never uses them.
             weight = take(state, f"{prefix}.z1_cond_network.{name}.{part}")
             if prior.features is not None:
                 copy({getattr(prior.features[2 * i], part): weight}, f"{prefix}.z1_cond_network.{name}")
@@ -173,7 +173,7 @@ def _load_prior(state, prefix: str, prior: ConvLSTMPrior) -> None:
         weights |= {
             layer.input_to_hidden.weight: take(state, f"{lstm}.lstm.weight_ih_l{i}"),
             layer.hidden_to_hidden.weight: take(state, f"{lstm}.lstm.weight_hh_l{i}"),
-            # Two biases that the original adds.
+            # The original adds two biases; ours is their sum.
             layer.input_to_hidden.bias: take(state, f"{lstm}.lstm.bias_ih_l{i}")
             + take(state, f"{lstm}.lstm.bias_hh_l{i}"),
         }

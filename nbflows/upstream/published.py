@@ -1,4 +1,4 @@
-"""The weights that the original authors publish, by name: fetched from their addresses, kept in our format."""
+"""The weights that the original authors publish: loaded by name, downloaded, cached in our format."""
 
 import hashlib
 import os
@@ -19,18 +19,18 @@ BY_HAND = Path("data/upstream")
 
 @dataclass(frozen=True)
 class Published:
-    """One of the authors' files.
+    """A file that the original authors publish.
 
     Attributes:
-        address: where its authors keep it.
-        purpose: what it is.
-        licence: theirs.
-        data: on which they trained it.
-        sha256: of the file, where we had it in hand.
-        git_blob: git's name of its content, SHA-1 of a header and the bytes, where we had that alone.
-        member: of a zip archive at the address, this file.
-        num_levels: grey levels of its images.
-        published: bits/dim as its authors publish it, and how it was measured.
+        address: URL of the file.
+        purpose: model and data in a few words.
+        licence: licence of the weights.
+        data: name of the training data.
+        sha256: hash of the file, if known.
+        git_blob: git's hash of the content, the SHA-1 of a header and the bytes, if that is all we know.
+        member: name of the checkpoint, if the file is a zip archive.
+        num_levels: grey levels of the images.
+        published: bits/dim that the authors report, and its M.
     """
 
     address: str
@@ -45,11 +45,11 @@ class Published:
 
     @property
     def file(self) -> str:
-        """The name of the authors' file."""
+        """Name of the authors' file."""
         return self.address.rsplit("/", 1)[1]
 
     def describe(self) -> dict:
-        """What a manifest says of a model, as far as it is known."""
+        """Returns the entries of a manifest that are known."""
         known = {key: value for key, value in asdict(self).items() if value}
         return {**known, "recipe": {"data": self.data}}
 
@@ -95,21 +95,21 @@ PUBLISHED = {
     ),
     "upstream/resflow-mnist": Published(
         f"{_RESIDUAL_FLOWS}mnist_resflow_16-16-16.pth",
-        "a Residual Flow of 48 blocks, MNIST",
+        "Residual Flow of 48 blocks, MNIST",
         _RESIDUAL_LICENCE,
         "mnist",
         published="0.97",
     ),
     "upstream/resflow-cifar10": Published(
         f"{_RESIDUAL_FLOWS}cifar10_resflow_16-16-16.pth",
-        "a Residual Flow of 48 blocks, CIFAR-10",
+        "Residual Flow of 48 blocks, CIFAR-10",
         _RESIDUAL_LICENCE,
         "cifar10",
         published="3.28",
     ),
     "upstream/resflow-celeba-hq": Published(
         f"{_RESIDUAL_FLOWS}celebahq256_resflow_16-16-16-16-16-16.pth",
-        "a Residual Flow of 96 blocks, 256x256 faces",
+        "Residual Flow of 96 blocks, 256x256 faces",
         _RESIDUAL_LICENCE,
         "celeba-hq-256-5bit",
         num_levels=32,
@@ -118,7 +118,7 @@ PUBLISHED = {
 
 
 def find_published(name: str) -> Published:
-    """One of ``PUBLISHED``. Raises ValueError that names them all."""
+    """Returns an entry of ``PUBLISHED``; an unknown name is a ValueError that lists all names."""
     if name not in PUBLISHED:
         hint = inputs.did_you_mean(name, PUBLISHED)
         raise ValueError(f"no published weights named {name!r}; {hint}available: {', '.join(PUBLISHED)}")
@@ -126,25 +126,26 @@ def find_published(name: str) -> Published:
 
 
 def load_published(name: str, cache: Path, progress: bool = True) -> Flow:
-    """One of ``PUBLISHED``, in eval mode.
+    """Loads a model of ``PUBLISHED``, in eval mode.
 
-    The first time the authors' file is fetched, compared with its hash where one is known, read without running
-    anything in it, converted, and its licence printed; from then on the converted file in the cache is taken.
+    The first call downloads the authors' file, compares its hash if one is known, reads it without running any code in
+    it, converts it and prints its licence. Later calls load the converted file from the cache.
 
     Args:
+        name: a key of ``PUBLISHED``.
         cache: folder for the converted file.
         progress: show a bar while downloading.
 
     Raises:
-        DownloadError: the file cannot be had; says what happened and what one can do.
-        ValueError: no such name; it is not the file that its authors published, or none that we can read.
+        DownloadError: the file cannot be downloaded; the message says why, and what to try.
+        ValueError: the name is unknown, or the file is not the published one, or is unreadable.
     """
     published = find_published(name)
     converted = _converted(name, cache)
     flow = _load_converted(converted)
     if flow is not None:
         return flow
-    # Of this process alone: another one may be loading the same.
+    # A folder for this process alone, because another one may be loading the same model.
     folder = cache / f"{converted.stem}.{os.getpid()}"
     try:
         original = BY_HAND / published.file
@@ -158,13 +159,13 @@ def load_published(name: str, cache: Path, progress: bool = True) -> Flow:
     try:
         _save_converted(flow, converted, published)
     except OSError as error:
-        print(f"{name} could not be kept in {cache}: {error}")
+        print(f"{name} could not be stored in {cache}: {error}")
     print(f"{name}: {published.purpose}. Licence of the weights: {published.licence}")
     return flow
 
 
 def is_here(name: str, cache: Path) -> bool:
-    """Whether one of ``PUBLISHED`` loads without a download: converted in the cache, or its file put here by hand."""
+    """Tells whether a model loads without a download: from the cache, or from a file in ``BY_HAND``."""
     return _converted(name, cache).exists() or (BY_HAND / find_published(name).file).exists()
 
 
@@ -178,14 +179,14 @@ def _fetch(name: str, folder: Path, progress: bool) -> Path:
         return download.fetch(published.address, folder / published.file, published.sha256, progress=progress)
     except download.DownloadError as error:
         raise download.DownloadError(
-            f"{name} is not in {folder.parent}, and could not be fetched from its authors: {error}.\n"
-            f"Three ways out: put {published.file} into {BY_HAND}/; try again where {published.address} can be "
-            "reached; or take a model of ours, see list_pretrained()"
+            f"{name} is not in {folder.parent} and could not be downloaded: {error}.\n"
+            f"Put {published.file} into {BY_HAND}/, or try again where {published.address} can be reached, or use a "
+            "model trained here: list_pretrained() names them"
         ) from error
 
 
 def _check(file: Path, published: Published) -> None:
-    """Raises ValueError unless the file is the one that was published, as far as we know it."""
+    """Raises ValueError if the hash of the file is known and differs."""
     if published.sha256:
         found, wanted = sha256(file.read_bytes()), published.sha256
     elif published.git_blob:
@@ -194,17 +195,17 @@ def _check(file: Path, published: Published) -> None:
     else:
         return
     if found != wanted:
-        raise ValueError(f"{file} is not what its authors published: its hash is {found}, it should be {wanted}")
+        raise ValueError(f"{file} is not what its authors published: its hash is {found}, but should be {wanted}")
 
 
 def _extract(archive: Path, member: str, folder: Path) -> Path:
-    """A file of a zip archive, in whatever folder of it, written to ``folder``."""
+    """Extracts a file, from any folder of a zip archive, to ``folder``."""
     try:
         with zipfile.ZipFile(archive) as content:
             found = [record for record in content.infolist() if record.filename.rsplit("/", 1)[-1] == member]
             if len(found) != 1:
                 raise ValueError(f"{archive} has no {member}; it has {', '.join(content.namelist())}")
-            # Weights do not compress: what unpacks to much more than the archive is no checkpoint.
+            # Weights do not compress: a member much larger than the archive is not a checkpoint.
             if found[0].file_size > 2 * archive.stat().st_size:
                 raise ValueError(f"{archive}: {member} would unpack to {found[0].file_size} bytes")
             unpacked = content.read(found[0])
@@ -212,7 +213,7 @@ def _extract(archive: Path, member: str, folder: Path) -> Path:
     except Exception as error:
         if isinstance(error, ValueError) and str(archive) in str(error):
             raise
-        raise ValueError(f"{archive} is no zip archive, or a damaged one: {error}") from error
+        raise ValueError(f"{archive} is not a zip archive, or is damaged: {error}") from error
     file = folder / member
     folder.mkdir(parents=True, exist_ok=True)
     files.write(file, unpacked)
@@ -221,12 +222,12 @@ def _extract(archive: Path, member: str, folder: Path) -> Path:
 
 def _save_converted(flow: Flow, converted: Path, published: Published) -> None:
     weights.save_flow(flow, converted, **published.describe())
-    # Both files are written at once or not at all, but not together: the hash says whether they belong together.
+    # Each file is written atomically, but not both together: the hash says whether they belong together.
     weights.update_description(converted, converted_sha256=sha256(converted.read_bytes()))
 
 
 def _load_converted(converted: Path) -> Flow | None:
-    """None if it is not there, or not whole: it is then made anew."""
+    """Returns None if the converted file is missing or incomplete; it is then converted again."""
     description = converted.with_suffix(".json")
     if not converted.exists() or not description.exists():
         return None

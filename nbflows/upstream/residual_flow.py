@@ -13,7 +13,7 @@ from nbflows.nets import LipSwish, update_norms
 from nbflows.storage.unpickle import stored_bytes
 from nbflows.upstream.state import copy, nothing_left, take
 
-# Nothing here needs them: constants, counters, and norms that are computed anew.
+# Constants and counters, not needed here, and norms, which are computed again.
 _UNUSED = re.compile(r"\.(geom_p|lamb|last_n_samples|last_firmom|last_secmom|scale|spatial_dims|u|v)$")
 
 
@@ -26,19 +26,19 @@ def residual_flow(
     coeff: float = 0.98,
     averaged: bool = True,
 ) -> Flow:
-    """A Residual Flow as its authors trained it; sizes and stacking are read off the tensors.
+    """Builds a Residual Flow from its authors' weights; sizes and the order of layers are read off the tensors.
 
     Args:
-        checkpoint: what ``read_checkpoint`` makes of the authors' file, or a state dict of their ``ResidualFlow``.
-        shape: of an image. Default: square, of the size at which the norms were computed.
+        checkpoint: the authors' file, read by ``read_checkpoint``, or a state dict of their ``ResidualFlow``.
+        shape: shape of an image. Default: square, of the size at which the norms were computed.
         num_levels: grey levels; 32 for models of 5-bit images.
-        alpha: of the logit, see ``Logit``. Default: the authors', 2e-6 for one channel and 0.1 for three.
-        activation: of the networks, see ``LipschitzConvNet``. Default: what the tensors or the file's settings say.
-        coeff: of the norms.
-        averaged: take the averaged weights of the authors' file; a state dict is taken as it is.
+        alpha: shrink before the logit, see ``Logit``. Default: the authors', 2e-6 for one channel and 0.1 for three.
+        activation: activation of the networks, see ``LipschitzConvNet``. Default: from the tensors or the settings.
+        coeff: bound of the norms.
+        averaged: use the averaged weights of the authors' file; a state dict has only one set of weights.
 
     Raises:
-        ValueError: naming the keys that are missing or unexpected, or what does not fit the shape.
+        ValueError: keys are missing or unexpected, or a weight does not fit the shape.
     """
     state = _weights(checkpoint, averaged)
     layers = _layers(state)
@@ -46,7 +46,7 @@ def residual_flow(
         raise ValueError("no residual blocks in this state dict: keys 'transforms.N.chain.M.nnet...' are missing")
     first = next(prefix for prefix, kind in layers.items() if kind == "block")
     if f"{first}.nnet.0.weight" not in state:
-        raise ValueError(f"'{first}' begins with an activation: only models whose first block does not are known")
+        raise ValueError(f"'{first}' begins with an activation: the first block must begin with a convolution")
     shape = _image_shape(state, first) if shape is None else tuple(shape)
     flow = models.residual_flow(
         shape,
@@ -63,7 +63,7 @@ def residual_flow(
     for prefix, layer in zip(layers, ours, strict=True):
         (_load_norm if isinstance(layer, ActNorm) else _load_block)(state, prefix, layer)
     nothing_left({key: tensor for key, tensor in state.items() if not _UNUSED.search(key)})
-    # The averaged weights have other norms than those that were trained.
+    # Averaged weights have other norms than the stored ones.
     update_norms(flow)
     return flow
 
@@ -73,19 +73,19 @@ def _weights(checkpoint: dict, averaged: bool) -> dict[str, Tensor]:
     if averaged and "ema" in checkpoint:
         averages = checkpoint["ema"].state["shadow_params"]
         if not averages:
-            raise ValueError("this checkpoint holds no averaged weights yet: load it with averaged=False")
+            raise ValueError("this checkpoint has no averaged weights yet: load it with averaged=False")
         stored_bytes(averages)
         state |= averages
     return state
 
 
 def _layers(state: dict[str, Tensor]) -> dict[str, str]:
-    """What each layer is, in their order: "block" or "norm", of the fully connected end "end_block" or "end_norm"."""
+    """Returns the kind of each layer: "block" or "norm", or "end_block" or "end_norm" in the fully connected end."""
     kinds = {}
     for key in state:
         if match := re.match(r"(transforms\.\d+\.chain\.\d+)\.(nnet\.nnet|nnet|fc_module)?", key):
             names = {"nnet.nnet": "end_block", "nnet": "block", "fc_module": "end_norm", None: "norm"}
-            # A block has constants of its own beside its network.
+            # A block also has constants, outside its network.
             if match[2] or key.endswith(".initialized"):
                 kinds[match[1]] = names[match[2]]
     return {prefix: kinds[prefix] for prefix in sorted(kinds, key=lambda p: [int(n) for n in re.findall(r"\d+", p)])}
@@ -102,7 +102,7 @@ def _sizes(state: dict[str, Tensor], layers: dict[str, str], shape: tuple[int, i
     end_blocks = [prefix for prefix, kind in layers.items() if kind == "end_block"]
     by_level: dict[str, list[int]] = {}
     for prefix in blocks:
-        # Of the first block, which has no activation in front, convolution 0; of the others 1.
+        # The first convolution has index 1, but 0 in the first block, which has no activation before it.
         weight = take(state, f"{prefix}.nnet.{0 if prefix == blocks[0] else 1}.weight", keep=True)
         by_level.setdefault(prefix.split(".")[1], []).append(weight.shape[1])
     channels = [widths[0] for widths in by_level.values()]
@@ -125,9 +125,7 @@ def _activation(checkpoint: dict, state: dict[str, Tensor]) -> str:
         return "lipswish"
     settings = getattr(checkpoint.get("args"), "state", {})
     if "act" not in settings:
-        raise ValueError(
-            "these networks have an activation without parameters: say which, activation='elu' for example"
-        )
+        raise ValueError("these networks have an activation without parameters: name it, for example activation='elu'")
     return settings["act"]
 
 
@@ -150,7 +148,7 @@ def _load_block(state: dict[str, Tensor], prefix: str, block: ResidualBlock) -> 
             copy({weight.original: take(state, f"{where}.weight"), layer.bias: take(state, f"{where}.bias")}, where)
             state.pop(f"{where}.initialized", None)
             norm = weight[0]
-            # Where the original's power iteration stood, if the images are of the same size: ours goes on from there.
+            # The state of the original's power iteration, if the images have the same size: ours continues from it.
             start = state.get(f"{where}.{'u' if norm.transposed else 'v'}")
             if start is not None and start.numel() == norm.vector.numel():
                 copy({norm.vector: start.view_as(norm.vector)}, where)

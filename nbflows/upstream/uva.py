@@ -10,15 +10,15 @@ from nbflows.upstream.state import copy, nothing_left, take
 
 
 def uva(state_dict: dict[str, Tensor]) -> Flow:
-    """The MNIST flows of the UvA Deep Learning Tutorial 11: simple, variational or multi-scale.
+    """Builds an MNIST flow of the UvA Deep Learning Tutorial 11: simple, variational or multi-scale.
 
-    The kind and every size are read off the tensors.
+    The kind and all sizes are read off the tensors.
 
     Args:
-        state_dict: of the tutorial's ``ImageFlow``, masks included; "state_dict" in the published files.
+        state_dict: weights of the tutorial's ``ImageFlow``, including masks; "state_dict" in the published files.
 
     Raises:
-        ValueError: naming the keys that are missing or unexpected, or the mask that differs from the tutorial's.
+        ValueError: keys are missing or unexpected, or a mask differs from the tutorial's.
     """
     state = dict(state_dict)
     groups = _group_by_layer(state)
@@ -35,7 +35,7 @@ def uva(state_dict: dict[str, Tensor]) -> Flow:
 
 
 def _group_by_layer(state: dict[str, Tensor]) -> list[str]:
-    """The couplings' prefixes, in order of their numbers."""
+    """Returns the prefixes of the couplings, in numerical order."""
     suffix = ".network.nn.0.weight"
     prefixes = [key[: -len(suffix)] for key in state if key.endswith(suffix)]
     return sorted(prefixes, key=lambda prefix: [int(part) for part in prefix.split(".") if part.isdigit()])
@@ -92,10 +92,10 @@ def _load_coupling(state: dict[str, Tensor], prefix: str, layer: AffineCoupling)
         if not torch.equal(mask[:, 0, 0], half if layer.keep == "first" else ~half):
             raise ValueError(f"'{prefix}.mask' does not keep the {layer.keep} half of the channels")
         kept, moved = mask[:, 0, 0].nonzero()[:, 0], (~mask[:, 0, 0]).nonzero()[:, 0]
-    # What the network sees: the kept channels, then the image if it is a noise coupling.
+    # The network's input: the kept channels, then the image in a noise coupling.
     context = torch.arange(len(mask), len(mask) + layer.net.context_channels)
     inputs = torch.cat([kept, context])
-    # The original's last convolution returns log-scales, then shifts; ours the other way round.
+    # The original's last convolution returns log-scales, then shifts; ours returns shifts first.
     outputs = torch.cat([len(mask) + moved, moved])
     net, last = layer.net, 2 * len(layer.net.blocks) + 2
     nn = f"{prefix}.network.nn"
