@@ -180,5 +180,7 @@ def test_the_examples_of_a_page_run(name, tmp_path, monkeypatch):
     if name == "own_data":
         assert (tmp_path / "runs/mine/last.ckpt").is_file()
         assert names["samples"].shape == (10, 4) and torch.isfinite(names["samples"]).all()
+    elif name == "python":
+        assert names["answers"].images.shape == (2, 10, 1, 8, 8)
     elif name == "own_pictures":
         assert names["pictures"].train.shape[1:] == (3, 32, 32)
