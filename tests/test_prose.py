@@ -113,9 +113,7 @@ def test_files_and_modules_that_texts_name_are_there():
     texts = [(name, text) for name, source in done(CODE) for _, text, _ in texts_of_code(source)]
     # The changelog also names what has moved since.
     for name, text in [*texts, *((name, page) for name, page in done(PAGES) if name != "CHANGELOG.md")]:
-        for path in re.findall(
-            r"\b(?:nbflows|tools|tests|benchmarks|docs|notebooks)/[\w/]+\.(?:py|md|ipynb|png)\b", text
-        ):
+        for path in re.findall(r"\b(?:nbflows|tools|tests|benchmarks|docs)/[\w/]+\.(?:py|md|ipynb|png)\b", text):
             found += [f"{name}: {path}"] if not (ROOT / path).exists() else []
         for module in re.findall(r"\bnbflows\.([a-z]\w*)", text):
             paths = (ROOT / "nbflows" / module, ROOT / "nbflows" / f"{module}.py")
