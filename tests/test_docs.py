@@ -2,6 +2,7 @@
 
 import functools
 import http.server
+import importlib.util
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tools import notebooks
+from tools import docs, notebooks
 
 ROOT = Path(__file__).parents[1]
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -159,10 +160,20 @@ def test_the_reference_has_every_public_name_of_the_packages(site):
         assert names and not missing
 
 
-@slow
-@pytest.mark.parametrize("name", [page.stem for page in sorted((ROOT / "docs/how-to").glob("*.md"))])
+def test_the_site_names_modules_and_pages_that_exist():
+    assert not [module for module in docs.API if importlib.util.find_spec(module) is None]
+    pages = re.findall(r"^ +- (?:\w+: )?([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M)
+    assert len(pages) > 10
+    assert not [page for page in pages if not (ROOT / "docs" / page).is_file() and page not in docs.PAGES]
+    assert all((ROOT / page).is_file() for page in docs.PAGES)
+
+
+HOW_TO = [page.stem for page in sorted((ROOT / "docs/how-to").glob("*.md"))]
+
+
+# This one trains: Lightning alone takes 6 seconds to import.
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[slow] * (name == "own_data")) for name in HOW_TO])
 def test_the_examples_of_a_page_run(name, tmp_path, monkeypatch):
-    """Slow where a page trains: Lightning alone takes 6 seconds to import."""
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / f"docs/how-to/{name}.md").read_text(encoding="utf-8"), re.S)
     if name == "original_weights":
         if not (ROOT / "data/upstream/MNISTFlow_simple.ckpt").is_file():
