@@ -1,24 +1,24 @@
 """The contract that every layer keeps: data to noise with its log-determinant, and back."""
 
+from collections.abc import Iterable, Sequence
+from typing import NoReturn, TypeVar, cast
+
 import torch
 from torch import Tensor, nn
 
+Module = TypeVar("Module", bound=nn.Module)
+
 
 class Bijection(nn.Module):
-    """An invertible map between data x and noise z, of known volume change.
+    """An invertible map between data x and noise z with a known change of volume.
 
     ``forward`` always goes data -> noise and returns ``(z, log_det)``; ``inverse`` always goes noise -> data
     and returns x alone. ``log_det`` is log|det dz/dx|, summed over all dimensions, in nats, shape ``(B,)``.
     Images are ``(B, C, H, W)``, vectors ``(B, D)``; a ``shape`` argument leaves B out. ``context`` is None or a
     tensor with the same B: a layer uses it or passes it on. A call stores nothing on the module.
 
-    Attributes:
-        recomputed_from: what backward takes to compute the layer anew where memory is short, see ``Sequential``:
-            "output" if the inverse is as cheap as forward; "input"; None for a bijection of other bijections, which
-            see to it themselves, or one that has next to nothing to keep.
+    A layer whose inverse is as cheap as ``forward`` subclasses ``nbflows.recompute.CheapInverse``, which saves memory.
     """
-
-    recomputed_from: str | None = "input"
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Maps data to noise: ``(z, log_det)``."""
@@ -28,18 +28,8 @@ class Bijection(nn.Module):
         """Maps noise back to data."""
         raise NotImplementedError
 
-    def recompute(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Finds x again and repeats ``forward`` from there: ``(x, leaf, z, log_det)``.
-
-        z and log_det are differentiable; their gradient with respect to ``leaf`` is that with respect to x.
-        """
-        with torch.no_grad():
-            x = self.inverse(z, context)
-        leaf = x.detach().requires_grad_()
-        return x, leaf, *self(leaf, context)
-
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of z for an x of this shape. Raises ValueError for a shape that the layer cannot take."""
+        """Returns the shape of z for an x of this shape. Raises ValueError for a shape that the layer cannot take."""
         return tuple(shape)
 
     def unpack(self, z: Tensor) -> list[Tensor]:
@@ -47,13 +37,13 @@ class Bijection(nn.Module):
         return [z]
 
     def pack(self, levels: list[Tensor]) -> Tensor:
-        """Joins the levels of ``unpack`` to one latent."""
+        """Joins the levels of ``unpack`` into one latent."""
         (z,) = levels
         return z
 
 
 def zero_log_det(x: Tensor) -> Tensor:
-    """The log-determinant of a map that keeps volume: zeros ``(B,)``, at least float32."""
+    """Returns the log-determinant of a map that preserves volume: zeros ``(B,)``, at least float32."""
     dtype = torch.promote_types(x.dtype, torch.float32) if x.is_floating_point() else torch.float32
     return torch.zeros(x.shape[0], dtype=dtype, device=x.device)
 
@@ -63,7 +53,12 @@ def sum_dimensions(x: Tensor) -> Tensor:
     return x.flatten(1).sum(1, dtype=torch.promote_types(x.dtype, torch.float32))
 
 
-def __getattr__(name: str):
+def module_list(modules: Iterable[Module]) -> Sequence[Module]:
+    """Returns an ``nn.ModuleList`` whose elements keep their type for editors and type checkers."""
+    return cast(Sequence[Module], nn.ModuleList(modules))
+
+
+def __getattr__(name: str) -> NoReturn:
     if name in ("Identity", "Inverse", "Sequential", "WithContext", "set_memory"):
         raise ImportError(f"{name} is in nbflows.compose now: from nbflows import {name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""check_bijection: is it invertible, and is its log-determinant that of its Jacobian?"""
+"""check_bijection: is a bijection invertible, and does its log-determinant agree with its Jacobian?"""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,12 @@ from nbflows.flow import require_tensor
 
 
 class BijectionError(AssertionError):
-    """A bijection broke its contract; the message says where, and by how much."""
+    """A bijection broke its contract; the message says where and by how much."""
 
 
 @dataclass(frozen=True)
 class BijectionReport:
-    """What ``check_bijection`` measured: largest absolute errors over the batch."""
+    """Results of ``check_bijection``: the largest absolute errors over the batch."""
 
     round_trip_error: float
     log_det_error: float | None
@@ -27,11 +27,11 @@ class BijectionReport:
 
 
 def jacobian(bijection: Bijection, x: Tensor, context: Tensor | None = None) -> Tensor:
-    """dz/dx by autograd, one matrix per example: ``(B, D, D)``."""
+    """Computes dz/dx by autograd, one matrix per example: ``(B, D, D)``."""
     with torch.enable_grad():
         x = x.detach().clone().requires_grad_()
         z, _ = bijection(x, context)
-        # Examples do not see each other, so the gradient of a sum over the batch holds each example's own.
+        # Examples are independent, so the gradient of a sum over the batch contains the gradient of each.
         rows = [torch.autograd.grad(column.sum(), x, retain_graph=True)[0] for column in z.flatten(1).unbind(1)]
     return torch.stack([row.flatten(1) for row in rows], dim=1)
 
@@ -46,22 +46,22 @@ def check_bijection(
     """Checks a bijection on a batch: round trip, log-determinant against autograd, shapes, dtypes, finite values.
 
     Args:
-        bijection: in any mode; its mode is left as it is.
+        bijection: in training or eval mode, which does not change.
         x: a batch of data, float32 or float64.
-        context: what the bijection looks at.
-        tolerance: largest error allowed, for coordinates (absolute) and log_det (per dimension, in nats).
+        context: the context of the bijection, if it takes one.
+        tolerance: the largest allowed error of coordinates (absolute) and of log_det (per dimension, in nats).
             Default: 1e-6 in float64, 1e-4 in float32.
-        check_jacobian: costs one backward pass per dimension; turn it off for large images.
+        check_jacobian: compare with the Jacobian, by one backward pass per dimension; turn it off for large images.
 
     Returns:
-        The largest errors seen.
+        The largest errors.
 
     Raises:
-        BijectionError: naming the property that does not hold and its error.
+        BijectionError: names the property that does not hold and its error.
     """
     require_tensor(x, "a batch of data")
     if not x.is_floating_point():
-        raise ValueError(f"check_bijection takes real data, got {x.dtype}; a Dequantize layer has tests of its own")
+        raise ValueError(f"check_bijection takes real data, got {x.dtype}; a Dequantize layer has its own tests")
     if tolerance is None:
         tolerance = 1e-6 if x.dtype == torch.float64 else 1e-4
     name, before = type(bijection).__name__, x.clone()
@@ -88,7 +88,7 @@ def check_bijection(
     )
     if not check_jacobian:
         return BijectionReport(round_trip_error, None)
-    # In float64: the Jacobian is as exact as x's dtype, the determinant should not add to its error.
+    # In float64, so that the determinant adds no error to the Jacobian, which is as exact as the dtype of x.
     exact = log_abs_det(jacobian(bijection, x, context).double())
     log_det_error = (log_det.double() - exact).abs().max().item()
     allowed = tolerance * x[0].numel()

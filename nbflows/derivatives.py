@@ -1,6 +1,7 @@
-"""Gradients written by hand: where autograd's take their place, and where they are differentiated again."""
+"""Guards for gradients written by hand: where code is traced or transformed, or differentiated twice."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,76 +9,78 @@ from torch.autograd import forward_ad
 
 
 def traced() -> bool:
-    """Whether numbers may not be looked at: torch.compile, torch.export or torch.func goes through the code."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing() or transformed()
+    """Whether code may not read numbers because torch.compile, torch.export, torch.jit or torch.func runs it."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or transformed()  # pyright: ignore[reportPrivateImportUsage]
 
 
 def exporting() -> bool:
-    """Whether torch.export goes through the code; torch 2.6 does not say."""
+    """Whether torch.export runs the code; torch 2.6 cannot tell."""
     return getattr(torch.compiler, "is_exporting", lambda: False)()
 
 
 def exporting_to_onnx() -> bool:
-    """Whether ``torch.onnx.export`` goes through the code; torch 2.6 does not say."""
+    """Whether ``torch.onnx.export`` runs the code; torch 2.6 cannot tell."""
     return exporting() and torch.onnx.is_in_onnx_export()
 
 
-# torch.compiler.assume_constant_result, which imports the whole compiler to say so. Without it the compiler, through
-# which torch.onnx goes at its second try, takes is_in_onnx_export for false.
+# This line is torch.compiler.assume_constant_result without its import of the whole compiler. Otherwise the compiler,
+# which torch.onnx uses on its second attempt, takes is_in_onnx_export for false.
 vars(exporting_to_onnx)["_dynamo_marked_constant"] = True
 
 
 def transformed() -> bool:
-    """Whether torch.func (``grad``, ``vmap``, ``jvp`` ...) or forward-mode differentiation goes through the code."""
-    # torch asks the same before each call of an autograd.Function, and has no public name for it.
+    """Whether torch.func (``grad``, ``vmap``, ``jvp`` ...) or forward-mode differentiation runs the code."""
+    # torch calls the same function before each autograd.Function; it has no public name.
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def again() -> bool:
-    """Within a backward: whether its result is to be differentiated, or computed for several gradients at once."""
+    """Whether the result of the running backward is differentiated again, or computed for several gradients at once."""
     return torch.is_grad_enabled() or transformed()
 
 
 def refuse_transforms(what: str) -> None:
-    """Raises RuntimeError within torch.func and torch.export for code that they cannot go through."""
+    """Raises RuntimeError within torch.func and torch.export for code that they cannot run."""
     if torch.compiler.is_compiling():
         if exporting():
-            raise RuntimeError(f"{what}, which torch.export cannot go through: save the flow with save_flow")
+            raise RuntimeError(f"{what}, which torch.export cannot trace: save the flow with save_flow")
     elif transformed():
-        raise RuntimeError(f"{what}, which torch.func cannot go through: call torch.autograd.grad, one batch at a time")
+        raise RuntimeError(f"{what}, which torch.func cannot transform: call torch.autograd.grad, one batch at a time")
 
 
 def refuse_vmap(what: str, x: Tensor) -> None:
-    """Raises RuntimeError where ``vmap`` hides the numbers of x, for code that decides by them."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(x):
-        if torch._C._functorch.is_batchedtensor(x):
-            raise RuntimeError(f"{what}, which torch.func.vmap cannot go through: call it with whole batches")
-        x = torch._C._functorch.get_unwrapped(x)
+    """Raises RuntimeError if ``vmap`` hides the numbers of x, for code that branches on them."""
+    functorch = torch._C._functorch  # pyright: ignore[reportAttributeAccessIssue]
+    while functorch.is_functorch_wrapped_tensor(x):
+        if functorch.is_batchedtensor(x):
+            raise RuntimeError(f"{what}, which torch.func.vmap cannot transform: call it with whole batches")
+        x = functorch.get_unwrapped(x)
 
 
-def of_formula(formula: Callable, inputs: Sequence[Tensor], weights) -> tuple[Tensor, ...]:
-    """The gradients of a plain formula for its inputs by autograd, which can be differentiated in turn.
+def of_formula(formula: Callable, inputs: Sequence[Tensor], weights: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Computes the gradients of a plain formula by autograd, so that they can be differentiated again.
 
     Args:
-        formula: of ``inputs``, which are those that a function saved for its backward.
-        weights: the gradients of what it returns.
+        formula: a function of ``inputs``.
+        inputs: the tensors that an autograd.Function saved for its backward.
+        weights: the gradients with respect to the results of the formula.
     """
     return torch.func.vjp(formula, *inputs)[1](weights)
 
 
 def once(x: Tensor, message: str) -> Tensor:
-    """x, with a gradient that raises RuntimeError where it is differentiated again instead of being wrong."""
+    """Returns x with a gradient that raises RuntimeError, instead of being wrong, if it is differentiated again."""
     return _Once.apply(x, message) if x.requires_grad else x
 
 
 class _Once(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, message):
+    def forward(ctx: Any, x: Tensor, message: str) -> Tensor:
         ctx.message = message
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple:
         if again():
             raise RuntimeError(ctx.message)
         return grad, None

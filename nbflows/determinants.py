@@ -1,14 +1,14 @@
-"""The log-determinant of every matrix of a batch, right whatever the number of threads."""
+"""The log-determinant of every matrix in a batch, correct for any number of threads."""
 
 import torch
 from torch import Tensor
 
-# From 152 on we have seen it go wrong; below, a batch is much faster.
+# Wrong results were seen from size 152 on; below, a batch is much faster.
 LARGE = 100
 
 
 def log_abs_det(matrices: Tensor) -> Tensor:
-    """log |det A| of each matrix of ``(B, D, D)``: ``(B,)``.
+    """Returns log |det A| of each matrix of ``(B, D, D)``: ``(B,)``.
 
     Large matrices on a CPU are factorised one after the other. ``torch.linalg.slogdet`` of a batch calls MKL from
     several threads at once; after ``torch.set_num_threads(2)`` the result is then wrong in the third digit, without an

@@ -1,9 +1,10 @@
-"""A bijection and standard normal noise: a distribution to score, encode, decode and sample."""
+"""Flow: a bijection and standard normal noise make a distribution that scores, encodes, decodes and samples."""
 
 import math
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,19 +30,20 @@ class Flow(nn.Module):
 
     Args:
         bijection: data -> noise.
-        shape: of one example, ``(C, H, W)`` or ``(D,)``; every layer is checked against it here.
-        context_shape: of the context of one example; None if the flow takes no context.
+        shape: the shape of one example, ``(C, H, W)`` or ``(D,)``; every layer is checked against it here.
+        context_shape: the shape of one example's context; None if the flow takes no context.
 
     Raises:
-        TypeError: what is given to any of its functions is not a dense tensor of real numbers.
-        ValueError: it has another shape, another precision than ``dtype``, or holds NaN or infinities; the last is not
-            seen within torch.compile, torch.export and torch.func, where code may not look at numbers.
+        TypeError: an argument of one of its methods is not a dense tensor of real numbers.
+        ValueError: the tensor has another shape, another precision than ``dtype``, or contains NaN or infinities. The
+            last is not checked within torch.compile, torch.export and torch.func, where code may not read numbers.
 
     Attributes:
-        built_by: the name and the arguments of the function of ``nbflows.models`` that made it; None if none did.
+        built_by: the name and the arguments of the builder in ``nbflows.models`` that made it; None if none did.
     """
 
     built_by: tuple[str, dict] | None = None
+    _like: Tensor
 
     def __init__(self, bijection: Bijection, shape: Sequence[int], context_shape: Sequence[int] | None = None):
         super().__init__()
@@ -52,12 +54,12 @@ class Flow(nn.Module):
         self.shape = tuple(shape)
         self.context_shape = None if context_shape is None else tuple(context_shape)
         self.latent_shape = bijection.output_shape(self.shape)
-        # Follows .to() and .double(), so that noise is drawn where the parameters are, also in a flow without any.
+        # Follows .to() and .double(), so that noise is drawn on the right device also in a flow without parameters.
         self.register_buffer("_like", torch.empty(0), persistent=False)
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """The device of the parameters."""
         return self._like.device
 
     @property
@@ -66,7 +68,7 @@ class Flow(nn.Module):
         return self._like.dtype
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
-        """``log_prob``."""
+        """Returns ``log_prob(x, context)``."""
         return self.log_prob(x, context)
 
     def _check(self, x: Tensor, context: Tensor | None, latents: bool = False) -> None:
@@ -86,15 +88,15 @@ class Flow(nn.Module):
     def _check_precision(self) -> None:
         if self.dtype not in (torch.float32, torch.float64):
             raise ValueError(
-                f"a flow computes in float32 or float64, this one was turned into {self.dtype}: for half precision in "
-                "its networks alone use flow.float() within torch.autocast"
+                f"a flow computes in float32 or float64, but this one was converted to {self.dtype}: for half "
+                "precision in its networks alone use flow.float() within torch.autocast"
             )
 
     def _check_context(self, context: Tensor | None, *num_rows: int) -> None:
         if (context is None) != (self.context_shape is None):
             wanted = "takes no context" if self.context_shape is None else f"needs a context of {self.context_shape}"
             raise ValueError(f"this flow {wanted}")
-        if context is None:
+        if context is None or self.context_shape is None:
             return
         require_tensor(context, f"a context of {(num_rows[0], *self.context_shape)}")
         if tuple(context.shape) not in [(rows, *self.context_shape) for rows in num_rows]:
@@ -110,8 +112,8 @@ class Flow(nn.Module):
         """Maps data to noise: z ``(B, *latent_shape)``, every level of it, and log_det ``(B,)`` in nats.
 
         Args:
-            dtype: to compute in, with a copy of the flow and without gradients; default: that of the flow. In float32 a
-                deep flow returns some grey levels wrong; torch.float64, here and in ``decode``, returns every one.
+            dtype: the precision, with a copy of the flow and without gradients; default: that of the flow. In float32 a
+                deep flow returns some wrong grey levels; torch.float64, here and in ``decode``, returns all correctly.
         """
         if dtype not in (None, self.dtype):
             return self._in(dtype, "encode", x, context)
@@ -126,13 +128,13 @@ class Flow(nn.Module):
         return self.bijection.inverse(z, self.encode_context(context))
 
     @torch.no_grad()
-    def _in(self, dtype: torch.dtype, function: str, x: Tensor, context: Tensor | None):
+    def _in(self, dtype: torch.dtype, function: str, x: Tensor, context: Tensor | None) -> Any:
         require_tensor(x, "a batch")
         x = x.to(dtype) if x.is_floating_point() else x
         return getattr(deepcopy(self).to(dtype), function)(x, context)
 
     def encode_context(self, context: Tensor | None) -> Tensor | None:
-        """What the layers get of a context: the context itself, unless a kind of flow makes something of it first."""
+        """Returns the context that the layers see: the context itself, unless a subclass encodes it first."""
         return context
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -146,26 +148,26 @@ class Flow(nn.Module):
         """-log2 p(x) / D with D dimensions, ``(B,)``; lower is better, 8 is a uniform guess for 8-bit images.
 
         With M = ``num_draws`` > 1, p(x) is the mean over M draws of the dequantization noise: the importance-weighted
-        bound, which tightens as M grows (Burda et al., 2016, arXiv:1509.00519). Different M do not compare. Where
-        log-determinants are estimates (``SeriesLogDet``), only M = 1 is right: their noise alone makes a mean of
-        exponentials larger.
+        bound, which tightens as M grows (Burda et al., 2016, arXiv:1509.00519). Scores with different M are not
+        comparable. If log-determinants are estimates (``SeriesLogDet``), only M = 1 is unbiased: their noise alone
+        increases a mean of exponentials.
 
         Args:
             num_draws: M.
-            chunk_size: images in one pass through the flow; bounds the memory. Where gradients are wanted of several
-                chunks, backward computes each of them anew.
+            chunk_size: images per pass through the flow; bounds the memory. With gradients and several chunks, backward
+                recomputes each chunk.
         """
         return -self.log_prob_bound(x, context, num_draws, chunk_size) / (math.prod(self.shape) * math.log(2))
 
     def log_prob_bound(
         self, x: Tensor, context: Tensor | None = None, num_draws: int = 1, chunk_size: int = 256
     ) -> Tensor:
-        """The bound of ``bits_per_dim``, with the same arguments, as log p(x) in nats: ``(B,)``."""
+        """Returns the bound of ``bits_per_dim``, with the same arguments, as log p(x) in nats: ``(B,)``."""
         num_draws, chunk_size = inputs.whole(num_draws, "num_draws", 1), inputs.whole(chunk_size, "chunk_size", 1)
         self._check(x, context)
         rows = torch.arange(len(x), device=x.device).repeat_interleave(num_draws)
         chunks = rows.split(chunk_size)
-        # What autograd keeps of each chunk would add up to what all at once need.
+        # Otherwise autograd keeps all chunks, which takes as much memory as one large chunk.
         score = self.log_prob if len(chunks) == 1 else partial(recompute.checkpoint, self, self.log_prob)
         log_probs = [score(x[chunk], None if context is None else context[chunk]) for chunk in chunks]
         bound = torch.cat(log_probs).view(len(x), num_draws).logsumexp(1) - math.log(num_draws)
@@ -187,12 +189,12 @@ class Flow(nn.Module):
         """Draws ``(num_samples, *shape)``, on the device of the flow.
 
         Args:
-            num_samples: how many; or a shape of them, such as ``(3, 4)``.
-            context: one row per sample, or one row for all of them.
+            num_samples: the number of samples, or a shape such as ``(3, 4)``.
+            context: one row per sample, or one row for all samples.
             temperature: scales the noise: one number, or one per level (finest first). Below 1: more typical samples.
-            generator: of the noise, on the device of the flow; default torch's global one.
-            chunk_size: samples in one pass through the flow; bounds the memory. Their noise is the same whatever it is.
-            progress: show a progress bar where one pass is not enough.
+            generator: random generator of the noise, on the device of the flow; default: torch's global one.
+            chunk_size: samples per pass through the flow; bounds the memory and does not change the noise.
+            progress: show a progress bar if there is more than one pass.
         """
         return self._sample(num_samples, context, temperature, generator, chunk_size, progress)
 
@@ -203,10 +205,10 @@ class Flow(nn.Module):
         temperature: float | Sequence[float] = 1.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """``sample`` with gradients for the parameters of a flow on real numbers, and for the context.
+        """Draws as ``sample`` does, with gradients for the parameters and the context of a flow on real numbers.
 
         Raises:
-            ValueError: samples of image flows are integers, and have no gradients.
+            ValueError: samples of image flows are integers and have no gradients.
         """
         samples = self._sample(num_samples, context, temperature, generator)
         if not samples.is_floating_point():
@@ -216,7 +218,7 @@ class Flow(nn.Module):
     def sample_and_log_prob(
         self, num_samples: int, context: Tensor | None = None, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Samples and their ``log_prob``, both with gradients where ``rsample`` has them: for reverse KL.
+        """Returns samples and their ``log_prob``, with gradients where ``rsample`` has them: for the reverse KL.
 
         The samples of an image flow have no gradients, and their log-probabilities are one-draw estimates of a bound.
         """
@@ -242,15 +244,15 @@ class Flow(nn.Module):
         context = self._encode_contexts(context, chunk_size)
         if context is not None and len(context) == 1:
             context = context.expand(num_samples, *context.shape[1:])
-        samples = []
+        chunks = []
         try:
             for rows, z in self._noise_chunks(num_samples, temperature, generator, chunk_size, progress):
-                samples.append(self.bijection.inverse(z, None if context is None else context[rows]))
+                chunks.append(self.bijection.inverse(z, None if context is None else context[rows]))
         except (ValueError, RuntimeError):
-            # A layer blames its input; looked at here, as the weights take longer to check than to use.
+            # The layer's message names its input. The weights are checked only now, because that is slower than a pass.
             require_finite(self)
             raise
-        samples = torch.cat(samples)
+        samples = torch.cat(chunks)
         if samples.is_floating_point() and not traced() and samples.isnan().any():
             require_finite(self)
         return samples.view(*size, *samples.shape[1:])
@@ -261,19 +263,18 @@ class Flow(nn.Module):
         temperature: float | Sequence[float] = 1.0,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """What ``sample`` decodes: standard normal noise ``(num_samples, *latent_shape)`` times the temperature."""
+        """Draws what ``sample`` decodes: standard normal noise ``(num_samples, *latent_shape)`` times temperature."""
         num_samples = inputs.whole(num_samples, "num_samples", 0)
         if not isinstance(generator, torch.Generator | None):
             raise TypeError(
                 f"generator is a torch.Generator, got {generator!r:.50}: torch.Generator(flow.device).manual_seed(3)"
             )
-        like = self._like
-        z = torch.randn(num_samples, *self.latent_shape, generator=generator, dtype=like.dtype, device=like.device)
+        z = torch.randn(num_samples, *self.latent_shape, generator=generator, dtype=self.dtype, device=self.device)
         levels = self.unpack(z)
         try:
-            temperatures = list(temperature)
-        except TypeError:  # One number, of Python, torch or numpy.
-            temperatures = [temperature] * len(levels)
+            temperatures = list(cast(Sequence[float], temperature))
+        except TypeError:  # One number, from Python, torch or numpy.
+            temperatures = [cast(float, temperature)] * len(levels)
         if len(temperatures) != len(levels):
             raise ValueError(
                 f"temperature is one number, or one per level; this flow has {len(levels)}, got {temperature}"
@@ -296,17 +297,17 @@ class Flow(nn.Module):
             yield slice(i * chunk_size, i * chunk_size + len(chunk)), chunk
 
     def _encode_contexts(self, context: Tensor | None, chunk_size: int) -> Tensor | None:
-        """``encode_context``, so many rows in one pass."""
+        """Encodes the context in chunks of ``chunk_size`` rows."""
         if context is None:
             return None
-        return torch.cat([self.encode_context(part) for part in context.split(chunk_size)])
+        return torch.cat([cast(Tensor, self.encode_context(part)) for part in context.split(chunk_size)])
 
     def unpack(self, z: Tensor) -> list[Tensor]:
-        """Cuts a latent into its levels, finest first; a flow that is not multi-scale has one."""
+        """Cuts a latent into its levels, finest first; a flow that is not multi-scale has one level."""
         return self.bijection.unpack(z)
 
     def pack(self, levels: list[Tensor]) -> Tensor:
-        """Joins the levels of ``unpack`` to one latent."""
+        """Joins the levels of ``unpack`` into one latent."""
         return self.bijection.pack(levels)
 
     def __getstate__(self) -> dict:
@@ -317,44 +318,44 @@ class Flow(nn.Module):
             )
         return self.__dict__
 
-    def __deepcopy__(self, memo: dict):
-        # Without what pickle asks for, as copies of parametrized weights are no trouble.
+    def __deepcopy__(self, memo: dict) -> "Flow":
+        # Not by __getstate__: parametrized weights can be copied, though not pickled.
         copied = memo[id(self)] = self.__new__(type(self))
         copied.__dict__ = deepcopy(self.__dict__, memo)
         return copied
 
 
 def first_layer(bijection: Bijection) -> Bijection:
-    """What sees the data; a flow may be of one layer, or of parts with layers of their own."""
+    """Returns the layer that sees the data, also in a flow of one layer or of nested ``Sequential``."""
     while isinstance(layers := getattr(bijection, "layers", None), nn.ModuleList) and layers:
-        bijection = layers[0]
+        bijection = cast(Bijection, layers[0])
     return bijection
 
 
 def _takes_reals(layer: Bijection) -> bool:
-    """Dequantization takes integers, and a layer of one's own what it likes."""
+    """Whether a layer takes real numbers: dequantization takes integers, and a user's own layer may take anything."""
     return not hasattr(layer, "num_levels") and type(layer).__module__.startswith("nbflows.")
 
 
 def require_finite(flow: nn.Module, where: str = "") -> None:
-    """Raises ValueError if a weight of a flow is NaN or infinite: names the first, behind ``where``."""
+    """Raises ValueError if a weight of a flow is NaN or infinite; it names the first one, after ``where``."""
     for name, tensor in flow.state_dict().items():
         if not tensor.isfinite().all():
-            raise ValueError(f"{where}{name} has values that are not finite: the flow is spoilt, train it again")
+            raise ValueError(f"{where}{name} has values that are not finite: the flow cannot be used, train it again")
 
 
-def require_tensor(x, wanted: str) -> None:
-    """Raises TypeError with the way out for what is not a dense tensor of real numbers."""
+def require_tensor(x: object, wanted: str) -> None:
+    """Raises TypeError, with the fix, if x is not a dense tensor of real numbers."""
     if not isinstance(x, Tensor):
-        way_out = "; torch.as_tensor makes a tensor of it" if hasattr(x, "__array__") or isinstance(x, list) else ""
-        raise TypeError(f"expected {wanted} as a tensor, got a {type(x).__name__}{way_out}")
-    for is_wrong, kind, way_out in (
+        fix = "; torch.as_tensor makes a tensor of it" if hasattr(x, "__array__") or isinstance(x, list) else ""
+        raise TypeError(f"expected {wanted} as a tensor, got a {type(x).__name__}{fix}")
+    for is_wrong, kind, fix in (
         (x.is_complex(), "complex", "torch.view_as_real(x) has both parts"),
-        (x.is_nested, "nested", "give examples of one shape, torch.stack(x.unbind())"),
+        (x.is_nested, "nested", "give examples of the same shape, torch.stack(x.unbind())"),
         (x.layout != torch.strided, "sparse" if "sparse" in str(x.layout) else str(x.layout), "give x.to_dense()"),
     ):
         if is_wrong:
-            raise TypeError(f"expected {wanted} as a dense tensor of real numbers, got a {kind} one: {way_out}")
+            raise TypeError(f"expected {wanted} as a dense tensor of real numbers, got a {kind} one: {fix}")
 
 
 def _require_finite_rows(x: Tensor, what: str) -> None:
@@ -363,5 +364,5 @@ def _require_finite_rows(x: Tensor, what: str) -> None:
     bad = (~x.flatten(1).isfinite()).any(1)
     first = bad.nonzero()[0].item()
     raise ValueError(
-        f"{bad.sum()} of {len(x)} {what} hold NaN or infinite numbers, number {first} for one: leave them out"
+        f"{bad.sum()} of {len(x)} {what} contain NaN or infinite numbers, for example number {first}: leave them out"
     )

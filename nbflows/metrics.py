@@ -201,7 +201,7 @@ def _evaluating(flow: Flow, seed: int, precision: str = "32-true") -> Iterator[N
     """Eval mode, noise of this seed, networks in this precision; afterwards all is as it was."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision is '32-true' or 'bf16-mixed', got {precision!r}")
-    training, device = flow.training, flow._like.device
+    training, device = flow.training, flow.device
     flow.eval()
     try:
         with (
@@ -217,7 +217,7 @@ def _batches(
     flow: Flow, images: Tensor, sources: Tensor | None, chunk_size: int
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """Images and their sources, where the flow is."""
-    device = flow._like.device
+    device = flow.device
     for start in range(0, len(images), chunk_size):
         rows = slice(start, start + chunk_size)
         yield images[rows].to(device), None if sources is None else sources[rows].to(device)
@@ -247,7 +247,7 @@ def accuracy(
         seed: of the dequantization noise; the global random state is left as it was.
         shared: between ranks, as in ``evaluate``.
     """
-    device = flow._like.device
+    device = flow.device
     rows, seed = _share(len(images), seed, shared)
     with _evaluating(flow, seed):
         right = [

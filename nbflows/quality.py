@@ -110,7 +110,7 @@ def translations(
     for name, value in {"quality_images": num_images, "chunk_size": chunk_size, "seed": seed}.items():
         inputs.check(name, value)
     targets, sources = pairs.test[:num_images], pairs.sources["test"][:num_images]
-    device, training = flow._like.device, flow.training
+    device, training = flow.device, flow.training
     rows: dict[str, list[Tensor]] = {"sample": [], "best": [], "mean": []}
     spread = []
     flow.eval()

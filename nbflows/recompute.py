@@ -1,53 +1,73 @@
-"""Training in constant memory: backward computes anew what forward did not keep."""
-
-from __future__ import annotations
+"""Training in constant memory: backward recomputes what forward did not keep."""
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from nbflows import derivatives
+from nbflows.bijection import Bijection, zero_log_det
 from nbflows.ranks import common_generator
 
-if TYPE_CHECKING:
-    from nbflows.bijection import Bijection
-
 # (x, context) -> (z, log_det).
-Part = Callable[[Tensor, "Tensor | None"], "tuple[Tensor, Tensor]"]
+Part = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 MEMORY = ("plain", "checkpoint", "invertible")
 
 
+class CheapInverse(Bijection):
+    """A bijection whose inverse is as cheap as forward: with memory "invertible", backward recovers x from z."""
+
+    def recompute(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Recovers x and repeats ``forward`` from there: ``(x, leaf, z, log_det)``.
+
+        z and log_det are differentiable; their gradient with respect to ``leaf`` is the gradient with respect to x.
+        """
+        with torch.no_grad():
+            x = self.inverse(z, context)
+        leaf = x.detach().requires_grad_()
+        return x, leaf, *self(leaf, context)
+
+
+class NotRecomputed(Bijection):
+    """A bijection that backward never recomputes: its parts do it themselves, or it keeps next to nothing.
+
+    Attributes:
+        memory: what its own parts keep, see ``Sequential``; None if it has no such choice.
+    """
+
+    memory: str | None = None
+
+
 def check_memory(memory: str) -> str:
-    """Returns it. Raises ValueError for an unknown one."""
+    """Returns ``memory``, or raises ValueError if there is no such setting."""
     if memory not in MEMORY:
         raise ValueError(f"memory is one of {', '.join(MEMORY)}, got {memory!r}")
     return memory
 
 
 def parts(layers: Iterable[Bijection], memory: str) -> Iterator[Part]:
-    """What to call in turn in order to apply layers: single ones, or several together that backward recomputes."""
+    """Yields the calls that apply the layers in order: single layers, or groups that backward recomputes."""
     if memory == "plain" or not torch.is_grad_enabled() or derivatives.traced():
         yield from layers
         return
-    for recomputed, neighbours in groupby(layers, lambda layer: layer.recomputed_from is not None):
+    for recomputed, neighbours in groupby(layers, lambda layer: not isinstance(layer, NotRecomputed)):
         together = list(neighbours)
         yield from [partial(_run, together, memory)] if recomputed else together
 
 
 def _run(layers: list[Bijection], memory: str, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Applies layers in order and keeps for backward little more than z and the inputs of a few.
+    """Applies layers in order and keeps little for backward.
 
-    Kept are z, the context, the input of every layer that is recomputed from its input, and some values of each
-    input that the inverse has to find again.
+    It keeps z, the context, the input of every layer that is recomputed from its input, and a sample of each input
+    that the inverse has to recover.
 
     Raises, in backward:
-        RuntimeError: an input that was found again by the inverse is not what it was; the gradients would be wrong.
+        RuntimeError: an input that the inverse recovered differs from the original; the gradients would be wrong.
     """
     parameters = [p for layer in layers for p in layer.parameters() if p.requires_grad]
     # A parameter that several layers share gets one gradient, the sum.
@@ -56,10 +76,10 @@ def _run(layers: list[Bijection], memory: str, x: Tensor, context: Tensor | None
 
 
 def checkpoint(module: nn.Module, function: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
-    """``function(*inputs)``, a tensor that keeps no graph: backward computes it anew, with the same random numbers.
+    """Returns the tensor ``function(*inputs)`` without its graph: backward recomputes it with the same random numbers.
 
     Args:
-        module: whose parameters the function depends on.
+        module: the module whose parameters the function uses.
     """
     if not torch.is_grad_enabled() or derivatives.traced():
         return function(*inputs)
@@ -68,7 +88,7 @@ def checkpoint(module: nn.Module, function: Callable[..., Tensor], *inputs: Tens
 
 class _Checkpoint(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, function, num_inputs, *tensors):
+    def forward(ctx: Any, function: Callable[..., Tensor], num_inputs: int, *tensors: Tensor | None) -> Tensor:
         inputs = tensors[:num_inputs]
         device = next(tensor.device for tensor in inputs if tensor is not None)
         ctx.function, ctx.parameters = function, tensors[num_inputs:]
@@ -77,7 +97,7 @@ class _Checkpoint(torch.autograd.Function):
         return function(*inputs)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple:
         if derivatives.again():
             raise RuntimeError(_TWICE.format("one chunk: chunk_size=len(x)"))
         wanted = [tensor is not None and tensor.requires_grad for tensor in ctx.saved_tensors]
@@ -89,21 +109,29 @@ class _Checkpoint(torch.autograd.Function):
         return None, None, *(next(gradients) if w else None for w in wanted), *gradients
 
 
-_TWICE = "gradients that are computed anew in backward have none of their own; for second derivatives use {}"
+_TWICE = "recomputed gradients cannot be differentiated again; for second derivatives use {}"
 
 
 class _Recomputed(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, layers, memory, parameters, x, context, *_):
+    def forward(
+        ctx: Any,
+        layers: list[Bijection],
+        memory: str,
+        parameters: list[Tensor],
+        x: Tensor,
+        context: Tensor | None,
+        *_: Any,
+    ) -> tuple[Tensor, Tensor]:
         ctx.layers, ctx.parameters = layers, parameters
         ctx.autocast = _AutocastState(x.device.type)
-        ctx.from_output = [memory == "invertible" and layer.recomputed_from == "output" for layer in layers]
-        log_det, saved, ctx.random_states, found_again = 0.0, [], [], False
+        ctx.from_output = [memory == "invertible" and isinstance(layer, CheapInverse) for layer in layers]
+        log_det, saved, ctx.random_states, recovered = zero_log_det(x), [], [], False
         with ctx.autocast.restored():
             for layer, from_output in zip(layers, ctx.from_output, strict=True):
-                # Of a series of inputs that are found again the first is the last found, with the errors of all.
-                saved.append((None if found_again else _witness(x)) if from_output else x)
-                found_again = from_output
+                # Backward recovers the first input of a series last, with the errors of all: only it is checked.
+                saved.append((None if recovered else _witness(x)) if from_output else x)
+                recovered = from_output
                 before = _RandomState(x.device)
                 x, layer_log_det = layer(x, context)
                 ctx.random_states.append(before if before.has_moved() else None)
@@ -112,12 +140,12 @@ class _Recomputed(torch.autograd.Function):
         return x, log_det
 
     @staticmethod
-    def backward(ctx, grad, grad_log_det):
+    def backward(ctx: Any, grad: Tensor, grad_log_det: Tensor) -> tuple:
         if derivatives.again():
             raise RuntimeError(_TWICE.format('set_memory(flow, "plain")'))
         z, context, *saved = ctx.saved_tensors
         wants_context = ctx.needs_input_grad[4]
-        gradients = {id(parameter): None for parameter in ctx.parameters}
+        gradients: dict[int, Tensor | None] = {id(parameter): None for parameter in ctx.parameters}
         grad_context = None
         going_back = zip(*map(reversed, (ctx.layers, saved, ctx.from_output, ctx.random_states)), strict=True)
         for layer, kept, from_output, random_state in going_back:
@@ -142,7 +170,7 @@ class _Recomputed(torch.autograd.Function):
 
 
 def _gradients(outputs: tuple, weights: tuple, wanted: list[Tensor]) -> tuple[Tensor, ...]:
-    """Of the outputs, weighted; zeros for what they do not depend on."""
+    """Returns the gradients of the weighted outputs; zeros where they do not depend on an input."""
     pairs = [(output, weight) for output, weight in zip(outputs, weights, strict=True) if output.requires_grad]
     return torch.autograd.grad(
         [output for output, _ in pairs], wanted, [weight for _, weight in pairs], materialize_grads=True
@@ -154,36 +182,40 @@ def _add(total: Tensor | None, gradient: Tensor) -> Tensor:
 
 
 def _witness(x: Tensor) -> Tensor:
-    """About 64 values of each example, spread over it."""
+    """Returns about 64 values of each example, evenly spaced."""
     values = x.flatten(1)
     return values[:, :: max(1, values.shape[1] // 64)].clone()
 
 
 def _check_witness(witness: Tensor, x: Tensor, layer: Bijection, rounding: float) -> None:
     error, largest = torch.stack([(_witness(x) - witness).abs().max(), witness.abs().max()]).tolist()
-    # Half of the digits that the networks have: the gradients have about as many.
+    # Half the digits of the networks' arithmetic: gradients have about as many.
     tolerance = rounding**0.5 * max(1.0, largest)
     if not error <= tolerance:
         raise RuntimeError(
-            f"backward could not find the input of a {type(layer).__name__} again: going back through the inverses it "
-            f"is off by {error:.1e}, allowed is {tolerance:.1e}. Somewhere after it rounding is magnified, for example "
-            "by a scale that is very small: train with memory 'checkpoint' or in precision 32-true, or bound the "
-            "scales, for example by SigmoidScale(lowest=0.5)"
+            f"backward could not recover the input of a {type(layer).__name__} through the inverses: the error is "
+            f"{error:.1e}, the tolerance {tolerance:.1e}. A later layer amplifies rounding errors, for example by a "
+            "very small scale: train with memory 'checkpoint' or in precision 32-true, or bound the scales, for "
+            "example by SigmoidScale(lowest=0.5)"
         )
 
 
 class _RandomState:
-    """Of the generators that a layer may draw from: on the CPU, common to all ranks, and on its device."""
+    """Snapshot of every random generator a layer may use: the CPU's, the one shared by all ranks, the device's."""
 
     def __init__(self, device: torch.device):
         self.device = device
         self.on_cpu = {generator: generator.get_state() for generator in {torch.default_generator, common_generator()}}
-        self.on_device = None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(device)
+        self.on_device: Tensor | None = None
+        if device.type != "cpu":
+            self.on_device = torch.get_device_module(device).get_rng_state(device)
 
     def has_moved(self) -> bool:
         if any(not torch.equal(state, generator.get_state()) for generator, state in self.on_cpu.items()):
             return True
-        return self.on_device is not None and not torch.equal(self.on_device, _RandomState(self.device).on_device)
+        if self.on_device is None:
+            return False
+        return not torch.equal(self.on_device, torch.get_device_module(self.device).get_rng_state(self.device))
 
     def restore(self) -> None:
         for generator, state in self.on_cpu.items():
@@ -193,8 +225,8 @@ class _RandomState:
 
 
 @contextlib.contextmanager
-def _replayed(state: _RandomState | None):
-    """Draws the same numbers as in forward, dropout masks for example; the generators go on afterwards untouched."""
+def _replayed(state: _RandomState | None) -> Iterator[None]:
+    """Repeats the random numbers of forward, for example dropout masks, and leaves the generators as they were."""
     if state is None:
         yield
         return
@@ -207,7 +239,7 @@ def _replayed(state: _RandomState | None):
 
 
 class _AutocastState:
-    """Backward runs outside of autocast; what it recomputes must be what forward computed."""
+    """Autocast as it was in forward: backward runs outside of it but must recompute the same numbers."""
 
     def __init__(self, device_type: str):
         self.device_type = device_type
@@ -215,11 +247,11 @@ class _AutocastState:
         self.dtype = torch.get_autocast_dtype(device_type)
 
     def restored(self) -> torch.autocast:
-        # Without its cache of weights: those cast where no graph is wanted would be taken where one is.
+        # Its cache of weights is off: a weight that was cast without a graph would be used where a graph is needed.
         return torch.autocast(self.device_type, self.dtype, self.enabled, cache_enabled=False)
 
     def rounding(self, x: Tensor) -> float:
-        """Of the numbers in networks. Where one of them falls on the other side, a last digit of x becomes as much."""
+        """Rounding error of the networks' arithmetic: an activation that rounds the other way changes x by as much."""
         if self.enabled:
             return torch.finfo(self.dtype).eps
         # NVIDIA's convolutions round float32 to 10 bits, unless they are told not to.

@@ -101,8 +101,8 @@ def test_a_masked_coupling_does_not_look_at_what_it_moves():
     bijection, x, context = make("affine coupling, mask", torch.float64)
     mask = checkerboard(4, 6)
     changed = torch.where(mask, x, x + 1)
-    t, s = bijection._shift_and_log_scale(bijection._split(x)[0], context)
-    t_changed, s_changed = bijection._shift_and_log_scale(bijection._split(changed)[0], context)
+    t, s = bijection._shift_and_log_scale(*bijection.split.split(x), context)
+    t_changed, s_changed = bijection._shift_and_log_scale(*bijection.split.split(changed), context)
     assert torch.equal(t, t_changed)
     assert torch.equal(s, s_changed)
 

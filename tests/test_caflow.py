@@ -536,8 +536,8 @@ def _small(**changes):
         (lambda: PickLevels(TWO[0], [1], squeeze=True), "levels of 1x1 cannot be squeezed"),
         (lambda: PickLevels(TWO[0], [1])(torch.zeros(1, 11)), "a latent of 12 numbers, got (1, 11)"),
         (lambda: PickLevels(TWO[0], [1])(None), "a latent of 12 numbers, got none"),
-        (lambda: CoarseToFine([], [], []), "got 0 priors, 0 levels and 0 of the context"),
-        (lambda: CoarseToFine([Squeeze()], *TWO), "got 1 priors, 2 levels and 2 of the context"),
+        (lambda: CoarseToFine([], [], []), "got 0 priors, 0 levels and 0 levels of the context"),
+        (lambda: CoarseToFine([Squeeze()], *TWO), "got 1 priors, 2 levels and 2 levels of the context"),
         (lambda: CoarseToFine([Squeeze(), Squeeze()], *TWO), "even height and width, got 1x1"),
         (lambda: CoarseToFine([Squeeze()], [(2, 2, 2)], [(2, 2, 2)])(torch.zeros(1, 8)), "context of (1, 8), got none"),
         (

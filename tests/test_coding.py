@@ -492,7 +492,7 @@ def test_neither_the_threads_nor_the_mode_are_seen_by_the_flow_and_both_return()
             torch.set_num_threads(number)
             assert torch.equal(decode(flow.train(training), messages[0]), images)
         # After an error too.
-        with pytest.raises(ValueError, match="no message of this flow"):
+        with pytest.raises(ValueError, match="not a message of this flow"):
             decode(flow, replace(messages[0], seed=1))
         broken = _flow(Dequantize(17, None), Linear(torch.zeros(4, 4))).train()
         with pytest.raises(ValueError, match="its width 0"):
@@ -516,20 +516,20 @@ def test_a_flipped_bit_in_the_bytes_is_always_seen():
     for position in range(8 * len(content)):
         flipped = bytearray(content)
         flipped[position // 8] ^= 1 << position % 8
-        with pytest.raises(ValueError, match="the check sum does not fit"):
+        with pytest.raises(ValueError, match="the checksum is wrong"):
             Message.from_bytes(bytes(flipped))
 
 
 @pytest.mark.parametrize("content", [b"", b"short", bytes(19), bytes(100), b"\xff" * 100])
 def test_other_bytes_are_no_message(content):
-    with pytest.raises(ValueError, match=f"these {len(content)} bytes are no message"):
+    with pytest.raises(ValueError, match=f"these {len(content)} bytes are not a message"):
         Message.from_bytes(content)
 
 
 def test_a_flipped_bit_in_the_state_is_seen_when_the_first_bits_do_not_come_back():
     message = encode(_linear(), _images(3))
     for position in range(0, message.total_bits, 7):
-        with pytest.raises(ValueError, match="this is no message of this flow"):
+        with pytest.raises(ValueError, match="this is not a message of this flow"):
             decode(_linear(), replace(message, state=message.state ^ 1 << position))
 
 
@@ -541,20 +541,20 @@ def test_a_flipped_bit_in_the_state_is_seen_when_the_first_bits_do_not_come_back
     ],
 )
 def test_a_message_with_another_header_is_seen(change):
-    with pytest.raises(ValueError, match="this is no message of this flow"):
+    with pytest.raises(ValueError, match="this is not a message of this flow"):
         decode(_linear(), replace(encode(_linear(), _images(3)), **change))
 
 
 def test_a_message_of_another_flow_is_seen():
     message = encode(_linear(), _images(3))
-    with pytest.raises(ValueError, match="this is no message of this flow"):
+    with pytest.raises(ValueError, match="this is not a message of this flow"):
         decode(_bent(), message)
-    with pytest.raises(ValueError, match="of images of 4 numbers, the flow's have 64"):
+    with pytest.raises(ValueError, match="has images of 4 numbers, the flow's have 64"):
         decode(models.digits_simple().double(), message)
     # The largest there are.
-    with pytest.raises(ValueError, match="of images of 4 numbers, the flow's have 1024"):
+    with pytest.raises(ValueError, match="has images of 4 numbers, the flow's have 1024"):
         decode(_flow(Dequantize(17), shape=(1, 32, 32)), message)
-    with pytest.raises(ValueError, match="the message is of no images"):
+    with pytest.raises(ValueError, match="the message has no images"):
         decode(_linear(), replace(message, num_images=0))
 
 

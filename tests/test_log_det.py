@@ -232,7 +232,7 @@ def test_numbers_of_terms_are_as_frequent_as_their_distribution_says(distributio
     [
         (lambda: RussianRoulette("uniform"), "distribution is 'poisson' or 'geometric', got 'uniform'"),
         (lambda: RussianRoulette("poisson", 0.0), "parameter is more than 0, not 0.0"),
-        (lambda: RussianRoulette("geometric", 1.0), "parameter, the chance to stop, is below 1, not 1.0"),
+        (lambda: RussianRoulette("geometric", 1.0), "parameter, the probability to stop, is below 1, not 1.0"),
         (lambda: RussianRoulette(num_exact_terms=-1), "num_exact_terms is 0 or more, not -1"),
         (lambda: RussianRoulette(num_draws=0), "num_draws is 1 or more, not 0"),
         (lambda: TruncatedSeries(0), "num_terms is 1 or more, not 0"),

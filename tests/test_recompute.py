@@ -22,7 +22,7 @@ from nbflows.layers import (
     SigmoidScale,
 )
 from nbflows.nets import ActNormConvNet, ConvNet, GatedAttentionNet, LipschitzConvNet, update_norms
-from nbflows.recompute import MEMORY
+from nbflows.recompute import MEMORY, CheapInverse
 from tests.cases import CASES, make
 from tools.publish import fixed_images
 
@@ -68,7 +68,7 @@ def test_every_bijection_has_the_same_gradients(name, memory):
     assert_equal_gradients(Sequential(bijection), x, context, memory)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name in CASES if isinstance(make(name)[0], CheapInverse)])
 def test_recompute_finds_the_input_and_repeats_the_output(name):
     bijection, x, context = make(name, torch.float64)
     with torch.no_grad():
@@ -373,7 +373,10 @@ def test_an_input_that_is_not_found_again_is_an_error_and_not_a_wrong_gradient()
     x = torch.randn(3, 4, 4, 4)
     assert_equal_gradients(bijection, x, memory="checkpoint", tolerance=1e-5)
     set_memory(bijection, "invertible")
-    with pytest.raises(RuntimeError, match=r"find the input of a Flip again.* is off by .*, allowed is .*checkpoint"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"recover the input of a Flip through the inverses: the error is .*, the tolerance .*checkpoint",
+    ):
         gradients(bijection, x)
     # In float64 there are digits enough.
     assert_equal_gradients(bijection.double(), x.double())

@@ -62,11 +62,11 @@ def _weights(result):
 
 def test_samples_that_overflow_cost_a_picture_and_not_the_training(digits, tmp_path, capsys, monkeypatch):
     def overflow(self, z, context=None):
-        raise RuntimeError("64 of 64 images have pixels that are not numbers")
+        raise RuntimeError("64 of 64 images have pixels that are NaN or infinite")
 
     monkeypatch.setattr(Dequantize, "inverse", overflow)
     result = _train(digits, tmp_path, max_steps=3)
-    assert "no samples at step 3: 64 of 64 images have pixels that are not numbers" in capsys.readouterr().out
+    assert "no samples at step 3: 64 of 64 images have pixels that are NaN or infinite" in capsys.readouterr().out
     assert result.test.mean > 0 and not list((tmp_path / "samples").glob("*.png"))
 
 

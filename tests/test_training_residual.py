@@ -254,7 +254,7 @@ def test_a_classifier_needs_labels_and_its_own_recipe(digits, points, tmp_path):
     with pytest.raises(ValueError, match="joint_residual_flow has no factor_out"):
         models.joint_residual_flow(factor_out=True)
     flow = models.digits_residual_flow(**DIGITS.arguments).bijection
-    with pytest.raises(ValueError, match=r"heads look at layers 0..\d, got \[99\]"):
+    with pytest.raises(ValueError, match=r"heads read layers 0..\d, got \[99\]"):
         JointFlow(flow, (1, 8, 8), {99: torch.nn.Identity()}, 1, 10)
 
 

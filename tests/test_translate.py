@@ -221,7 +221,7 @@ def _stand_in(num_levels=256):
         context_shape=COLOUR,
         bijection=SimpleNamespace(num_levels=num_levels),
         translate=translate,
-        _like=torch.empty(0),
+        device=torch.device("cpu"),
     )
 
 

@@ -236,7 +236,7 @@ def _draw(
     chunk_size: int,
 ) -> Tensor:
     """Samples ``(N, C, H, W)``, the most probable first."""
-    device = flow._like.device
+    device = flow.device
     # The generator is for the samples; the noise of the source is drawn from the global one.
     with seeded(seed, device):
         generator = torch.Generator(device).manual_seed(seed)

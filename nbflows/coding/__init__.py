@@ -1,4 +1,4 @@
-"""Real compression: images to bytes with a flow's own probabilities, and back, bit for bit."""
+"""Lossless compression: images to bytes with the probabilities of a flow, and back, bit for bit."""
 
 from nbflows.coding.ans import Bits, DiscreteGaussian
 from nbflows.coding.bits_back import Message, decode, encode

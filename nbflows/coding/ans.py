@@ -1,10 +1,10 @@
-"""Asymmetric numeral systems: symbols to bits and back, at the length that their probabilities allow."""
+"""Asymmetric numeral systems: symbols to bits and back, at the length given by their probabilities."""
 
 import hashlib
 import math
 from dataclasses import dataclass
 
-# Frequencies of a Gaussian's cells add up to 2^48. Five bits are left of the 53 of a float64, for rounding.
+# The frequencies of a Gaussian's cells add up to 2^48. This leaves 5 of the 53 bits of a float64 for rounding.
 PRECISION = 48
 
 
@@ -12,9 +12,9 @@ PRECISION = 48
 class DiscreteGaussian:
     """N(mean, std^2) on the integers low, ..., low + size - 1, as frequencies that add up to 2^48.
 
-    The integers are taken in cells of a power of two, at most std / 1024 wide or one integer; within a cell all are
-    equally probable. With N cells, the first c of them have 2c + floor((2^48 - 2N) Phi) of the frequencies, Phi the
-    Gaussian's distribution function at the edge. All that lies beyond the first and the last cell is theirs.
+    The integers are grouped in cells of a power of two, at most std / 1024 wide or one integer; within a cell all are
+    equally probable. The first c of N cells have 2c + floor((2^48 - 2N) Phi) of the frequencies, with Phi the
+    Gaussian's distribution function at the edge. The tails belong to the first and the last cell.
 
     Raises:
         ValueError: mean or std is not finite, std is not positive, or there are more than 2^46 cells.
@@ -31,31 +31,31 @@ class DiscreteGaussian:
 
     @property
     def cell_bits(self) -> int:
-        """log2 of the integers in a cell; over one the density changes so little that equal shares cost 1e-7 bits."""
+        """log2 of the number of integers per cell; equal probabilities within a cell cost only 1e-7 bits."""
         return max(0, math.frexp(self.std)[1] - 11)
 
     @property
     def num_cells(self) -> int:
-        """N, the last cell filled up."""
+        """N, including a last cell that may be partly used."""
         return -(-self.size >> self.cell_bits)
 
     def cumulative(self, cell: int) -> int:
-        """The frequencies of all cells before this one, added up."""
+        """Returns the sum of the frequencies of all earlier cells."""
         if cell <= 0 or cell >= self.num_cells:
             return 0 if cell <= 0 else 1 << PRECISION
         edge = self.low + (cell << self.cell_bits) - 0.5
         phi = 0.5 * math.erfc((self.mean - edge) / (self.std * math.sqrt(2)))
-        # Two for each cell, not one: rounding may let erfc fall where it should rise, after scaling by less than 1,
-        # which takes at most 1 away. So every cell keeps a frequency of at least 1, and has a code.
+        # Each cell gets two: through rounding erfc may fall where it should rise, after scaling by less than 1, which
+        # takes away at most 1. So every cell keeps a frequency of at least 1 and has a code.
         return 2 * cell + math.floor(((1 << PRECISION) - 2 * self.num_cells) * phi)
 
     def interval(self, cell: int) -> tuple[int, int]:
-        """Start and frequency of a cell."""
+        """Returns start and frequency of a cell."""
         start = self.cumulative(cell)
         return start, self.cumulative(cell + 1) - start
 
     def cell_at(self, slot: int) -> int:
-        """The cell whose interval holds a number in 0..2^48 - 1."""
+        """Returns the cell whose interval contains a number in 0..2^48 - 1."""
         first, beyond = 0, self.num_cells
         while beyond - first > 1:
             middle = (first + beyond) // 2
@@ -66,11 +66,11 @@ class DiscreteGaussian:
 class Bits:
     """A stack of bits in one integer, the state of an asymmetric numeral system: last in, first out.
 
-    Pushing a symbol of probability frequency / 2^precision makes the state longer by -log2 of it, in bits. Popping is
-    the exact inverse; from random bits it draws the symbol with that probability.
+    Pushing a symbol of probability p = frequency / 2^precision makes the state -log2 p bits longer. Popping is the
+    exact inverse; from random bits it draws the symbol with probability p.
 
     Args:
-        state: the integer. As it runs out, what is popped is still pushed back exactly, but is not random any more.
+        state: the integer. When it runs out, popped symbols can still be pushed back exactly but are no longer random.
 
     Source: Duda, "Asymmetric numeral systems", 2013, section 3 (arXiv:1311.2540).
     """
@@ -80,7 +80,7 @@ class Bits:
 
     @classmethod
     def random(cls, num_bits: int, seed: int) -> "Bits":
-        """Bits to begin with: exactly so many, the same on every machine."""
+        """Returns exactly ``num_bits`` random bits to start from, the same on every machine."""
         stream = hashlib.shake_256(f"nbflows {seed}".encode()).digest((num_bits + 7) // 8)
         return cls(int.from_bytes(stream, "little") % (1 << num_bits - 1) | 1 << num_bits - 1)
 
@@ -88,29 +88,29 @@ class Bits:
         return self.state.bit_length()
 
     def push(self, start: int, frequency: int, precision: int) -> None:
-        """Adds a symbol that owns start, ..., start + frequency - 1 of the 2^precision numbers."""
+        """Pushes a symbol that owns start, ..., start + frequency - 1 of the 2^precision numbers."""
         self.state = (self.state // frequency << precision) + self.state % frequency + start
 
     def peek(self, precision: int) -> int:
-        """A number that the symbol on top owns."""
+        """Returns a number that the symbol on top owns."""
         return self.state & (1 << precision) - 1
 
     def pop(self, start: int, frequency: int, precision: int) -> None:
-        """Takes that symbol off."""
+        """Pops the symbol on top."""
         self.state = frequency * (self.state >> precision) + self.peek(precision) - start
 
     def push_uniform(self, value: int, num_bits: int) -> None:
-        """Adds a number in 0..2^num_bits - 1."""
+        """Pushes a number in 0..2^num_bits - 1."""
         self.push(value, 1, num_bits)
 
     def pop_uniform(self, num_bits: int) -> int:
-        """Takes one off."""
+        """Pops a number in 0..2^num_bits - 1."""
         value = self.peek(num_bits)
         self.pop(value, 1, num_bits)
         return value
 
     def push_gaussian(self, value: int, gaussian: DiscreteGaussian) -> None:
-        """Adds an integer. Raises ValueError if the Gaussian has none such."""
+        """Pushes an integer. Raises ValueError if it is outside the Gaussian's range."""
         offset, bits = value - gaussian.low, gaussian.cell_bits
         if not 0 <= offset < gaussian.num_cells << bits:
             raise ValueError(f"{value} is not among the {gaussian.size} integers from {gaussian.low} on")
@@ -118,7 +118,7 @@ class Bits:
         self.push(*gaussian.interval(offset >> bits), PRECISION)
 
     def pop_gaussian(self, gaussian: DiscreteGaussian) -> int:
-        """Takes one off."""
+        """Pops an integer of this Gaussian."""
         cell = gaussian.cell_at(self.peek(PRECISION))
         self.pop(*gaussian.interval(cell), PRECISION)
         return gaussian.low + (cell << gaussian.cell_bits) + self.pop_uniform(gaussian.cell_bits)

@@ -1,4 +1,4 @@
-"""Local bits-back coding: images to bytes with a flow's own probabilities, and back, bit for bit."""
+"""Local bits-back coding: images to bytes with the probabilities of a flow, and back, bit for bit."""
 
 import math
 import struct
@@ -11,27 +11,28 @@ import torch
 from torch import Tensor
 
 from nbflows import inputs
+from nbflows.bijection import Bijection
 from nbflows.coding.ans import PRECISION, Bits, DiscreteGaussian
 from nbflows.compose import Identity
 from nbflows.compose import Sequential as Chain
 from nbflows.flow import Flow
 from nbflows.layers import Dequantize, Logit
 
-# A Jacobian per image: its cost grows with the square of this.
+# Each image needs its Jacobian, whose cost grows with the square of this.
 MAX_DIMENSIONS = 1024
-# Latents beyond this cannot be coded; those of images are below 10.
+# Larger latents cannot be coded; latents of images are below 10.
 LARGEST_LATENT = 2**16
 
 
 @dataclass(frozen=True)
 class Message:
-    """Coded images, and what it takes to read them besides the flow.
+    """Coded images with everything but the flow that decoding needs.
 
     Attributes:
-        state: the images, one integer.
-        num_images, num_dims: how many, and the D numbers of each.
-        initial_bits, seed: length and seed of the random bits under the images. They come back in decoding, so that
-            another message could stand in their place; here they tell whether decoding went right.
+        state: the images as one integer.
+        num_images, num_dims: the number of images and their dimension D.
+        initial_bits, seed: length and seed of the random bits below the images. Decoding returns them, so they could be
+            another message; here they show whether decoding was correct.
         std_bits, grid_bits: as in ``encode``.
     """
 
@@ -52,57 +53,56 @@ class Message:
 
     @property
     def net_bits(self) -> int:
-        """What the images added to the bits that were there before."""
+        """The bits that the images added to the initial bits."""
         return self.total_bits - self.initial_bits
 
     @property
     def net_bits_per_dim(self) -> float:
-        """Net bits of each of the ``num_images * num_dims`` numbers; compares with ``Flow.bits_per_dim``."""
+        """Net bits per number, of ``num_images * num_dims`` numbers; comparable with ``Flow.bits_per_dim``."""
         return self.net_bits / (self.num_images * self.num_dims)
 
     def to_bytes(self) -> bytes:
-        """A check sum and a header of 20 bytes, then the state."""
+        """Returns a checksum and a header of 20 bytes, then the state."""
         _, *header = asdict(self).values()
         content = self._HEADER.pack(*header) + self.state.to_bytes((self.total_bits + 7) // 8, "big")
         return zlib.crc32(content).to_bytes(4, "big") + content
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "Message":
-        """Raises ValueError for bytes that ``to_bytes`` has not written, or that were changed since."""
+        """Reads bytes from ``to_bytes``. Raises ValueError for other bytes, or if they were changed."""
         header = content[4 : 4 + cls._HEADER.size]
         if len(header) < cls._HEADER.size or zlib.crc32(content[4:]) != int.from_bytes(content[:4], "big"):
-            raise ValueError(
-                f"these {len(content)} bytes are no message, or not as it was written: the check sum does not fit"
-            )
+            raise ValueError(f"these {len(content)} bytes are not a message, or were changed: the checksum is wrong")
         return cls(int.from_bytes(content[4 + len(header) :], "big"), *cls._HEADER.unpack(header))
 
 
 def encode(flow: Flow, images: Tensor, seed: int = 0, std_bits: int = 22, grid_bits: int = 4) -> Message:
-    """Codes images without loss, in about -log2 p(x) bits each: the bound of one draw of dequantization noise.
+    """Codes images losslessly in about -log2 p(x) bits each, the bound with one draw of dequantization noise.
 
     Local bits-back coding of an image x, with z = f(v) the flow of its dequantized values v = x + u and J = dz/dv:
     pop the noise u;  pop z from N(f(v), s^2 J J^T);  push v under N(f^-1(z), s^2 I);  push z under N(0, I).
-    What is popped was there before and comes back in decoding. The two Gaussians of width s differ by the factor
-    |det J| alone where f is straight, so that the net length is -log2 p(z) - log2 |det J|.
+    Decoding pushes the popped bits back. Where f is linear the two Gaussians of width s differ only by the factor
+    |det J|, so the net length is -log2 p(z) - log2 |det J|.
 
     Args:
-        flow: of images, ``Dequantize`` first, in float64 on the CPU.
+        flow: a flow of images, ``Dequantize`` first, in float64 on the CPU.
         images: uint8 ``(N, *flow.shape)``.
-        seed: of the random bits to begin with, 0..2^32 - 1.
-        std_bits: s = 2^-std_bits grey levels. Smaller s: f is straighter over it, and more bits to begin with.
-        grid_bits: v and z lie on grids of s / 2^grid_bits. Finer: less is lost by rounding, more bits to begin with.
+        seed: seed of the initial random bits, 0..2^32 - 1.
+        std_bits: s = 2^-std_bits grey levels. With a smaller s, f is closer to linear but there are more initial bits.
+        grid_bits: v and z are on grids of s / 2^grid_bits. A finer grid loses less by rounding but needs more initial
+            bits.
 
     Raises:
-        ValueError: a flow or images that cannot be coded.
+        ValueError: the flow or the images cannot be coded.
 
     Source: Ho et al., "Compression with flows via local bits-back coding", 2019, section 3.2 (arXiv:1905.08500).
     """
     coder = _LocalBitsBack(flow, std_bits, grid_bits)
-    rows = _rows(flow, images)
+    rows = _rows(images, flow.shape, coder.num_levels)
     seed = inputs.whole(seed, "seed", 0, 2**32 - 1)
     with _reproducible(flow):
-        # What the first image borrows is known once it has borrowed it, from more than enough. From other bits it will
-        # be a little more or less: a Gaussian needs 48 bits to look at, the other 48 are many standard deviations.
+        # A trial with more than enough bits shows how many the first image borrows. From other bits it borrows slightly
+        # more or fewer: a Gaussian reads 48 bits, and another 48 are many standard deviations.
         trial = Bits.random(128 * coder.num_dims, seed)
         coder.borrow(trial, rows[0])
         initial_bits = 128 * coder.num_dims - len(trial) + 2 * PRECISION
@@ -113,38 +113,40 @@ def encode(flow: Flow, images: Tensor, seed: int = 0, std_bits: int = 22, grid_b
 
 
 def decode(flow: Flow, message: Message) -> Tensor:
-    """The images of a message: uint8 ``(N, *flow.shape)``.
+    """Decodes the images of a message: uint8 ``(N, *flow.shape)``.
 
     Both sides compute the same float64 numbers, to the last bit, only with the same flow, release of torch and kind of
-    processor; where they did not, the bits to begin with do not come back.
+    processor. If the numbers differ, decoding does not return the initial bits.
 
     Args:
-        flow: the one that coded them.
-        message: from ``encode``, or from ``Message.from_bytes``.
+        flow: the flow that coded the images.
+        message: from ``encode`` or ``Message.from_bytes``.
 
     Raises:
-        ValueError: no message of this flow.
+        ValueError: the message is not from this flow.
     """
     coder = _LocalBitsBack(flow, message.std_bits, message.grid_bits)
     if message.num_dims != coder.num_dims:
-        raise ValueError(f"the message is of images of {message.num_dims} numbers, the flow's have {coder.num_dims}")
+        raise ValueError(f"the message has images of {message.num_dims} numbers, the flow's have {coder.num_dims}")
     if not message.num_images:
-        raise ValueError("the message is of no images")
-    # What encode cannot have written: numbers that would take for ever, or all memory.
+        raise ValueError("the message has no images")
+    # encode never writes these numbers, which would take for ever or all memory.
     if not 0 < message.initial_bits <= 128 * coder.num_dims + 2 * PRECISION:
-        raise ValueError(f"this is no message of this flow: it was begun with {message.initial_bits} bits")
+        raise ValueError(f"this is not a message of this flow: it started from {message.initial_bits} bits")
     if message.num_images > message.total_bits + 1000:
-        raise ValueError(f"this is no message of this flow: {message.num_images} images in {message.total_bits} bits")
+        raise ValueError(
+            f"this is not a message of this flow: {message.num_images} images in {message.total_bits} bits"
+        )
     bits = Bits(message.state)
     with _reproducible(flow):
         try:
             rows = [coder.pop(bits) for _ in range(message.num_images)]
         except ValueError as error:
-            raise ValueError(f"this is no message of this flow: {error}") from error
+            raise ValueError(f"this is not a message of this flow: {error}") from error
     if bits.state != Bits.random(message.initial_bits, message.seed).state:
         raise ValueError(
-            f"this is no message of this flow: {len(bits)} bits are left below the images, not the "
-            f"{message.initial_bits} random ones it was begun with"
+            f"this is not a message of this flow: {len(bits)} bits are left below the images, not the "
+            f"{message.initial_bits} random bits it started from"
         )
     return torch.tensor(rows[::-1], dtype=torch.uint8).view(-1, *flow.shape)
 
@@ -156,12 +158,11 @@ class _LocalBitsBack:
     """
 
     def __init__(self, flow: Flow, std_bits: int, grid_bits: int):
-        _check_flow(flow)
         std_bits, grid_bits = inputs.whole(std_bits, "std_bits", 0), inputs.whole(grid_bits, "grid_bits", 0)
-        # Latents of 2^16 then have indices below 2^53, which a float64 holds exactly.
+        # Then latents up to 2^16 have indices below 2^53, which float64 represents exactly.
         if not 1 <= std_bits + grid_bits <= 32:
             raise ValueError(f"std_bits + grid_bits is between 1 and 32, got {std_bits} + {grid_bits}")
-        dequantize, *layers = flow.bijection.layers
+        dequantize, layers = _first_and_rest(flow)
         logit = Identity() if dequantize.alpha is None else Logit(dequantize.alpha)
         self.layers, self.shape, self.num_levels = Chain(logit, *layers), flow.shape, dequantize.num_levels
         self.latent_shape, self.num_dims = flow.latent_shape, math.prod(flow.shape)
@@ -171,7 +172,7 @@ class _LocalBitsBack:
         self.prior = DiscreteGaussian(0.0, 1 / self.step, -limit, 2 * limit)
 
     def push(self, bits: Bits, x: list[int]) -> None:
-        """Codes an image, its numbers in a list."""
+        """Codes an image, given as a list of its numbers."""
         v, z = self.borrow(bits, x)
         for v_i, gaussian in zip(v, self._values_given(z), strict=True):
             bits.push_gaussian(v_i, gaussian)
@@ -179,12 +180,12 @@ class _LocalBitsBack:
             bits.push_gaussian(z_i, self.prior)
 
     def borrow(self, bits: Bits, x: list[int]) -> tuple[list[int], list[int]]:
-        """Pops noise for an image, and a latent near f(v): the indices of v and z."""
+        """Pops noise for an image and a latent near f(v), and returns the indices of v and z."""
         v = [(x_i << self.noise_bits) + bits.pop_uniform(self.noise_bits) for x_i in x]
         return v, self._latents_near(v, lambda i, gaussian: bits.pop_gaussian(gaussian))
 
     def pop(self, bits: Bits) -> list[int]:
-        """Every step of ``push`` backwards."""
+        """Decodes an image by the steps of ``push`` backwards."""
         z = [bits.pop_gaussian(self.prior) for _ in range(self.num_dims)][::-1]
         v = [bits.pop_gaussian(gaussian) for gaussian in reversed(self._values_given(z))][::-1]
         gaussians = []
@@ -196,19 +197,19 @@ class _LocalBitsBack:
         return [v_i >> self.noise_bits for v_i in v]
 
     def _values_given(self, z: list[int]) -> list[DiscreteGaussian]:
-        """N(f^-1(z), s^2) for each dequantized value, on all the values there are: none is out of reach."""
+        """Returns N(f^-1(z), s^2) for each dequantized value, on the whole range of values."""
         latent = (torch.tensor(z, dtype=torch.float64) * self.step).view(1, *self.latent_shape)
         with torch.no_grad():
             means = self.layers.inverse(latent).flatten() * (self.num_levels / self.step) - 0.5
         return [DiscreteGaussian(mean, self.std, 0, self.num_levels << self.noise_bits) for mean in means.tolist()]
 
     def _latents_near(self, v: list[int], choose: Callable[[int, DiscreteGaussian], int]) -> list[int]:
-        """z of N(f(v), s^2 J J^T), one after the other: ``choose(i, N(z_i | those before))`` says which.
+        """Finds z of N(f(v), s^2 J J^T) one by one: z_i is ``choose(i, N(z_i | z_1, ..., z_(i-1)))``.
 
-        With J J^T = L L^T, z = f(v) + s L e, e standard normal: the mean of z_i is known once e_1, ..., e_(i-1) are.
+        With J J^T = L L^T, z = f(v) + s L e with e standard normal; e_1, ..., e_(i-1) determine the mean of z_i.
         """
         mean, jacobian = self._linearize(v)
-        # L from the triangle of J^T = Q R: the product J J^T would square the condition of J, and lose half the digits.
+        # L comes from J^T = Q R: the product J J^T would square the condition number of J and lose half the digits.
         factor = torch.linalg.qr(jacobian.T, mode="r").R.T
         z = []
         for i, width in enumerate((self.std * factor.diagonal().abs()).tolist()):
@@ -218,14 +219,14 @@ class _LocalBitsBack:
                     f"latent {i} of an image is {mean_i * self.step:.3g}, its width {width * self.step:.3g}; coding "
                     f"takes latents below {LARGEST_LATENT} with a width above 0: leave this image out"
                 )
-            # A normal number beyond 16 standard deviations has a probability of 1e-57.
+            # The probability of more than 16 standard deviations is 1e-57.
             low, size = math.floor(mean_i - 16 * width), math.ceil(32 * width) + 2
             z.append(choose(i, DiscreteGaussian(mean_i, width, low, size)))
             mean = mean + factor[:, i] * ((z[i] - mean_i) / factor[i, i])
         return z
 
     def _linearize(self, v: list[int]) -> tuple[Tensor, Tensor]:
-        """f(v) in steps ``(D,)``, and J = dz/dv ``(D, D)``: row i from copy i of v, all in one backward pass."""
+        """Returns f(v) in steps ``(D,)`` and J = dz/dv ``(D, D)``: row i is the gradient of copy i of v."""
         values = (torch.tensor(v, dtype=torch.float64) + 0.5) * (self.step / self.num_levels)
         means, rows = [], []
         # 64 copies at a time bound the memory.
@@ -239,10 +240,13 @@ class _LocalBitsBack:
         return means[0], torch.cat(rows)
 
 
-def _check_flow(flow: Flow) -> None:
+def _first_and_rest(flow: Flow) -> tuple[Dequantize, Sequence[Bijection]]:
+    """Returns the dequantization and the other layers. Raises ValueError for a flow that cannot code images."""
     if flow.context_shape is not None:
-        raise ValueError(f"coding needs a flow of images alone, this one has a context of {flow.context_shape}")
-    first = flow.bijection.layers[0] if isinstance(flow.bijection, Chain) and len(flow.bijection) else flow.bijection
+        raise ValueError(f"coding needs a flow without context, this one has a context of {flow.context_shape}")
+    first, *rest = (
+        flow.bijection.layers if isinstance(flow.bijection, Chain) and len(flow.bijection) else [flow.bijection]
+    )
     if not isinstance(first, Dequantize) or first is flow.bijection:
         raise ValueError(
             f"coding needs uniform Dequantize as the first layer of a Sequential, got {type(first).__name__}"
@@ -254,24 +258,23 @@ def _check_flow(flow: Flow) -> None:
         )
     if math.prod(flow.shape) > MAX_DIMENSIONS:
         raise ValueError(
-            f"images of {flow.shape} have {math.prod(flow.shape)} dimensions; coding takes at most "
-            f"{MAX_DIMENSIONS}, for it needs the Jacobian of each image: take a flow of smaller images"
+            f"images of {flow.shape} have {math.prod(flow.shape)} dimensions; coding takes at most {MAX_DIMENSIONS}, "
+            "because it needs the Jacobian of each image: take a flow of smaller images"
         )
-    if flow._like.dtype != torch.float64 or flow._like.device.type != "cpu":
+    if flow.dtype != torch.float64 or flow.device.type != "cpu":
         raise ValueError(
-            f"coding needs float64 on the CPU, this flow is {flow._like.dtype} on {flow._like.device}: use "
-            "flow.cpu().double()"
+            f"coding needs float64 on the CPU, this flow is {flow.dtype} on {flow.device}: use flow.cpu().double()"
         )
+    return first, rest
 
 
-def _rows(flow: Flow, images: Tensor) -> Sequence[list[int]]:
-    num_levels = flow.bijection[0].num_levels
-    if images.dtype != torch.uint8 or tuple(images.shape[1:]) != flow.shape or not len(images):
+def _rows(images: Tensor, shape: tuple[int, ...], num_levels: int) -> list[list[int]]:
+    if images.dtype != torch.uint8 or tuple(images.shape[1:]) != shape or not len(images):
         raise ValueError(
-            f"expected uint8 images (N, {', '.join(map(str, flow.shape))}), N at least 1, got {images.dtype} "
+            f"expected uint8 images (N, {', '.join(map(str, shape))}), N at least 1, got {images.dtype} "
             f"{tuple(images.shape)}"
         )
-    # A Python number: 256 is no uint8.
+    # Compared in Python: 256 does not fit uint8.
     if (highest := images.max().item()) >= num_levels:
         raise ValueError(f"this flow has {num_levels} grey levels, 0..{num_levels - 1}; got up to {highest}")
     return images.flatten(1).tolist()
@@ -279,7 +282,7 @@ def _rows(flow: Flow, images: Tensor) -> Sequence[list[int]]:
 
 @contextmanager
 def _reproducible(flow: Flow) -> Iterator[None]:
-    """Eval mode, and one thread: how a sum is shared among threads decides on its last bit. Autograd can be used."""
+    """Sets eval mode and one thread, because the number of threads changes the last bit of a sum. Autograd works."""
     training, num_threads = flow.training, torch.get_num_threads()
     flow.eval()
     torch.set_num_threads(1)

@@ -1,9 +1,16 @@
-"""Flow layers: each a Bijection that knows no model's numbers."""
+"""The layers of flows, each a ``Bijection``; the models choose their sizes."""
 
-from nbflows.layers.coupling import AffineCoupling, ArctanScale, LearnedTanh, ScaledTanh, SigmoidScale, checkerboard
+from nbflows.layers.coupling import (
+    AffineCoupling,
+    AffineInjector,
+    ArctanScale,
+    LearnedTanh,
+    ScaledTanh,
+    SigmoidScale,
+    checkerboard,
+)
 from nbflows.layers.dequantize import Dequantize, Logit, VariationalDequantize
 from nbflows.layers.fixed_point import solve_fixed_point
-from nbflows.layers.injector import AffineInjector
 from nbflows.layers.linear import ActNorm, Conv1x1, with_lu
 from nbflows.layers.log_det import ExactLogDet, RussianRoulette, SeriesLogDet, TruncatedSeries
 from nbflows.layers.mixture import MixtureCoupling, invert_mixture, mixture_logit

@@ -1,4 +1,4 @@
-"""Solves x = f(x) by iteration, for every example until it has converged."""
+"""Solves x = f(x) by iteration, each example until it has converged."""
 
 from collections.abc import Callable
 
@@ -13,20 +13,20 @@ def solve_fixed_point(
     max_steps: int = 1000,
     window: int = 0,
 ) -> Tensor:
-    """The x with x = f(x) for a contraction f, by steps from x to f(x).
+    """Finds the x with x = f(x) for a contraction f, by steps from x to f(x).
 
-    An example is done, and left out of further steps, when max |f(x) - x| <= tolerance max(1, max |f(x)|). It is then
-    within L / (1 - L) times that of the solution, L the Lipschitz constant of f.
+    An example is done, and left out of further steps, when max |f(x) - x| <= tolerance max(1, max |f(x)|). Its distance
+    to the solution is then at most L / (1 - L) times that, with L the Lipschitz constant of f.
 
     Args:
-        f: takes x ``(rows, ...)`` and which rows of ``start`` these are, ``(rows,)``.
+        f: takes x ``(rows, ...)`` and the indices of these rows in ``start``, ``(rows,)``.
         start: the first guess ``(B, ...)``.
-        tolerance: of a step; default: 16 rounding errors of the dtype.
-        max_steps: at most so many.
-        window: of Anderson acceleration, which extrapolates from so many earlier steps; 0 for plain steps.
+        tolerance: the tolerance of a step; default: 16 rounding errors of the dtype.
+        max_steps: the largest number of steps.
+        window: number of earlier steps from which Anderson acceleration extrapolates; 0 for plain steps.
 
     Raises:
-        RuntimeError: after ``max_steps`` an example still moves, or is not finite; says how far it moved last.
+        RuntimeError: after ``max_steps`` an example still moves, or is not finite; gives the length of the last step.
     Source: H. F. Walker and P. Ni, "Anderson acceleration for fixed-point iterations", 2011.
     """
     tolerance = 16 * torch.finfo(start.dtype).eps if tolerance is None else tolerance
@@ -38,7 +38,7 @@ def solve_fixed_point(
         steps += 1
         fx = f(x, rows)
         change = (fx - x).flatten(1).abs().amax(1)
-        # Not finite is not found: where x has run away, the tolerance would have run with it.
+        # An x that is not finite has not converged, although the tolerance grows with it.
         moving = ~((change <= tolerance * fx.flatten(1).abs().amax(1).clamp(min=1)) & change.isfinite())
         solution[rows[~moving]] = fx[~moving]
         if not moving.any():
@@ -53,23 +53,25 @@ def solve_fixed_point(
     raise RuntimeError(
         f"the fixed point of {len(rows)} of {len(start)} examples was not found in {steps} steps: the last one "
         f"moved by {change.max().item():.1e}, the tolerance is {tolerance:.1e}; allow more steps or a larger "
-        "tolerance, and see that the map contracts"
+        "tolerance, and check that the map contracts"
     )
 
 
 class _History:
-    """Anderson acceleration: the step whose linear model from the last steps comes to rest, for every example."""
+    """Anderson acceleration: for every example the step that zeroes a linear model of the residual."""
 
     def __init__(self, window: int):
         self.window = window
-        self.images, self.residuals = [], []
-        self.last = None
+        self.images: list[Tensor] = []
+        self.residuals: list[Tensor] = []
+        self.last: tuple[Tensor, Tensor] | None = None
 
     def keep(self, moving: Tensor) -> None:
         self.images = [difference[moving] for difference in self.images]
         self.residuals = [difference[moving] for difference in self.residuals]
         if self.last:
-            self.last = tuple(tensor[moving] for tensor in self.last)
+            fx, residual = self.last
+            self.last = fx[moving], residual[moving]
 
     def extrapolate(self, x: Tensor, fx: Tensor) -> Tensor:
         fx, residual, shape = fx.flatten(1), (fx - x).flatten(1), x.shape
@@ -77,7 +79,7 @@ class _History:
             self.last = fx, residual
             return fx.view(shape)
         last_fx, last_residual = self.last
-        # Where the last step made it worse: back to before it, a plain step, and no memory of what led there.
+        # Where the last step made it worse, go back, take a plain step and forget the history.
         worse = (residual.norm(dim=1) > last_residual.norm(dim=1))[:, None]
         for differences, difference in ((self.images, fx - last_fx), (self.residuals, residual - last_residual)):
             differences.append(difference)
@@ -86,7 +88,7 @@ class _History:
         self.last = fx, residual
         images, residuals = torch.stack(self.images, 2), torch.stack(self.residuals, 2).double()  # (rows, D, steps)
         gram = residuals.mT @ residuals
-        # Steps that are nearly parallel, or forgotten, leave it singular.
+        # Steps that are nearly parallel, or forgotten, make it singular.
         limits = torch.finfo(x.dtype)
         ridge = limits.eps * gram.diagonal(dim1=1, dim2=2).sum(1) + limits.tiny
         gram = gram + ridge[:, None, None] * torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)

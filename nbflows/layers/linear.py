@@ -6,48 +6,46 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from nbflows.bijection import Bijection
 from nbflows.derivatives import exporting, exporting_to_onnx
 from nbflows.nets.norm import ChannelNorm
+from nbflows.recompute import CheapInverse
 
 
-class ActNorm(ChannelNorm, Bijection):
+class ActNorm(ChannelNorm, CheapInverse):
     """Shifts and scales each channel: z = (x + bias) exp(log_scale),   log_det = H W sum(log_scale).
 
-    The first batch in training mode sets both, see ``nbflows.nets.norm.ChannelNorm``.
+    The first batch in training mode sets bias and scale, see ``nbflows.nets.norm.ChannelNorm``.
 
     Args:
-        num_channels: of the input.
+        num_channels: number of channels of the input.
 
     Shapes: ``(B, C, H, W)`` or ``(B, D)``; kept.
     Raises:
-        RuntimeError: used before it has seen data, in eval mode or backwards.
-        ValueError: a channel of the first batch has no variance, or values that are not finite; nothing is set then.
+        RuntimeError: it is used in eval mode or backwards before it has seen data.
+        ValueError: a channel of the first batch has no variance or values that are not finite; nothing is set then.
     Source: Kingma and Dhariwal, "Glow", 2018, section 3.1 (arXiv:1807.03039).
     """
 
-    recomputed_from = "output"
-
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.output_shape(tuple(x.shape[1:]))
         z = super().forward(x)
         log_det = self.log_scale.sum(dtype=torch.promote_types(self.log_scale.dtype, torch.float32))
         return z, (log_det * x.shape[2:].numel()).expand(len(x))
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         self.require_data()
         return z * (-self.per_channel(self.log_scale, z)).exp() - self.per_channel(self.bias, z)
 
-    def output_shape(self, shape):
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         if shape[0] != len(self.bias):
             raise ValueError(f"ActNorm was built for {len(self.bias)} channels, got {shape[0]}")
         return tuple(shape)
 
 
 def _solve_unit(triangle: Tensor, columns: Tensor) -> Tensor:
-    """Solves T y = columns for a triangle T of ones on the diagonal, by products alone: ONNX has no triangular solve.
+    """Solves T y = columns by products alone, for a triangle T with a unit diagonal: ONNX has no triangular solve.
 
-    Inverts the blocks of size 1, 2, 4 ... on the diagonal, each from its halves:
+    It inverts the diagonal blocks of size 1, 2, 4 ..., each from its halves:
     [[A, 0], [C, B]]^-1 = D - D C D  with  D = [[A^-1, 0], [0, B^-1]].
     """
     inverse = torch.eye(len(triangle), dtype=triangle.dtype, device=triangle.device)
@@ -58,7 +56,7 @@ def _solve_unit(triangle: Tensor, columns: Tensor) -> Tensor:
     return inverse @ columns
 
 
-class Conv1x1(Bijection):
+class Conv1x1(CheapInverse):
     """Mixes the channels at every position by one invertible matrix: z = W x,   log_det = H W log|det W|.
 
     form "lu": W = P (L + I) (U + diag(sign exp(log_diagonal))) with a fixed permutation P, L strictly lower and U
@@ -71,11 +69,12 @@ class Conv1x1(Bijection):
 
     Shapes: ``(B, C, H, W)``; kept.
     Raises:
-        RuntimeError: form "full" on the way to ONNX, which lacks its determinant: export ``with_lu(flow)``.
+        RuntimeError: form "full" is exported to ONNX, which has no determinant: export ``with_lu(flow)``.
     Source: Kingma and Dhariwal, "Glow", 2018, section 3.2 (arXiv:1807.03039).
     """
 
-    recomputed_from = "output"
+    sign: Tensor
+    order: Tensor
 
     def __init__(self, num_channels: int, form: str = "lu"):
         super().__init__()
@@ -104,32 +103,32 @@ class Conv1x1(Bijection):
     def _refuse_onnx(self) -> None:
         if self.form == "full" and exporting_to_onnx():
             raise RuntimeError(
-                f"Conv1x1({self.num_channels}, form='full') has a determinant and an inverse, which ONNX lacks: export "
-                "nbflows.layers.with_lu(flow), which has the same numbers"
+                f"Conv1x1({self.num_channels}, form='full') needs a determinant and an inverse, which ONNX lacks: "
+                "export nbflows.layers.with_lu(flow), which returns the same numbers"
             )
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.output_shape(tuple(x.shape[1:]))
         self._refuse_onnx()
-        # A change of coordinates, not a network: never in half precision.
+        # This is a change of coordinates, not a network: it never runs in half precision.
         with torch.autocast(x.device.type, enabled=False):
             if self.form == "full":
                 weight, log_det = self.weight, torch.linalg.slogdet(self.weight).logabsdet
             else:
                 lower, upper = self._triangles()
                 weight, log_det = (lower @ upper)[self.order], self.log_diagonal.sum()
-            # As a product of matrices, which for few channels is twice as fast as a convolution.
+            # For few channels a matrix product is twice as fast as a convolution.
             z = F.linear(x.permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
             return z, (log_det * x.shape[2:].numel()).expand(len(x))
 
-    def inverse(self, z, context=None):
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         self._refuse_onnx()
         with torch.autocast(z.device.type, enabled=False):
             columns = z.transpose(0, 1).flatten(1)
             if self.form == "full":
                 columns = torch.linalg.solve(self.weight, columns)
             else:
-                # Two triangular solves: as exact as W allows, and no inverse matrix is ever formed.
+                # Two triangular solves are as exact as W allows; the inverse matrix is never formed.
                 lower, upper = self._triangles()
                 columns = columns[self.order.argsort()]
                 if exporting():
@@ -140,7 +139,7 @@ class Conv1x1(Bijection):
                     columns = torch.linalg.solve_triangular(upper, columns, upper=True)
             return columns.unflatten(1, (len(z), *z.shape[2:])).transpose(0, 1)
 
-    def output_shape(self, shape):
+    def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(shape) != 3 or shape[0] != self.num_channels:
             raise ValueError(f"Conv1x1 was built for images of {self.num_channels} channels, got {tuple(shape)}")
         return tuple(shape)
@@ -148,12 +147,12 @@ class Conv1x1(Bijection):
 
 @torch.no_grad()
 def with_lu(flow: nn.Module) -> nn.Module:
-    """Copies a flow or a layer, and writes every ``Conv1x1`` of form "full" in form "lu", for export to ONNX.
+    """Copies a flow or a layer and changes every ``Conv1x1`` of form "full" to form "lu", for export to ONNX.
 
-    Scores, latents and samples stay the same up to rounding. The copy cannot be saved by ``save_flow``: save the flow.
+    Scores, latents and samples stay the same up to rounding. ``save_flow`` cannot save the copy: save the flow.
     """
     copied = deepcopy(flow)
-    # A file would name the builder, which makes the other form.
+    # A file would name the builder, which builds the other form.
     vars(copied).pop("built_by", None)
     for layer in copied.modules():
         if isinstance(layer, Conv1x1) and layer.form == "full":

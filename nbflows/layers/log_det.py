@@ -1,7 +1,8 @@
 """log det(I + J), J the Jacobian of a residual network g: exact, or estimated by a power series with random probes."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,9 @@ from nbflows.determinants import log_abs_det
 
 
 class ExactLogDet:
-    """log det(I + J) from the whole Jacobian, one backward pass per dimension: for few dimensions.
+    """log det(I + J) from the whole Jacobian by one backward pass per dimension: for few dimensions.
 
-    Exact, also in its gradient.
+    The value and its gradient are exact.
     """
 
     def __call__(self, net: nn.Module, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -22,7 +23,7 @@ class ExactLogDet:
         return _differentiate(net, self._estimate, x, context)
 
     def _estimate(self, g: Tensor, x: Tensor, differentiable: bool) -> Tensor:
-        # Examples do not see each other, so the gradient of a sum over the batch holds each example's own.
+        # Examples are independent, so the gradient of a sum over the batch contains the gradient of each.
         rows = [_product(g, x, unit, differentiable) for unit in _unit_vectors(g)]
         jacobian = torch.stack([row.flatten(1) for row in rows], dim=1)
         identity = torch.eye(jacobian.shape[1], dtype=jacobian.dtype, device=jacobian.device)
@@ -30,6 +31,7 @@ class ExactLogDet:
 
 
 def _unit_vectors(like: Tensor) -> Iterator[Tensor]:
+    """Yields one-hot batches of the shape of ``like``, one per dimension."""
     for i in range(math.prod(like.shape[1:])):
         unit = torch.zeros_like(like).flatten(1)
         unit[:, i] = 1
@@ -37,9 +39,9 @@ def _unit_vectors(like: Tensor) -> Iterator[Tensor]:
 
 
 class TruncatedSeries:
-    """The first n terms of the power series, and no more: biased, as in i-ResNets.
+    """The first n terms of the power series: biased, as in i-ResNets.
 
-    What is missing is at most -D (log(1 - L) + sum_{k=1..n} L^k / k) in D dimensions, L the Lipschitz constant of g.
+    The error is at most -D (log(1 - L) + sum_{k=1..n} L^k / k) in D dimensions, with L the Lipschitz constant of g.
 
     Args:
         num_terms: n.
@@ -51,22 +53,22 @@ class TruncatedSeries:
         self.num_terms = inputs.whole(num_terms, "num_terms", 1)
 
     def draw(self) -> list[float]:
-        """The weights of the terms, c_1 to c_n."""
+        """Returns the weights of the terms, c_1 to c_n."""
         return [1.0] * self.num_terms
 
 
 class RussianRoulette:
-    """So many terms of the power series as a draw decides, weighted so that their sum is unbiased.
+    """A random number of power-series terms, weighted so that their sum is unbiased.
 
-    n = m + N terms with N drawn; the first m have weight 1, later ones c_k = 1 / P(N >= k - m). Poisson weights grow
-    faster than any power series falls: the mean is right, but the variance is not finite, though draws of N that would
-    show it are rare. With a geometric distribution it is finite where L^2 < 1 - parameter.
+    It draws N and uses n = m + N terms: the first m have weight 1, later ones c_k = 1 / P(N >= k - m). For Poisson N
+    the weights grow faster than any power series falls: the mean is right but the variance is infinite, though draws of
+    N that would show it are rare. For geometric N the variance is finite if L^2 < 1 - parameter.
 
     Args:
-        distribution: of N: "poisson", from 0, or "geometric", from 1.
-        parameter: the mean of the Poisson distribution, or the geometric one's chance to stop.
+        distribution: the distribution of N: "poisson", from 0, or "geometric", from 1.
+        parameter: the mean of the Poisson distribution, or the probability to stop of the geometric one.
         num_exact_terms: m.
-        num_draws: N is drawn so often; the estimates are averaged, at the price of the longest one.
+        num_draws: draws of N; their estimates are averaged, at the cost of the longest one.
 
     Source: Chen et al., "Residual flows for invertible generative modeling", 2019, section 3.1 (arXiv:1906.02735).
     """
@@ -78,14 +80,14 @@ class RussianRoulette:
             raise ValueError(f"distribution is 'poisson' or 'geometric', got {distribution!r}")
         self.distribution, self.parameter = distribution, inputs.number(parameter, "parameter", above=0)
         if distribution == "geometric" and self.parameter >= 1:
-            raise ValueError(f"parameter, the chance to stop, is below 1, not {parameter}")
+            raise ValueError(f"parameter, the probability to stop, is below 1, not {parameter}")
         self.num_exact_terms = inputs.whole(num_exact_terms, "num_exact_terms", 0)
         self.num_draws = inputs.whole(num_draws, "num_draws", 1)
 
     def draw(self) -> list[float]:
-        """Draws N on the CPU; the weights of the terms, c_1 to c_n. In training the same on all ranks.
+        """Draws N on the CPU and returns the weights of the terms, c_1 to c_n. In training all ranks draw the same N.
 
-        They wait for each other after every step: one that drew many terms would hold up the others.
+        The ranks wait for each other after every step, so a rank with many terms would hold up the others.
         """
         generator = ranks.common_generator()
         if self.distribution == "poisson":
@@ -95,21 +97,21 @@ class RussianRoulette:
         return self.weights(draws)
 
     def weights(self, draws: Tensor) -> list[float]:
-        """The weights of the terms for given draws of N ``(num_draws,)``."""
+        """Returns the weights of the terms for given draws of N ``(num_draws,)``."""
         further = torch.arange(1.0, draws.max().item() + 1, dtype=torch.float64)
         reached = (draws >= further[:, None]).double().mean(1)
         return [1.0] * self.num_exact_terms + (reached / self.chance(further)).tolist()
 
     def chance(self, terms: Tensor) -> Tensor:
-        """P(N >= j) for every j in ``terms``, 1 and above."""
+        """Returns P(N >= j) for every j >= 1 in ``terms``."""
         if self.distribution == "geometric":
             return (1 - self.parameter) ** (terms - 1)
-        # Not 1 - P(N < j), of which rounding leaves nothing for large j.
+        # For large j rounding turns 1 - P(N < j) into 0.
         return torch.special.gammainc(terms, torch.full_like(terms, self.parameter))
 
 
-# Far terms of a series would fall below 1e-38, where processors are up to ten times slower: v^T J^k is carried along
-# so many times larger. Exact, as it is a power of 2, and J contracts: nothing overflows.
+# Late terms of a series fall below 1e-38, where processors are up to ten times slower, so v^T J^k is multiplied by this
+# factor. A power of 2 is exact, and nothing overflows because J contracts.
 _SCALE = 2.0**100
 
 
@@ -119,17 +121,17 @@ class SeriesLogDet:
     The value is always sum_k (-1)^(k+1) / k c_k v^T J^k v, with random probes v and the weights c_k that ``terms``
     draws, shared by the batch. Its gradient, for the parameters theta of g:
 
-    "basic": the gradient of that sum; keeps a graph of every term.
-    "neumann": E[w^T (dJ / dtheta) v]  with  w = v + sum_k (-1)^k c_k (J^T)^k v, the Neumann series of (I + J)^-1: has
-    the same expectation, and keeps a graph of one product only.
+    "basic": the gradient of that sum; it keeps a graph of every term.
+    "neumann": E[w^T (dJ / dtheta) v]  with  w = v + sum_k (-1)^k c_k (J^T)^k v, the Neumann series of (I + J)^-1. It
+    has the same expectation and keeps the graph of one product only.
 
     Args:
-        terms: how many, and with what weights: ``TruncatedSeries`` or ``RussianRoulette``.
+        terms: the number of terms and their weights: ``TruncatedSeries`` or ``RussianRoulette``.
         gradient: "basic" or "neumann".
-        in_forward: compute the gradient at once and free its graph; backward only scales it. Where examples do not all
-            count the same in the loss, backward repeats the computation with the weights that they have.
+        in_forward: compute the gradient in forward and free its graph; backward only scales it. If the examples have
+            different weights in the loss, backward repeats the computation with these weights.
         probe: "gaussian" or "rademacher" (entries +-1: less variance).
-        num_probes: v is drawn so often, and the estimates are averaged.
+        num_probes: draws of v, whose estimates are averaged.
 
     Source: Chen et al., "Residual flows for invertible generative modeling", 2019, sections 3.1 and 3.2
     (arXiv:1906.02735).
@@ -163,16 +165,16 @@ class SeriesLogDet:
     def estimate(
         self, net: nn.Module, x: Tensor, context: Tensor | None, weights: list[float], probes: list[Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """The same for given weights of the terms and given probes, each of the shape of x."""
+        """Returns the same for given weights of the terms and given probes, each of the shape of x."""
 
         def mean_of_series(g: Tensor, x: Tensor, differentiable: bool) -> Tensor:
-            return sum(self._series(g, x, v, weights, differentiable) for v in probes) / len(probes)
+            return sum((self._series(g, x, v, weights, differentiable) for v in probes), zero_log_det(x)) / len(probes)
 
         return _differentiate(net, mean_of_series, x, context, self.in_forward)
 
     def _series(self, g: Tensor, x: Tensor, v: Tensor, weights: list[float], differentiable: bool) -> Tensor:
         basic = differentiable and self.gradient == "basic"
-        # Not with a graph behind it, whose gradients would be so many times smaller.
+        # A graph would divide its gradients by the scale: none is used there.
         scale = 1.0 if basic else _SCALE
         product, neumann, log_det = v * scale, v, zero_log_det(x)
         for k, weight in enumerate(weights, start=1):
@@ -181,18 +183,18 @@ class SeriesLogDet:
             if differentiable and not basic:
                 neumann = torch.add(neumann, product, alpha=(-1) ** k * weight / scale)
         if differentiable and not basic:
-            # Adds nothing to the value, and all of the gradient.
+            # Adds zero to the value, and the whole gradient.
             surrogate = sum_dimensions(_product(g, x, neumann, differentiable=True) * v)
             surrogate = derivatives.once(surrogate, f"a Neumann gradient {_TWICE}")
             log_det = log_det + (surrogate - surrogate.detach())
         return log_det
 
 
-_TWICE = 'has no gradient of its own: SeriesLogDet(..., gradient="basic", in_forward=False) has one'
+_TWICE = 'has no gradient of its own; SeriesLogDet(..., gradient="basic", in_forward=False) has one'
 
 
 def _product(g: Tensor, x: Tensor, v: Tensor, differentiable: bool) -> Tensor:
-    """v^T J for every example."""
+    """Returns v^T J for every example."""
     return torch.autograd.grad(g, x, v, retain_graph=True, create_graph=differentiable)[0]
 
 
@@ -203,11 +205,11 @@ Estimate = Callable[[Tensor, Tensor, bool], Tensor]
 def _differentiate(
     net: nn.Module, estimate: Estimate, x: Tensor, context: Tensor | None, in_forward: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """g(x) and an estimate that differentiates g, wherever it is called: in training, no_grad or inference_mode."""
+    """Returns g(x) and an estimate that differentiates g, also within no_grad and inference_mode."""
     derivatives.refuse_transforms("a log-determinant differentiates its network itself")
     inputs = [x] if context is None else [x, context]
     if not torch.is_grad_enabled():
-        # Autograd is off for good inside inference_mode, also for tensors made there: leave it, with copies.
+        # Inside inference_mode nothing is differentiable, not even tensors made there: leave it, with copies.
         with torch.inference_mode(False), torch.enable_grad():
             x, *rest = (tensor.clone() for tensor in inputs)
             g = net(x.requires_grad_(), *rest)
@@ -224,19 +226,21 @@ class _InForward(torch.autograd.Function):
     """Computes the estimate's gradient together with the estimate, and keeps only the graph of g."""
 
     @staticmethod
-    def forward(ctx, net, estimate, num_inputs, *tensors):
+    def forward(
+        ctx: Any, net: nn.Module, estimate: Estimate, num_inputs: int, *tensors: Tensor
+    ) -> tuple[Tensor, Tensor]:
         inputs = [tensor.detach().requires_grad_() for tensor in tensors[:num_inputs]]
         ctx.wanted = [*inputs, *tensors[num_inputs:]]
         ctx.estimate = estimate
         with torch.enable_grad():
             ctx.g = net(*inputs)
             log_det = estimate(ctx.g, inputs[0], True)
-        # Of the sum over the batch: to be scaled in backward, where all examples mostly count the same.
+        # The gradient of the sum over the batch; backward scales it, as all examples usually have the same weight.
         ctx.gradients = _gradients(log_det, ctx.wanted, torch.ones_like(log_det))
         return ctx.g.detach(), log_det.detach()
 
     @staticmethod
-    def backward(ctx, grad_g, grad_log_det):
+    def backward(ctx: Any, grad_g: Tensor, grad_log_det: Tensor) -> tuple:
         if derivatives.again():
             raise RuntimeError(f"a gradient computed in forward {_TWICE}")
         if bool((grad_log_det == grad_log_det[0]).all()):
@@ -249,8 +253,8 @@ class _InForward(torch.autograd.Function):
         return None, None, None, *(a + b for a, b in zip(of_g, of_log_det, strict=True))
 
 
-def _gradients(output: Tensor, wanted: list[Tensor], weights: Tensor) -> list[Tensor]:
-    """Zeros for what the output does not depend on; the graph stays."""
+def _gradients(output: Tensor, wanted: list[Tensor], weights: Tensor) -> Sequence[Tensor]:
+    """Returns the gradients of the weighted output, zeros where it does not depend on an input; keeps the graph."""
     if not output.requires_grad:
         return [torch.zeros_like(tensor) for tensor in wanted]
     return torch.autograd.grad(output, wanted, weights, retain_graph=True, materialize_grads=True)

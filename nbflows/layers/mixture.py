@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from nbflows import derivatives, inputs
 from nbflows.bijection import Bijection, sum_dimensions
-from nbflows.layers.reshape import halves, join_halves
+from nbflows.layers.split import Halves
 from nbflows.nets.norm import require_data
 
 
@@ -41,11 +41,9 @@ class MixtureCoupling(Bijection):
         min_log_scale: float = -7.0,
     ):
         super().__init__()
-        if keep not in ("first", "second"):
-            raise ValueError(f"keep is 'first' or 'second', got {keep!r}")
         self.net = net
         self.num_components = inputs.whole(num_components, "num_components", 1)
-        self.keep = keep
+        self.split = Halves(keep)
         self.bound = nn.Tanh() if bound is None else bound
         self.min_log_scale = inputs.number(min_log_scale, "min_log_scale")
 
@@ -68,21 +66,20 @@ class MixtureCoupling(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.output_shape(tuple(x.shape[1:]))
-        kept, moved = halves(x, self.keep)
+        kept, moved = self.split.split(x)
         a, b, mixture = self._parameters_of(kept, context)
         logit, log_slope = mixture_logit(moved, *mixture)
-        return join_halves(kept, (logit + b) * a.exp(), self.keep), sum_dimensions(log_slope + a)
+        return self.split.join(kept, (logit + b) * a.exp()), sum_dimensions(log_slope + a)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         require_data(self.net)
-        kept, moved = halves(z, self.keep)
+        kept, moved = self.split.split(z)
         a, b, mixture = self._parameters_of(kept, context)
         moved = invert_mixture(moved * (-a).exp() - b, *mixture)
-        return join_halves(kept, moved, self.keep)
+        return self.split.join(kept, moved)
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        if shape[0] % 2:
-            raise ValueError(f"a coupling of halves needs an even number of channels, got {shape[0]}")
+        self.split.check(shape)
         return tuple(shape)
 
 

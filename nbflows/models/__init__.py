@@ -1,4 +1,4 @@
-"""One builder per model: its numbers and their source."""
+"""One builder per model, with its sizes and their source."""
 
 from nbflows.models.caflow import caflow, digits_caflow
 from nbflows.models.glow import digits_glow, glow

@@ -1,4 +1,4 @@
-"""Remembers how a model was built, so that a file can say it; and builds none that is larger than the file."""
+"""Records how a model was built, for model files, and refuses to build a model larger than its file."""
 
 import contextlib
 import functools
@@ -6,6 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,16 +14,18 @@ from torch.nn.modules import module as registration
 
 from nbflows.flow import Flow
 
-# The tensors and the numbers in them that a flow may have; None for any.
+Arguments = ParamSpec("Arguments")
+AnyFlow = TypeVar("AnyFlow", bound=Flow)
+# The number of tensors and of elements that a flow may have; None for no limit.
 _limit: ContextVar[tuple[int, int] | None] = ContextVar("limit", default=None)
 
 
-def builder(build: Callable[..., Flow]) -> Callable[..., Flow]:
-    """Makes a function note its name and all its arguments, defaults too, on the flow that it returns: ``built_by``."""
+def builder(build: Callable[Arguments, AnyFlow]) -> Callable[Arguments, AnyFlow]:
+    """Makes a function record its name and all its arguments, with defaults, in ``built_by`` of the flow it returns."""
     signature = inspect.signature(build)
 
     @functools.wraps(build)
-    def remembering(*args, **kwargs) -> Flow:
+    def recording(*args: Arguments.args, **kwargs: Arguments.kwargs) -> AnyFlow:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
         if limit := _limit.get():
@@ -45,16 +48,16 @@ def builder(build: Callable[..., Flow]) -> Callable[..., Flow]:
         )
         return flow
 
-    return remembering
+    return recording
 
 
 @contextlib.contextmanager
 def no_larger_than(num_tensors: int, num_elements: int) -> Iterator[None]:
-    """Within it a builder raises ValueError for a flow much larger than said here, before it takes the memory.
+    """Within it a builder raises ValueError for a flow much larger than this, before it allocates the memory.
 
-    Sizes that a file names could otherwise ask for all memory, or for a loop without end.
+    Otherwise the sizes in a file could make it use all memory or loop for ever.
     """
-    # The constants of a layer are in no file: a mask, a permutation.
+    # Constants of a layer, such as a mask, are not in the file.
     before = _limit.set((4 * num_tensors + 1000, 2 * num_elements + 2**16))
     try:
         yield
@@ -63,9 +66,9 @@ def no_larger_than(num_tensors: int, num_elements: int) -> Iterator[None]:
 
 
 def _is_moderate(arguments: Iterable) -> bool:
-    """Whether no tensor of a layer is too large to be made before it is counted.
+    """Whether every tensor of a layer is small enough to be made before it is counted.
 
-    Otherwise a flow is built without memory first, which takes a second: torch imports sympy for it.
+    Otherwise the flow is first built on the device "meta", which takes a second because torch imports sympy for it.
     """
     for value in arguments:
         numbers = [part for part in (value if isinstance(value, tuple) else [value]) if isinstance(part, int | float)]
@@ -76,6 +79,7 @@ def _is_moderate(arguments: Iterable) -> bool:
 
 @contextlib.contextmanager
 def _counted(num_parts: int, num_elements: int) -> Iterator[None]:
+    """Counts modules, parameters, buffers and their elements; raises ValueError when they exceed the limits."""
     parts = elements = 0
 
     def count(owner: nn.Module, name: str, part: nn.Module | Tensor | None) -> None:
@@ -83,7 +87,7 @@ def _counted(num_parts: int, num_elements: int) -> Iterator[None]:
         parts += 1
         elements += part.numel() if isinstance(part, Tensor) else 0
         if parts > num_parts or elements > num_elements:
-            raise ValueError("the sizes that it names make a flow larger than its weights")
+            raise ValueError("its sizes make a flow larger than its weights")
 
     handles = [
         registration.register_module_parameter_registration_hook(count),

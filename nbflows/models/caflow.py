@@ -2,9 +2,11 @@
 
 Source: G. Batzolis, M. Carioni, C. Etmann, S. Afyouni, Z. Kourtzi, C.-B. Schönlieb, "CAFLOW: Conditional autoregressive
 flows", 2021 (arXiv:2106.02531). H. Sun et al., "DUAL-GLOW: Conditional flow-based generative model for modality
-transfer", 2019 (arXiv:1908.08074). Numbers are the defaults of CAFLOW's code; the paper's own, where they differ, are
-said where they stand.
+transfer", 2019 (arXiv:1908.08074). Sizes are the defaults of CAFLOW's code; where the paper differs, a comment says so.
 """
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from nbflows.bijection import Bijection
 from nbflows.compose import Sequential, WithContext
@@ -27,6 +29,7 @@ from nbflows.multiscale import Multiscale
 from nbflows.nets import ConvNet, PickLevels
 from nbflows.translation import TranslationFlow
 
+Shapes = Sequence[tuple[int, ...]]
 RELATIONS = ("gaussian", "per-level", "shared", "unshared")
 
 
@@ -48,25 +51,25 @@ def caflow(
 ) -> TranslationFlow:
     """Two Glow-like flows R and T of source and target, and conditional flows G_i between their latents.
 
-    35,229,968 parameters. relation "unshared" is CAFLOW: each level of the target's latent given the coarser ones and
-    the source's levels that are as coarse or coarser. "shared" is its cheaper form: blocks with the same inputs share
-    their weights, 2n - 1 blocks instead of n (n + 1) / 2. "per-level": each level given the source's same level alone,
-    by a conditional flow. "gaussian" is Dual-Glow: the same, and a Gaussian.
+    35,229,968 parameters. relation "unshared" is CAFLOW: each level of the target's latent depends on coarser levels
+    and on the source's levels that are as coarse or coarser. "shared" is a cheaper form: blocks with the same inputs
+    share their weights, 2n - 1 blocks instead of n (n + 1) / 2. "per-level": each level depends only on the same level
+    of the source, by a conditional flow. "gaussian" is Dual-Glow: the same with a Gaussian instead of the flow.
 
     Args:
-        shape: of a target; height and width divisible by 2 ** num_scales.
+        shape: the shape of a target; height and width divisible by 2 ** num_scales.
         num_levels: grey levels.
-        source_channels: of a source image, which has the target's height and width; default: the target's.
-        relation: one of these four, the most expressive first: "unshared", "shared", "per-level", "gaussian".
+        source_channels: channels of a source image, which has the size of the target; default: those of the target.
+        relation: "unshared", "shared", "per-level" or "gaussian", the most expressive first.
         num_scales: n, levels of R and T.
         num_steps: K, steps per level of R and T.
         num_relation_steps: M, steps per block of a relation. The authors take 16 for "shared".
-        num_shared_steps: M of the blocks that are shared; default: as the others. The authors take 12.
-        hidden_channels: of the networks of R and T.
-        relation_channels: of the networks of the relation.
-        num_transitions: of R and T: pairs of ActNorm and 1x1 convolution at the beginning of a level.
+        num_shared_steps: M of the shared blocks; default: as in the others. The authors take 12.
+        hidden_channels: width of the networks of R and T.
+        relation_channels: width of the networks of the relation.
+        num_transitions: pairs of ActNorm and 1x1 convolution at the beginning of each level of R and T.
         num_relation_transitions: the same at the beginning of a block: 1 in the authors' code, 2 in the paper.
-        num_noise_steps: of variational dequantization, of both images; 0 for uniform noise.
+        num_noise_steps: steps of the variational dequantization of both images; 0 for uniform noise.
     """
     if relation not in RELATIONS:
         raise ValueError(f"relation is one of {', '.join(RELATIONS)}, got {relation!r}")
@@ -75,11 +78,12 @@ def caflow(
     source_shape = (shape[0] if source_channels is None else source_channels, *shape[1:])
     sizes = num_levels, num_scales, num_steps, num_transitions, hidden_channels, num_noise_steps
     source, target = _flow(source_shape, *sizes), _flow(shape, *sizes)
-    shapes, source_shapes = target[-1].latent_shapes, source[-1].latent_shapes
+    shapes, source_shapes = _latent_shapes(target), _latent_shapes(source)
+    priors: Sequence[Bijection]
     if relation == "gaussian":
         priors = [_gaussian(shapes, source_shapes, i, relation_channels) for i in range(num_scales)]
     else:
-        shared = {}
+        shared: dict[int, Bijection] = {}
 
         def block(i: int, j: int, channels: int, context_channels: int, squeeze: bool) -> Bijection:
             steps = num_relation_steps if j == i or num_shared_steps is None else num_shared_steps
@@ -106,7 +110,7 @@ def _flow(
     hidden_channels: int,
     num_noise_steps: int,
 ) -> Sequential:
-    """R or T: from an image to its latent."""
+    """Builds R or T, from an image to its latent."""
 
     def step(channels: int) -> list[Bijection]:
         net = ConvNet(channels // 2, hidden_channels, channels)
@@ -121,6 +125,10 @@ def _flow(
         return Sequential(Dequantize(num_levels), multiscale)
     noise_steps = [layer for _ in range(num_noise_steps) for layer in _noise_step(shape[0], hidden_channels)]
     return Sequential(VariationalDequantize(Sequential(*noise_steps), num_levels), multiscale)
+
+
+def _latent_shapes(flow: Sequential) -> list[tuple[int, ...]]:
+    return cast(Multiscale, flow[-1]).latent_shapes
 
 
 def _transition(channels: int) -> list[Bijection]:
@@ -141,14 +149,14 @@ def relation_block(
     hidden_channels: int = 32,
     squeeze: bool = True,
 ) -> Sequential:
-    """g: a squeeze, then steps of ActNorm, 1x1 convolution, affine injector and conditional coupling.
+    """Builds g: a squeeze, then steps of ActNorm, 1x1 convolution, affine injector and conditional coupling.
 
     Args:
-        channels: of the input.
-        context_channels: of the context, which has the height and width that the steps see.
+        channels: channels of the input.
+        context_channels: channels of the context, which has the height and width that the steps see.
         num_steps: M.
         num_transitions: pairs of ActNorm and 1x1 convolution at the beginning.
-        hidden_channels: of the networks.
+        hidden_channels: width of the networks.
         squeeze: whether it begins with a squeeze.
     """
     if num_steps < 1:
@@ -168,16 +176,18 @@ def relation_block(
     return Sequential(*layers)
 
 
-def _conditional_flow(shapes, source_shapes, i: int, end: int, block) -> Multiscale:
-    """G_i: block j < ``end`` sees the source's level j and, for j > i, the target's. 0 is the finest level."""
-    # In the order that CoarseToFine joins them.
+def _conditional_flow(
+    shapes: Shapes, source_shapes: Shapes, i: int, end: int, block: Callable[[int, int, int, int, bool], Bijection]
+) -> Multiscale:
+    """Builds G_i: block j < ``end`` sees level j of the source and, for j > i, of the target. 0 is the finest level."""
+    # In the order in which CoarseToFine joins them.
     joined = [*source_shapes[i:], *shapes[i + 1 :]]
     target_level = len(source_shapes[i:]) - i - 1
     blocks, channels = [], shapes[i][0]
     for j in range(i, end):
         picked = [j - i] if j == i else [target_level + j, j - i]
         height, width = shapes[j][1:]
-        # 28x28 images have a coarsest level of 7x7, which is used as it is.
+        # The coarsest level of 28x28 images, 7x7, is not squeezed.
         squeeze = height % 2 == 0 and width % 2 == 0
         context_channels = (4 if squeeze else 1) * sum(joined[k][0] for k in picked)
         blocks.append(
@@ -187,7 +197,7 @@ def _conditional_flow(shapes, source_shapes, i: int, end: int, block) -> Multisc
     return Multiscale(blocks, shapes[i], keep="second")
 
 
-def _gaussian(shapes, source_shapes, i: int, hidden_channels: int) -> Bijection:
+def _gaussian(shapes: Shapes, source_shapes: Shapes, i: int, hidden_channels: int) -> Bijection:
     joined = [*source_shapes[i:], *shapes[i + 1 :]]
     net = ConvNet(source_shapes[i][0], hidden_channels, 2 * shapes[i][0])
     return WithContext(GaussianPrior(net), PickLevels(joined, [0]))
@@ -195,7 +205,7 @@ def _gaussian(shapes, source_shapes, i: int, hidden_channels: int) -> Bijection:
 
 @builder
 def digits_caflow(
-    shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17, source_channels: int | None = None, **changes
+    shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17, source_channels: int | None = None, **changes: Any
 ) -> TranslationFlow:
     """``caflow`` for the 8x8 digits of scikit-learn; the sizes are ours.
 

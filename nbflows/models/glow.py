@@ -5,6 +5,7 @@ The paper's CIFAR-10 model: 3 levels of 32 steps, 512 hidden channels.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -44,15 +45,16 @@ def glow(
     """Glow, or one of the weaker models that its paper compares it with. 44,152,176 parameters.
 
     Args:
-        shape: of an image; height and width divisible by 2 ** num_scales.
+        shape: the shape of an image; height and width divisible by 2 ** num_scales.
         num_levels: grey levels.
         num_scales: L, levels of the flow, each at half the resolution of the one before.
         num_steps: K, steps per level.
-        hidden_channels: of the conditioner networks.
-        mixing: of the channels before each coupling: "conv1x1", a fixed "shuffle", or "flip".
+        hidden_channels: width of the conditioner networks.
+        mixing: how channels are mixed before each coupling: "conv1x1", a fixed "shuffle", or "flip".
         actnorm: whether a step begins with ActNorm.
-        prior: of the latents that leave at a split: "learned" from what goes on, or "standard" normal.
-        num_noise_couplings, noise_channels: of variational dequantization, ours; 0 for uniform noise as in the paper.
+        prior: the prior of the exiting latents: "learned", given the continuing half, or "standard" normal.
+        num_noise_couplings, noise_channels: variational dequantization, our addition; 0 for uniform noise as in the
+            paper.
     """
     if mixing not in ("conv1x1", "shuffle", "flip"):
         raise ValueError(f"mixing is 'conv1x1', 'shuffle' or 'flip', got {mixing!r}")
@@ -60,7 +62,7 @@ def glow(
         raise ValueError(f"prior is 'learned' or 'standard', got {prior!r}")
 
     def step(channels: int) -> list[Bijection]:
-        mixers = {
+        mixers: dict[str, Callable[[], Bijection]] = {
             "conv1x1": lambda: Conv1x1(channels),
             "shuffle": lambda: Permute(torch.randperm(channels)),
             "flip": Flip,
@@ -85,13 +87,13 @@ def flow_levels(
     step: Callable[[int], list[Bijection]],
     begin: Callable[[int], list[Bijection]] = lambda channels: [],
 ) -> tuple[list[Bijection], list[int]]:
-    """Levels of a squeeze and steps each, and the channels of each level's latent.
+    """Builds levels of a squeeze and steps, and returns them with the channels of each level's latent.
 
     Args:
-        channels: of the image.
+        channels: channels of the image.
         num_scales, num_steps: L and K.
-        step: makes the layers of one step for so many channels.
-        begin: the same for what stands between the squeeze and the first step.
+        step: makes the layers of one step for a number of channels.
+        begin: makes layers between the squeeze and the first step.
     """
     if num_scales < 1 or num_steps < 1:
         raise ValueError(f"a flow has at least 1 level and 1 step, got {num_scales} and {num_steps}")
@@ -107,12 +109,12 @@ def flow_levels(
 
 
 def learned_priors(latent_channels: list[int]) -> list[Bijection]:
-    """A Gaussian for every latent that leaves at a split, the standard normal for the deepest."""
+    """Makes a Gaussian prior for every exiting latent, and the standard normal for the deepest."""
     return [*[GaussianPrior(ZeroConv(c, 2 * c)) for c in latent_channels[:-1]], Identity()]
 
 
 @builder
-def digits_glow(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17, **changes) -> Flow:
+def digits_glow(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17, **changes: Any) -> Flow:
     """``glow`` for the 8x8 digits of scikit-learn; the sizes are ours.
 
     Args:

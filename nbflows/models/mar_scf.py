@@ -5,6 +5,9 @@ priors", 2020 (arXiv:2004.03891). The authors' README gives 3.24 bits/dim on CIF
 hidden channels.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 from torch import nn
 
 from nbflows.bijection import Bijection
@@ -49,31 +52,32 @@ def mar_scf(
 ) -> Flow:
     """Squeeze, steps of ActNorm, 1x1 convolution and coupling, split; at every split and at the end a ConvLSTM prior.
 
-    45,630,990 parameters as it is; with mixture couplings, 4 steps and 96 hidden channels 45,968,454. The authors' code
-    has 42,788 and 42,956 more: its deepest prior owns a network that it never uses (41,636), its gates have two biases
-    that are added (1,152), and the limits of its log-scales are products of two parameters (168).
+    45,630,990 parameters by default; with mixture couplings, 4 steps and 96 hidden channels 45,968,454. The authors'
+    code has 42,788 and 42,956 more: its deepest prior has a network that it never uses (41,636), its gates add two
+    biases (1,152), and the limits of its log-scales are products of two parameters (168).
 
     Args:
-        shape: of an image; height and width divisible by 2 ** num_scales.
+        shape: the shape of an image; height and width divisible by 2 ** num_scales.
         num_levels: grey levels.
         coupling: "affine" or "mixlogcdf", the mixture of logistics.
         num_scales: L, levels of the flow, each at half the resolution of the one before.
         num_steps: K, steps per level.
-        hidden_channels: C, of the conditioner networks; a multiple of 4 for mixture couplings.
-        num_blocks, num_components, dropout: of mixture couplings: blocks of the conditioner, logistics per mixture,
-            and the share of activations dropped in training.
-        prior: "mar", the autoregressive one; "glow", one Gaussian given the half that goes on; "none", N(0, I).
-        prior_channels, prior_layers: of the ConvLSTM.
-        num_noise_couplings, noise_channels: of variational dequantization, ours; 0 for uniform noise as in the paper.
-        spacing: of the grey levels, see ``Dequantize``; 1/255 in the authors' code.
-        lowest_scale: of affine couplings, see ``SigmoidScale``.
+        hidden_channels: C, the width of the conditioner networks; a multiple of 4 for mixture couplings.
+        num_blocks, num_components, dropout: for mixture couplings: blocks of the conditioner, logistics per mixture,
+            and the probability to drop an activation in training.
+        prior: "mar", the autoregressive prior; "glow", a Gaussian given the continuing half; "none", N(0, I).
+        prior_channels, prior_layers: width and layers of the ConvLSTM.
+        num_noise_couplings, noise_channels: variational dequantization, our addition; 0 for uniform noise as in the
+            paper.
+        spacing: distance of the grey levels, see ``Dequantize``; 1/255 in the authors' code.
+        lowest_scale: the lowest scale of affine couplings, see ``SigmoidScale``.
     """
     if coupling not in ("affine", "mixlogcdf"):
         raise ValueError(f"coupling is 'affine' or 'mixlogcdf', got {coupling!r}")
     if prior not in ("mar", "glow", "none"):
         raise ValueError(f"prior is 'mar', 'glow' or 'none', got {prior!r}")
     if spacing is not None and num_noise_couplings:
-        raise ValueError("spacing is of uniform noise: give it without num_noise_couplings")
+        raise ValueError("spacing is for uniform noise: give it without num_noise_couplings")
 
     def step(channels: int) -> list[Bijection]:
         half, layers = channels // 2, [ActNorm(channels), Conv1x1(channels)]
@@ -82,12 +86,12 @@ def mar_scf(
             return [*layers, AffineCoupling(net, bound=SigmoidScale(lowest=lowest_scale))]
         outputs = (2 + 3 * num_components) * half
         net = GatedAttentionNet(half, hidden_channels, outputs, num_blocks=num_blocks, dropout=dropout)
-        # The first half moves, then the halves change places.
+        # The first half moves, then the halves swap.
         swap = Permute([*range(half, channels), *range(half)])
         return [*layers, MixtureCoupling(net, num_components, keep="second", bound=ScaledTanh(half)), swap]
 
     levels, channels = flow_levels(shape[0], num_scales, num_steps, step)
-    priors = None
+    priors: Sequence[Bijection] | None = None
     if prior == "glow":
         priors = learned_priors(channels)
     if prior == "mar":
@@ -102,7 +106,7 @@ def mar_scf(
 
 
 def _prior(index: int, context_channels: int | None, hidden_channels: int, num_layers: int) -> ConvLSTMPrior:
-    """The prior of level ``index``, counted from 0; without context_channels the deepest one."""
+    """Makes the prior of level ``index``, counted from 0; without context_channels it is the deepest one."""
     kernel_size, dilation = (5, 5, 3)[min(index, 2)], 2 if index == 0 else 1
     num_maps = 0 if context_channels is None else 4
     lstm = ConvLSTM(1 + num_maps, hidden_channels, 2, num_layers, kernel_size, dilation)
@@ -116,7 +120,7 @@ def _prior(index: int, context_channels: int | None, hidden_channels: int, num_l
 
 @builder
 def digits_mar_scf(
-    shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17, coupling: str = "mixlogcdf", **changes
+    shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17, coupling: str = "mixlogcdf", **changes: Any
 ) -> Flow:
     """``mar_scf`` for the 8x8 digits of scikit-learn; the sizes are ours.
 

@@ -7,6 +7,7 @@ Source: R. T. Q. Chen, J. Behrmann, D. Duvenaud, J.-H. Jacobsen, "Residual flows
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any, cast
 
 import torch
 
@@ -55,24 +56,24 @@ def residual_flow(
     gradient: str = "neumann",
     in_forward: bool = True,
 ) -> Flow:
-    """ActNorm, then residual blocks with an ActNorm each, in levels with a squeeze between them. As it is: CIFAR-10.
+    """ActNorm, then residual blocks with an ActNorm each, in levels with a squeeze between them. Default: CIFAR-10.
 
-    The authors' code counts two numbers per block more among the parameters, which it never trains.
+    The authors' code counts two more parameters per block, which it never trains.
 
     Args:
-        shape: of an image; height and width divisible by 2 for every squeeze.
+        shape: the shape of an image; height and width divisible by 2 for every squeeze.
         num_levels: grey levels.
-        num_blocks: of each level, finest first.
-        hidden_channels: of the blocks' networks.
+        num_blocks: blocks per level, finest first.
+        hidden_channels: width of the blocks' networks.
         num_end_blocks, end_features: fully connected blocks after the last level, and their width.
-        factor_out: whether half of the channels leaves after every level but the last.
+        factor_out: whether half of the channels exits after every level but the last.
         squeeze_first: squeeze the image once before the first level.
-        alpha: of the logit, see ``Logit``: twice the paper's; None for no logit.
-        activation, coeff: of the blocks' networks, see ``LipschitzConvNet``.
-        terms: of the power series beyond those that are always there: so many as Russian roulette draws from a
-            "poisson" distribution of mean 2 or a "geometric" one with chance 1/2; or "none": biased, an i-ResNet.
-        num_exact_terms, num_eval_terms: terms that are always there, in training and in eval mode.
-        gradient, in_forward: of the log-determinant in training, see ``SeriesLogDet``.
+        alpha: see ``Logit``; twice the alpha of the paper; None for no logit.
+        activation, coeff: settings of the blocks' networks, see ``LipschitzConvNet``.
+        terms: random terms of the power series after the exact ones: Russian roulette with a "poisson" distribution of
+            mean 2 or a "geometric" one of probability 1/2; or "none": biased, an i-ResNet.
+        num_exact_terms, num_eval_terms: number of exact terms in training and in eval mode.
+        gradient, in_forward: gradient of the log-determinant in training, see ``SeriesLogDet``.
     """
     if terms not in _TERMS:
         raise ValueError(f"terms is one of {', '.join(map(repr, _TERMS))}, got {terms!r}")
@@ -85,16 +86,17 @@ def residual_flow(
         )
         return [ResidualBlock(net, training, evaluation), ActNorm(channels)]
 
-    settings = {"activation": activation, "coeff": coeff}
-    start = [Dequantize(num_levels, alpha), *([Squeeze()] if squeeze_first else [])]
+    settings: dict[str, Any] = {"activation": activation, "coeff": coeff}
+    start: list[Bijection] = [Dequantize(num_levels, alpha), *([Squeeze()] if squeeze_first else [])]
     level_shape = first_shape = Sequential(*start).output_shape(shape)
-    levels = []
+    levels: list[Sequential] = []
     for i, count in enumerate(num_blocks):
-        layers = [ActNorm(level_shape[0])] if i == 0 else []
+        layers: list[Bijection] = [ActNorm(level_shape[0])] if i == 0 else []
+        c, h, w = level_shape
         for j in range(count):
-            # The very first block sees the image itself, which an activation would only spoil.
-            net = LipschitzConvNet(level_shape, hidden_channels, first_activation=i + j > 0, **settings)
-            layers += block(net, level_shape[0])
+            # The first block has no activation before its first layer, because it reads the image itself.
+            net = LipschitzConvNet((c, h, w), hidden_channels, first_activation=i + j > 0, **settings)
+            layers += block(net, c)
         if i < len(num_blocks) - 1:
             layers.append(Squeeze())
             channels, *size = Squeeze().output_shape(level_shape)
@@ -110,26 +112,26 @@ def residual_flow(
 
 
 @builder
-def residual_flow_mnist(shape: tuple[int, int, int] = (1, 28, 28), num_levels: int = 256, **changes) -> Flow:
+def residual_flow_mnist(shape: tuple[int, int, int] = (1, 28, 28), num_levels: int = 256, **changes: Any) -> Flow:
     """``residual_flow`` for MNIST, 28x28 without padding. 16,608,589 parameters (the authors' code: 16,608,693)."""
     return residual_flow(shape, num_levels, **{"alpha": 2e-6, **changes})
 
 
 @builder
-def residual_flow_imagenet32(shape: tuple[int, int, int] = (3, 32, 32), num_levels: int = 256, **changes) -> Flow:
+def residual_flow_imagenet32(shape: tuple[int, int, int] = (3, 32, 32), num_levels: int = 256, **changes: Any) -> Flow:
     """``residual_flow`` for ImageNet 32x32. 47,099,089 parameters (the authors' code: 47,099,289)."""
     return residual_flow(shape, num_levels, **{"num_blocks": (32, 32, 32), **changes})
 
 
 @builder
-def residual_flow_imagenet64(shape: tuple[int, int, int] = (3, 64, 64), num_levels: int = 256, **changes) -> Flow:
+def residual_flow_imagenet64(shape: tuple[int, int, int] = (3, 64, 64), num_levels: int = 256, **changes: Any) -> Flow:
     """``residual_flow`` for ImageNet 64x64. 53,294,275 parameters (the authors' code: 53,294,475)."""
     settings = {"num_blocks": (32, 32, 32), "squeeze_first": True, "factor_out": True}
     return residual_flow(shape, num_levels, **{**settings, **changes})
 
 
 @builder
-def residual_flow_celeba_hq(shape: tuple[int, int, int] = (3, 256, 256), num_levels: int = 32, **changes) -> Flow:
+def residual_flow_celeba_hq(shape: tuple[int, int, int] = (3, 256, 256), num_levels: int = 32, **changes: Any) -> Flow:
     """``residual_flow`` for CelebA-HQ 256x256 in 5 bits. 136,777,176 parameters (the authors' code: 136,777,368)."""
     settings = {
         "num_blocks": (16,) * 6,
@@ -143,7 +145,7 @@ def residual_flow_celeba_hq(shape: tuple[int, int, int] = (3, 256, 256), num_lev
 
 
 @builder
-def digits_residual_flow(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17, **changes) -> Flow:
+def digits_residual_flow(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17, **changes: Any) -> Flow:
     """``residual_flow`` for the 8x8 digits of scikit-learn; the sizes are ours.
 
     Args:
@@ -159,19 +161,19 @@ def joint_residual_flow(
     num_levels: int = 256,
     num_classes: int = 10,
     features_per_level: int = 256,
-    **changes,
+    **changes: Any,
 ) -> JointFlow:
-    """``residual_flow`` without fully connected blocks, and a classifier with features from the end of every level.
+    """``residual_flow`` without fully connected blocks, with a classifier that reads the end of every level.
 
     Args:
-        num_classes: of the labels.
-        features_per_level: of the classifier.
+        num_classes: number of classes.
+        features_per_level: number of features that the classifier gets from each level.
         changes: further arguments of ``residual_flow``.
     """
     settings = {"alpha": 2e-6, **changes, "num_end_blocks": 0}
     if settings.get("factor_out"):
-        raise ValueError("a classifier looks at all channels of every level: joint_residual_flow has no factor_out")
-    layers = residual_flow(shape, num_levels, **settings).bijection
+        raise ValueError("the classifier reads all channels of every level: joint_residual_flow has no factor_out")
+    layers = cast(Sequential, residual_flow(shape, num_levels, **settings).bijection)
     heads, level_shape = {}, tuple(shape)
     for i, layer in enumerate(layers.layers):
         level_shape = layer.output_shape(level_shape)
@@ -181,7 +183,9 @@ def joint_residual_flow(
 
 
 @builder
-def digits_joint_residual_flow(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17, **changes) -> JointFlow:
+def digits_joint_residual_flow(
+    shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17, **changes: Any
+) -> JointFlow:
     """``joint_residual_flow`` for the 8x8 digits of scikit-learn; the sizes are ours.
 
     Args:
@@ -202,24 +206,24 @@ def residual_flow_2d(
     actnorm: bool = False,
     log_det: str = "roulette",
 ) -> Flow:
-    """Residual blocks on points, almost the identity at the start. As it is: the paper's toy densities.
+    """Residual blocks on points, almost the identity at the start; by default for the paper's toy densities.
 
     Args:
-        shape: of a point.
-        num_blocks, hidden_features, num_hidden: how many, and the width and hidden layers of their networks.
+        shape: the shape of a point.
+        num_blocks, hidden_features, num_hidden: number of blocks, and width and hidden layers of their networks.
         activation, coeff: see ``LipschitzMLP``.
-        actnorm: whether ActNorms stand around the blocks.
-        log_det: in training, "roulette", geometric with 2 exact terms, or "exact", which in the plane costs as much as
+        actnorm: whether ActNorms surround the blocks.
+        log_det: in training: "roulette", geometric with 2 exact terms, or "exact", which in the plane costs as much as
             2 terms. In eval mode it is exact.
     """
     if log_det not in ("roulette", "exact"):
         raise ValueError(f"log_det is 'roulette' or 'exact', got {log_det!r}")
     roulette = SeriesLogDet(RussianRoulette("geometric", 0.5, num_exact_terms=2), gradient="basic", in_forward=False)
-    layers = [ActNorm(*shape)] if actnorm else []
+    layers: list[Bijection] = [ActNorm(*shape)] if actnorm else []
     for _ in range(num_blocks):
         net = LipschitzMLP(*shape, hidden_features, num_hidden, activation, coeff)
         with torch.no_grad():
-            net.layers[-1].parametrizations.weight.original.div_(1000)
+            net.layers[-1].get_parameter("parametrizations.weight.original").div_(1000)
         update_norms(net)
         layers.append(ResidualBlock(net, roulette if log_det == "roulette" else ExactLogDet(), ExactLogDet()))
         layers += [ActNorm(*shape)] if actnorm else []

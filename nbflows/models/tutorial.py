@@ -36,7 +36,7 @@ def variational(
     num_noise_couplings: int = 4,
     noise_channels: int = 16,
 ) -> Flow:
-    """As ``simple``, with dequantization noise learned by a flow of its own. 628,388 parameters."""
+    """``simple`` with dequantization noise learned by another flow. 628,388 parameters."""
     dequantize = variational_dequantize(shape, num_levels, num_noise_couplings, noise_channels, num_blocks)
     couplings = _checkerboard_couplings(shape, num_couplings, hidden_channels, num_blocks)
     return Flow(Sequential(dequantize, *couplings), shape)
@@ -52,13 +52,13 @@ def multiscale(
     num_noise_couplings: int = 4,
     noise_channels: int = 16,
 ) -> Flow:
-    """Learned noise, checkerboard couplings, then two squeezed levels; half of the latents leave after the first.
+    """Learned noise, checkerboard couplings, then two squeezed levels; half of the latents exit after the first.
 
-    The original masks channels, and so carries weights that only ever see zeros or make outputs that are thrown away
-    (1,711,818 parameters with them); here the couplings split the channels: 1,657,038 parameters, the same functions.
+    The original masks channels, so some of its weights only see zeros or compute outputs that are discarded (1,711,818
+    parameters in total). Here the couplings split the channels: 1,657,038 parameters, the same functions.
 
     Args:
-        num_couplings, hidden_channels: at full resolution, at half, at a quarter of it.
+        num_couplings, hidden_channels: at full, half and quarter resolution.
     """
     c = shape[0]
     full, half, quarter = num_couplings
@@ -112,9 +112,9 @@ def digits_multiscale(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int =
 
 
 def _checkerboard_couplings(
-    shape, num_couplings: int, hidden_channels: int, num_blocks: int, context_channels: int = 0
-):
-    """Couplings that keep one colour of a checkerboard, then the other."""
+    shape: tuple[int, int, int], num_couplings: int, hidden_channels: int, num_blocks: int, context_channels: int = 0
+) -> list[Bijection]:
+    """Makes couplings that keep one colour of a checkerboard, then the other."""
     c, h, w = shape
     return [
         AffineCoupling(
@@ -127,8 +127,8 @@ def _checkerboard_couplings(
     ]
 
 
-def _channel_couplings(channels, num_couplings, hidden_channels, num_blocks) -> list[Bijection]:
-    """Couplings that keep one half of the channels, then the other."""
+def _channel_couplings(channels: int, num_couplings: int, hidden_channels: int, num_blocks: int) -> list[Bijection]:
+    """Makes couplings that keep one half of the channels, then the other."""
     return [
         AffineCoupling(
             GatedConvNet(channels // 2, hidden_channels, channels, num_blocks),
@@ -140,7 +140,9 @@ def _channel_couplings(channels, num_couplings, hidden_channels, num_blocks) -> 
     ]
 
 
-def variational_dequantize(shape, num_levels, num_couplings, hidden_channels, num_blocks) -> VariationalDequantize:
-    """Noise learned by checkerboard couplings that see the image."""
+def variational_dequantize(
+    shape: tuple[int, int, int], num_levels: int, num_couplings: int, hidden_channels: int, num_blocks: int
+) -> VariationalDequantize:
+    """Makes noise learned by checkerboard couplings that see the image."""
     couplings = _checkerboard_couplings(shape, num_couplings, hidden_channels, num_blocks, context_channels=shape[0])
     return VariationalDequantize(Sequential(*couplings), num_levels)

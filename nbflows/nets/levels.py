@@ -1,5 +1,6 @@
 """Takes what a network looks at out of a latent of several levels."""
 
+from collections.abc import Sequence
 from math import prod
 
 import torch
@@ -18,7 +19,7 @@ class PickLevels(nn.Module):
     Shapes: ``(B, D)`` to ``(B, C, H, W)`` with C the picked channels; squeezed ``(B, 4C, H/2, W/2)``.
     """
 
-    def __init__(self, shapes: list[tuple[int, int, int]], picked: list[int], squeeze: bool = False):
+    def __init__(self, shapes: Sequence[tuple[int, ...]], picked: list[int], squeeze: bool = False):
         super().__init__()
         self.shapes, self.picked, self.squeeze = [tuple(shape) for shape in shapes], list(picked), squeeze
         sizes = {self.shapes[i][1:] for i in picked}

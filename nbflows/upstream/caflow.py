@@ -8,7 +8,7 @@ from torch import Tensor
 from nbflows import models
 from nbflows.bijection import Bijection
 from nbflows.compose import Sequential
-from nbflows.layers import ActNorm, AffineCoupling, AffineInjector, Conv1x1, Squeeze
+from nbflows.layers import ActNorm, AffineCoupling, Conv1x1, Squeeze
 from nbflows.translation import TranslationFlow
 from nbflows.upstream.state import copy, nothing_left, take
 
@@ -126,7 +126,7 @@ def _load_layer(state: dict[str, Tensor], prefix: str, layer: Bijection) -> None
             layer.bias.mul_((-layer.log_scale).exp())
     elif isinstance(layer, Conv1x1):
         copy({layer.weight: take(state, f"{prefix}.weight")}, prefix)
-    elif isinstance(layer, (AffineCoupling, AffineInjector)):
+    elif isinstance(layer, AffineCoupling):
         for number in (0, 2, 4):
             for part in ("weight", "bias"):
                 weight = take(state, f"{prefix}.subnet.nn.{number}.{part}")

@@ -1,11 +1,14 @@
 """The published weights of the UvA Deep Learning Tutorial 11."""
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
 from nbflows import models
 from nbflows.flow import Flow
 from nbflows.layers import AffineCoupling
+from nbflows.layers.split import Halves, Mask
 from nbflows.upstream.state import copy, nothing_left, take
 
 
@@ -83,14 +86,14 @@ def _build(state, groups, noise: list[str], main: list[str]) -> Flow:
 def _load_coupling(state: dict[str, Tensor], prefix: str, layer: AffineCoupling) -> None:
     """Copies one coupling's weights; a channel mask becomes a selection of channels."""
     mask = take(state, f"{prefix}.mask").bool()[0]
-    if layer.keep == "masked":
-        if not torch.equal(mask, layer.mask):
+    if isinstance(layer.split, Mask):
+        if not torch.equal(mask, layer.split.mask):
             raise ValueError(f"'{prefix}.mask' is not the tutorial's checkerboard")
         kept = moved = torch.arange(len(mask))
     else:
-        half = torch.arange(len(mask)) < len(mask) // 2
-        if not torch.equal(mask[:, 0, 0], half if layer.keep == "first" else ~half):
-            raise ValueError(f"'{prefix}.mask' does not keep the {layer.keep} half of the channels")
+        half, keep = torch.arange(len(mask)) < len(mask) // 2, cast(Halves, layer.split).keep
+        if not torch.equal(mask[:, 0, 0], half if keep == "first" else ~half):
+            raise ValueError(f"'{prefix}.mask' does not keep the {keep} half of the channels")
         kept, moved = mask[:, 0, 0].nonzero()[:, 0], (~mask[:, 0, 0]).nonzero()[:, 0]
     # The network's input: the kept channels, then the image in a noise coupling.
     context = torch.arange(len(mask), len(mask) + layer.net.context_channels)
