@@ -1,4 +1,4 @@
-"""What every model costs, in one table: training step, likelihood, sampling, peak memory, beside the original codes.
+"""Measures every model: training step, likelihood, sampling and peak memory, in a table with the original codes.
 
     python -m benchmarks [SYSTEM ...] [--only TEXT] [--repeats 5] [--threads 2] [--out build/bench] [--more]
     python -m benchmarks --compare A B [--only TEXT] [--rounds 5]
@@ -133,7 +133,7 @@ def run_comparison(
 
 
 def run_reports(systems: list[str], threads: int, repeats: int) -> None:
-    """What the systems report besides the table."""
+    """Prints the additional reports of the systems."""
     for system in systems:
         module = import_module(f"benchmarks.{system}")
         if hasattr(module, "report"):

@@ -1,4 +1,4 @@
-"""What is timed of a flow: a training step, the likelihood, sampling."""
+"""The timed actions of a flow: a training step, the likelihood, sampling."""
 
 from collections.abc import Callable
 

@@ -31,7 +31,7 @@ def prepare_training(**changes):
 
 
 def prepare_likelihood():
-    """Of one batch of targets, given their sources."""
+    """Likelihood of one batch of targets, given their sources."""
     return likelihood(*build())
 
 

@@ -27,12 +27,12 @@ class Comparison:
         return statistics.median(a.own_mib / b.own_mib for a, b in self.pairs)
 
     def medians(self, what: Callable[[Measurement], float]) -> tuple[float, float]:
-        """Of A and of B."""
+        """Returns the medians of A and of B."""
         return tuple(statistics.median(what(pair[side]) for pair in self.pairs) for side in (0, 1))
 
 
 def in_turn(measure_a: Callable[[], Measurement], measure_b: Callable[[], Measurement], rounds: int) -> Comparison:
-    """Measures A B A B ... so many times."""
+    """Measures A B A B ..., ``rounds`` times each."""
     return Comparison([(measure_a(), measure_b()) for _ in range(rounds)])
 
 

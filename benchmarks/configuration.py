@@ -1,4 +1,4 @@
-"""What two measurements of the same task may differ in: precision, compilation, memory, threads, package, revision."""
+"""The settings in which two measurements of a task may differ: precision, memory, revision and others."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -9,7 +9,7 @@ WORKING_TREE = "."
 
 
 class UsageError(ValueError):
-    """What was asked for does not exist; the message says what does."""
+    """A requested setting does not exist; the message lists those that do."""
 
 
 @dataclass(frozen=True)
@@ -17,10 +17,10 @@ class Configuration:
     """One way to run a task.
 
     Attributes:
-        precision: of the networks, as ``nbflows train --precision`` names it.
+        precision: precision of the networks, as ``nbflows train --precision`` names it.
         compile: "on" as with ``nbflows train --compile``, or "off".
         memory: as ``nbflows train --memory`` names it.
-        threads: of the processor.
+        threads: number of CPU threads.
         package: nbflows, or another one that has the same layer.
         rev: a revision of git whose nbflows runs; "." is the working tree.
     """
@@ -43,7 +43,7 @@ class Configuration:
             raise UsageError(f"{self.package} runs as it is: only threads can be set with it")
 
     def __str__(self) -> str:
-        """What differs from the defaults, in the syntax of ``parse``; "default" if nothing does."""
+        """Returns the settings that differ from the defaults, in the syntax of ``parse``; "default" if none does."""
         settings = [(field.name, getattr(self, field.name), field.default) for field in fields(self)]
         return ",".join(f"{name}={value}" for name, value, default in settings if value != default) or "default"
 

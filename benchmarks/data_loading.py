@@ -18,7 +18,7 @@ from nbflows.training import objectives
 
 PAGE, MARK = pages.DOCS / "training_at_scale.md", "data: python -m benchmarks.data_loading --write"
 TITLES = ["recipe", "data", "batch", "ms a batch", "ms a step", "share"]
-# At least so many, in whole epochs.
+# The smallest number of batches, rounded up to whole epochs.
 NUM_BATCHES = 200
 # Seconds: where a step takes longer, larger ones are estimated.
 LONG_STEP = 1.0

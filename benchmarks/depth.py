@@ -3,8 +3,8 @@
     python -m benchmarks.depth [--repeats 3] [--threads 2] [--out build/depth]
 
 Glow on 32x32 colour images, batches of 16: three levels of K = 4, 8, 16, 32 steps, 96 channels. Memory is the process's
-peak beyond the imports. Weights, their gradients and Adam's averages are in it, which grow with the depth in any mode:
-they stand in the table by themselves.
+peak beyond the imports. It includes weights, their gradients and Adam's averages, which grow with depth in any mode;
+the table also lists these separately.
 """
 
 import argparse

@@ -20,12 +20,12 @@ TRAINING_CONFIGURATIONS = (*CONFIGURATIONS, replace(FLOAT32, memory="invertible"
 
 @dataclass(frozen=True)
 class Task:
-    """What is measured, and what the original code took for the same.
+    """A task to measure, and the figures of the original code.
 
     Attributes:
-        prepare: in the fresh process, builds what is needed: a ``Workload``.
-        seconds, gib: of the original code, and its peak memory with imports; None where it was not measured.
-        configurations: those in which the table has it.
+        prepare: builds the ``Workload``, in the fresh process.
+        seconds, gib: time and peak memory, with imports, of the original code; None if not measured.
+        configurations: the configurations in the table.
         peers: the same as ``prepare`` for other packages with the same layer, by name.
     """
 
@@ -38,11 +38,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Workload:
-    """What a task has built.
+    """A task that is ready to run.
 
     Attributes:
-        run: what is timed.
-        flow: in it, for memory modes and compilation; None if there is none.
+        run: the timed function.
+        flow: the flow that it uses, for memory modes and compilation; None if it uses none.
     """
 
     run: Callable[[], object]
@@ -51,13 +51,13 @@ class Workload:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What the fresh process measured.
+    """The measurements of the fresh process.
 
     Attributes:
-        first: seconds of the first call, in which what is compiled is compiled.
-        seconds: of every repetition after those to warm up.
-        peak_mib: of the process, imports included.
-        imports_mib: the peak before anything was built, when all was imported.
+        first: seconds of the first call, including compilation.
+        seconds: seconds of every repetition after the warm-up.
+        peak_mib: peak memory of the process, with imports.
+        imports_mib: peak memory after the imports.
     """
 
     first: float
@@ -67,12 +67,12 @@ class Measurement:
 
     @property
     def median(self) -> float:
-        """Of the seconds."""
+        """Median of the seconds."""
         return statistics.median(self.seconds)
 
     @property
     def own_mib(self) -> float:
-        """The peak beyond the imports."""
+        """Peak memory beyond the imports."""
         return self.peak_mib - self.imports_mib
 
 
@@ -84,10 +84,10 @@ def measure(module: str, name: str, configuration: Configuration, repeats: int, 
     """Runs a task in a fresh process.
 
     Args:
-        module: that has the task in its ``TASKS`` or ``FURTHER``.
-        name: of the task.
-        configuration: how it runs; of its revision, see ``source``.
-        repeats: how often it is timed.
+        module: module with the task in ``TASKS`` or ``FURTHER``.
+        name: name of the task.
+        configuration: settings of the run; ``source`` is its revision.
+        repeats: number of timed repetitions.
         source: folder of the ``nbflows`` that runs.
 
     Raises:

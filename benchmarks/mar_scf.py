@@ -55,14 +55,14 @@ def prepare_prior(level: int, num_samples: int):
     flow, _ = build(AFFINE)
     multiscale = flow.eval().bijection[-1]
     shape = multiscale.latent_shapes[level]
-    # The half that goes on, which has the shape of the half that leaves; the last level's prior sees none.
+    # The context is the continuing half, which has the exiting half's shape; the last level's prior has none.
     noise, context = torch.randn(2, num_samples, *shape)
     prior = multiscale.priors[level]
     return Workload(torch.no_grad()(lambda: prior.inverse(noise, context)), flow)
 
 
 def report(measure) -> None:
-    """What one channel of a latent costs to sample from its autoregressive prior."""
+    """Prints the time to sample one channel of a latent from its autoregressive prior."""
     from tabulate import tabulate
 
     rows = []
@@ -79,7 +79,7 @@ def _prior_task(level: int, num_samples: int) -> str:
     return f"prior of level {level}, {num_samples} samples"
 
 
-# Of the levels, for 32x32 colour images.
+# Shapes of the levels' latents, for 32x32 colour images.
 LATENTS = ((6, 16, 16), (12, 8, 8), (48, 4, 4))
 NUM_SAMPLES = (1, 16, 64)
 

@@ -80,7 +80,7 @@ def _mlp(inputs: int, outputs: int):
 
 
 def _with_context(*layers):
-    """In a row, called with a context by some packages: there is none here."""
+    """Runs layers in a row; some packages pass a context, which is ignored."""
     from torch import nn
 
     class Conditioner(nn.Sequential):

@@ -51,8 +51,10 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="NAME", help="of nbflows list (default: all in the manifest)")
-    parser.add_argument("--images", type=int, default=256, metavar="N", help="at most so many (default: 256)")
-    parser.add_argument("--device", default="cpu", help="default: cpu")
+    parser.add_argument(
+        "--images", type=int, default=256, metavar="N", help="largest number of test images (default: 256)"
+    )
+    parser.add_argument("--device", default="cpu", help="device of the measurement (default: cpu)")
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.parent.name}/{PAGE.name}")
     options = parser.parse_args()
     if options.images < 2:

@@ -26,7 +26,7 @@ UNITS = ("seconds", "mib")
 
 
 def prepare(name: str, task: str) -> Callable[[], object]:
-    """What is timed, of the model of this name. Evaluating is one draw of log-likelihood, M = 1."""
+    """Returns the timed function of a model. Evaluating is one draw of log-likelihood, M = 1."""
     import torch
 
     from nbflows import load_pretrained
@@ -44,7 +44,7 @@ def prepare(name: str, task: str) -> Callable[[], object]:
 
 
 def measure(name: str, task: str, repeats: int) -> dict[str, float]:
-    """In this process: the median seconds an image, and the peak memory in MiB beyond the imports."""
+    """Measures, in this process, the median seconds per image and the peak memory in MiB beyond the imports."""
     import torch
 
     import nbflows  # noqa: F401 -- all that it imports belongs to the memory that is left out
@@ -77,7 +77,7 @@ def measure_apart(name: str, repeats: int) -> dict:
 
 
 def record(name: str, cost: dict) -> None:
-    """Writes it into the manifest, read anew: others may have written to it in the meantime."""
+    """Writes the cost into the manifest, which is read again because another process may have changed it."""
     from nbflows import pretrained
 
     known = pretrained.find_manifest()

@@ -50,7 +50,7 @@ def prepare_sampling():
 
 
 def prepare_memory(gradient: str, num_terms: int, num_blocks: int):
-    """One training step with so many terms and blocks at full resolution."""
+    """One training step with ``num_terms`` terms and ``num_blocks`` blocks at full resolution."""
     from nbflows.layers import ResidualBlock, SeriesLogDet, TruncatedSeries
 
     flow, images = build(num_blocks=(num_blocks,), num_end_blocks=0)

@@ -14,15 +14,15 @@ from benchmarks.harness import Measurement, Task
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of a task in one configuration, and beside it what the other code took.
+    """The measurements of a task in one configuration, and the figures of the other code.
 
     Attributes:
         task, package, precision, memory, compile, threads: what ran, and how; see ``Configuration``.
-        seconds, fastest, slowest: the median, and the spread.
-        peak_mib, own_mib: of memory, in all and beyond the imports.
-        original_seconds, original_mib: of the original code; None where it was not measured.
-        speedup: the other code's seconds by those of nbflows. In the row of another package, that one's.
-        torch, processor: its version, and the name of the processor.
+        seconds, fastest, slowest: median and spread of the seconds.
+        peak_mib, own_mib: peak memory in total and beyond the imports.
+        original_seconds, original_mib: time and memory of the original code; None if not measured.
+        speedup: the other code's seconds divided by those of nbflows. In the row of another package, that package's.
+        torch, processor: version of torch and name of the processor.
     """
 
     task: str
@@ -50,7 +50,7 @@ class Row:
 
     @property
     def machine(self) -> str:
-        """What it ran on, for a heading."""
+        """Returns the machine, for a heading."""
         return machine(self.threads, self.processor, self.torch)
 
 
@@ -86,7 +86,7 @@ def machine(threads: int | str, processor: str, torch: str) -> str:
 
 
 def processor() -> str:
-    """What the processor calls itself."""
+    """Returns the name of the processor."""
     if platform.system() == "Darwin":
         return subprocess.run(
             ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True
@@ -98,7 +98,7 @@ def processor() -> str:
 
 
 def write(rows: list[Row], file: Path) -> None:
-    """As CSV, an empty field where there is no figure."""
+    """Writes rows as CSV, with empty fields for missing figures."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with open(file, "w", newline="") as stream:
         writer = csv.DictWriter(stream, [field.name for field in fields(Row)])

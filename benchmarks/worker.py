@@ -39,7 +39,7 @@ def measure(module: str, name: str, configuration: Configuration, repeats: int) 
 
 @contextlib.contextmanager
 def _as_training_does(configuration: Configuration) -> Iterator[None]:
-    """Threads, precision and what ``nbflows.train`` sets on this machine."""
+    """Sets threads and precision, and the options of torch that a training sets."""
     import torch
 
     from nbflows import hardware
@@ -73,7 +73,7 @@ def _prepare(task, configuration: Configuration) -> Workload:
 
 
 def _compiled(workload: Workload, configuration: Configuration) -> contextlib.AbstractContextManager:
-    """Within it the flow runs as in ``nbflows train --compile``, if the configuration says so."""
+    """Runs the flow as ``nbflows train --compile`` does, if the configuration says so."""
     if configuration.compile == "off":
         return contextlib.nullcontext()
     import torch

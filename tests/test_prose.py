@@ -12,7 +12,7 @@ import pytest
 import nbflows
 
 ROOT = Path(__file__).resolve().parent.parent
-CODE = sorted(file for folder in ("nbflows", "tools") for file in (ROOT / folder).rglob("*.py"))
+CODE = sorted(file for folder in ("nbflows", "benchmarks", "tools") for file in (ROOT / folder).rglob("*.py"))
 PAGES = sorted(
     file
     for pattern in ("*.md", "docs/*.md", "data/*.md", "saved_models/*.md", ".github/*.md", ".github/*/*.yml")
