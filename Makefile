@@ -14,7 +14,7 @@ FAST = $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not full_s
 NBVAL := -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
 	-p no:cacheprovider -p tests.lesson_seconds --no-cov -W default
 
-.PHONY: demo docs test test-fast test-full lab notebooks lint bench bench-peers clean lock test-lowest test-newest
+.PHONY: demo docs test test-fast test-full coverage lab notebooks lint bench bench-peers clean lock test-lowest test-newest
 
 # Runs the quickstart and shows it as one HTML page and as pictures.
 demo: $(INSTALLED)
@@ -22,8 +22,12 @@ demo: $(INSTALLED)
 
 # Every test but those on whole data sets, and every notebook.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not full_size" --cov --cov-report=term-missing:skip-covered --durations=5
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not full_size" --durations=5
 	$(BIN)/python -m pytest $(NBVAL) notebooks
+
+# The tests of `make test` without notebooks, and which lines of the package they reach: it takes longer.
+coverage: $(INSTALLED)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not full_size" --cov --cov-report=term-missing:skip-covered
 
 # At every change: minutes, without slow tests and notebooks.
 test-fast: $(INSTALLED)

@@ -391,6 +391,7 @@ def test_widths_keep_their_digits_where_the_jacobian_is_ill_conditioned():
     assert sum(math.log(gaussian.std) for gaussian in near) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.slow  # 1800 images, for an error small enough to see it.
 def test_overhead_goes_as_the_square_of_the_local_width():
     # Steps of the same size, relative to s.
     coarse, medium, fine = (_overheads(_bent(4), _images(600, 4), std_bits=bits, grid_bits=8) for bits in (1, 2, 12))

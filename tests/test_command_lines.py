@@ -174,8 +174,8 @@ def _try(seeds, capsys):
 
 
 def test_a_sample_of_command_lines(place, capsys):
-    statuses = _try(range(60), capsys)
-    assert statuses.count(2) > 30 and 0 in statuses
+    statuses = _try(range(30), capsys)
+    assert statuses.count(2) > 15 and 0 in statuses
 
 
 @pytest.mark.parametrize(
@@ -238,6 +238,7 @@ def test_a_terminal_without_our_characters_gets_others(place, output, monkeypatc
 
 
 @pytest.mark.skipif(os.name == "nt", reason="bash and pipes")
+@pytest.mark.slow  # A fresh process.
 def test_a_shell_sees_no_error_of_a_reader_that_stops():
     command = f"{sys.executable} -m nbflows list | head -n 2; echo ${{PIPESTATUS[0]}}"
     run = subprocess.run(["bash", "-c", command], capture_output=True, timeout=120)

@@ -2,11 +2,8 @@
 
 import hashlib
 import os
-import re
 import shutil
 import statistics
-import subprocess
-import sys
 import time
 from types import SimpleNamespace
 
@@ -600,10 +597,3 @@ def test_as_many_labels_as_images_are_needed():
 def test_a_batch_larger_than_the_data_is_an_error():
     with pytest.raises(ValueError, match="batch_size 12 does not fit 10 images"):
         Batches(_images(10), 12, shuffle=True)
-
-
-def test_importing_the_package_imports_nothing_heavy():
-    heavy = "lightning|matplotlib|sklearn|skimage|pooch|seaborn|torchvision|tabulate|torchmetrics|IPython"
-    code = "import sys, nbflows; print(' '.join(m for m in sys.modules if '.' not in m))"
-    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert not [module for module in modules if re.fullmatch(heavy, module)]

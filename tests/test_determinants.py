@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 import torch
 
 from nbflows.determinants import LARGE, log_abs_det
@@ -22,8 +23,8 @@ def test_they_are_those_of_numpy_and_have_gradients():
     assert log_abs_det(torch.zeros(0, 3, 3)).shape == (0,)
 
 
+@pytest.mark.slow  # A fresh process: the number of threads is the whole process's.
 def test_they_are_right_after_the_number_of_threads_was_set():
-    # In a process of its own: the number of threads is the whole process's.
     code = (
         "import numpy as np, torch; from nbflows.determinants import log_abs_det; torch.set_num_threads(2);"
         "a = torch.randn(4, 256, 256, dtype=torch.float64, generator=torch.Generator().manual_seed(0));"

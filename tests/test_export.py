@@ -14,6 +14,8 @@ pytest.importorskip("nbconvert")
 import nbformat
 from bs4 import BeautifulSoup
 
+# A notebook is executed and converted.
+pytestmark = pytest.mark.slow
 ALT = ['A line from "low" to high & back', "Two lines, one <above> the other, over ten steps"]
 CODE = f"""from nbflows import plotting
 for step in range(3):

@@ -170,8 +170,9 @@ def test_a_long_text_is_wrapped_beside_its_name():
     ]
 
 
-def test_listing_needs_neither_lightning_nor_drawing_nor_tables():
+def test_importing_and_listing_need_neither_lightning_nor_drawing_nor_tables():
     heavy = "lightning", "torchvision", "matplotlib", "seaborn", "sklearn", "skimage", "tabulate", "IPython", "PIL"
+    heavy += "pooch", "torchmetrics"
     code = f"""if True:
         import sys
         from nbflows.cli import main

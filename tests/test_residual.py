@@ -363,7 +363,7 @@ def test_a_joint_flow_gives_the_likelihood_of_the_flow_in_the_same_pass():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: models.residual_flow_mnist((1, 14, 14)), "even height and width, got 7x7"),
+        (lambda: models.residual_flow_mnist((1, 14, 14), hidden_channels=8), "even height and width, got 7x7"),
         (lambda: models.residual_flow((3, 9, 8), **TINY), "even height and width, got 9x8"),
         (lambda: models.residual_flow((3, 8, 8), num_blocks=()), "every level has at least 1 block, got num_blocks ()"),
         (lambda: models.residual_flow((3, 8, 8), num_blocks=(2, 0)), "at least 1 block, got num_blocks (2, 0)"),

@@ -350,6 +350,7 @@ def _assert_same_weights(flow, expected):
     assert all(torch.equal(ours[name], theirs[name]) for name in names)
 
 
+@pytest.mark.slow  # Power iteration of all weights, three times.
 def test_a_published_file_is_loaded_and_evaluated_from_the_command_line(save, tmp_path, monkeypatch, capsys):
     state, averages = _with_averages()
     file = save(state, averages)
