@@ -18,7 +18,7 @@ resource = pytest.importorskip("resource")
 
 HEAD = b"\x80\x02"
 # Nested tuples, each twice the one before: 2^60 steps to hash or to print the last.
-BOMB = b")" + b"2\x86" * 60
+BOMB = b")" + b"q\x00h\x00\x86" * 60
 
 
 def text(value: str) -> bytes:

@@ -1,5 +1,6 @@
-"""Reads checkpoints that hold objects of lost classes, and runs none of the code that a pickle can ask for."""
+"""Reads checkpoints that hold objects of unknown classes, and runs none of the code that a pickle can ask for."""
 
+import contextlib
 import gc
 import io
 import pickle
@@ -7,11 +8,11 @@ import re
 import struct
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import NoneType
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -19,34 +20,33 @@ from torch import Tensor, nn
 
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 PROTOCOL_VERSION = 1001
-# Steps of a pickle, and what its calls are given; a tensor takes a hundred. All of them: 1.5 s and 150 MB at most.
+# The steps of a pickle and the arguments of its calls. A tensor takes a hundred; all of them 1.5 s and 150 MB at most.
 MAX_WORK = 2 * 10**6
-# Names and numbers on a line of their own; the largest list of what a zip archive holds.
+# The longest name of a class; the longest list of records of a zip archive.
 MAX_LINE, MAX_DIRECTORY = 4096, 2**22
 
 
 class Opaque:
-    """What is left of an object whose class stays uncalled: its name, and what the pickle says of it.
+    """A record of an object whose class is not imported, or of a class or function.
 
-    A class or function that is only mentioned is left as a subclass of ``Opaque``: it has a ``name`` and nothing else.
+    A class or function that is only mentioned is a subclass of ``Opaque`` with a ``name`` and nothing else.
 
     Attributes:
         name: of the class or function, with its module: ``"lib.utils.ExponentialMovingAverage"``.
-        args, kwargs: what it would have been called with.
-        state: a dict of the object's attributes; where its class wrote a state of another form, that.
-        elements: of a subclass of list, its items; of a subclass of dict, its pairs ``(key, value)``.
+        args, kwargs: what the class or function would have been called with.
+        state: the dict of the object's attributes, or whatever else its class pickles as its state.
+        elements: the items of a subclass of list, or the pairs ``(key, value)`` of a subclass of dict.
     """
 
     name = ""
 
-    # In __new__, not in __init__: a pickle may ask for the first without the second.
-    def __new__(cls, *args: Any, **kwargs: Any) -> "Opaque":
-        record = super().__new__(cls)
-        record.args, record.kwargs, record.state, record.elements = args, kwargs, {}, []
-        return record
+    def __init__(self, *args: Any, **kwargs: Any):
+        self.args, self.kwargs = args, kwargs
+        self.state: Any = {}
+        self.elements: list = []
 
     def append(self, element: Any) -> None:
-        """What a pickle asks of a list."""
+        """Keeps an item that the pickle appends to a list."""
         self.elements.append(element)
 
     def __setitem__(self, key: Any, value: Any) -> None:
@@ -57,26 +57,25 @@ class Opaque:
 
 
 def read_checkpoint(file: str | Path) -> dict:
-    """The content of a file of ``torch.save``, in the zip format or in that from before torch 1.6; tensors on the CPU.
+    """Reads a file of ``torch.save``, in the zip format or in the one from before torch 1.6; tensors on the CPU.
 
-    Within 2 s and 200 MB beside the file's own size, whatever the file is: ``torch.load(weights_only=True)`` runs
-    no code either, but hashes nested tuples for ever, and takes the memory that a file asks for.
+    It takes 2 s and 200 MB beside the file's size at most, whatever the file is. ``torch.load(weights_only=True)`` runs
+    no code either, but it hashes nested tuples for ever, and takes as much memory as a file asks for.
 
-    Tensors, numbers, strings, dtypes and the plain containers are what they were, and tensors that shared memory share
-    it. Everything else is an ``Opaque`` record: the averaged weights of the authors of Residual Flows, for one, are at
-    ``read_checkpoint(file)["ema"].state["shadow_params"]``, a dict of tensors by the names of the parameters.
+    Tensors, numbers, strings, dtypes and the plain containers come back unchanged, and tensors that shared memory share
+    it. Everything else is an ``Opaque`` record. For example, the averaged weights of the authors of Residual Flows are
+    at ``read_checkpoint(file)["ema"].state["shadow_params"]``, a dict of tensors by the names of the parameters.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a checkpoint, or one that is damaged, cut short or contradicts itself; names the file.
+        FileNotFoundError: there is no such file.
+        ValueError: the file is not a checkpoint, or is damaged, cut short or contradicts itself; names the file.
     """
     if Path(file).exists() and not Path(file).is_file():
-        raise ValueError(f"{file} is no file but a folder or a device")
-    with open(file, "rb") as stream:
-        is_zip = stream.read(4) == b"PK\x03\x04"
-        stream.seek(0)
+        raise ValueError(f"{file} is a folder or a device, not a file")
+    with open(file, "rb") as stream, _without_garbage_collection():
         try:
-            content = _read_zip(stream) if is_zip else _read_legacy(stream)
+            is_zip, num_bytes = stream.read(4) == b"PK\x03\x04", stream.seek(0, io.SEEK_END)
+            content = _read_zip(stream, num_bytes) if is_zip else _read_legacy(stream, num_bytes)
         # A damaged pickle or archive can raise almost anything.
         except Exception as error:
             reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
@@ -87,11 +86,23 @@ def read_checkpoint(file: str | Path) -> dict:
     return content
 
 
-def stored_bytes(state: dict) -> int:
-    """The memory of the tensors of a state dict, of those that share it once.
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """A pickle makes no garbage, and looking for it over and over takes most of the time."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
-    Raises ValueError for what is no tensor, has no name, or repeats few numbers: at a stride of 0 a file of few bytes
-    holds a tensor of any size.
+
+def stored_bytes(state: dict) -> int:
+    """Returns the memory of the tensors of a state dict, counting shared memory once.
+
+    Raises ValueError for a value that is not a tensor or has no name, and for a tensor that repeats few numbers: at a
+    stride of 0 a file of few bytes holds a tensor of any size.
     """
     memories = {}
     for key, value in state.items():
@@ -105,8 +116,7 @@ def stored_bytes(state: dict) -> int:
     return sum(memories.values())
 
 
-def _read_zip(stream: BinaryIO) -> Any:
-    num_bytes = stream.seek(0, io.SEEK_END)
+def _read_zip(stream: BinaryIO, num_bytes: int) -> Any:
     # zipfile takes a hundred times the memory of the list of records; a file of a thousand tensors has one of 0.1 MB.
     stream.seek(max(0, num_bytes - 2**16))
     end = stream.read()
@@ -121,27 +131,25 @@ def _read_zip(stream: BinaryIO) -> Any:
     # torch compresses nothing: a record cannot become larger than the file.
     if packed := [record.filename for record in archive.infolist() if record.compress_type != zipfile.ZIP_STORED]:
         raise ValueError(f"its record {packed[0]:.100} is compressed; those of torch are not")
-    claimed = sum(record.file_size for record in archive.infolist())
-    if claimed > num_bytes:
+    if (claimed := sum(record.file_size for record in archive.infolist())) > num_bytes:
         raise ValueError(f"its records would unpack to {claimed} bytes, the file has {num_bytes}")
     folders = [name.removesuffix("data.pkl") for name in archive.namelist() if re.fullmatch(r"[^/]+/data\.pkl", name)]
     if len(folders) != 1:
         raise ValueError(f"a zip archive with {len(folders)} records */data.pkl, expected one")
     (folder,) = folders
     if f"{folder}byteorder" in archive.namelist():
-        _little_endian_only(archive.read(f"{folder}byteorder") == b"little")
+        _require_little_endian(archive.read(f"{folder}byteorder") == b"little")
     pickled = io.BytesIO(archive.read(f"{folder}data.pkl"))
     return _Unpickler(pickled, lambda key, _: bytearray(archive.read(f"{folder}data/{key}"))).load()
 
 
-def _read_legacy(stream: BinaryIO) -> Any:
-    """One after the other: magic number, protocol, system, the content, the storages' keys, the storages."""
-    num_bytes = stream.seek(0, io.SEEK_END)
+def _read_legacy(stream: BinaryIO, num_bytes: int) -> Any:
+    """Reads the magic number, the protocol, the system, the content, the keys of the storages, then the storages."""
     stream.seek(0)
     buffers: dict[str, bytearray] = {}
     needed = 0
 
-    # The storages follow the content: no more memory is taken than they can fill.
+    # The storages follow the content, so no more memory is taken than the rest of the file can fill.
     def empty_buffer(key: str, size: int) -> bytearray:
         nonlocal needed
         needed, left = needed + size, num_bytes - stream.tell()
@@ -149,61 +157,53 @@ def _read_legacy(stream: BinaryIO) -> Any:
             raise ValueError(f"its storages need {needed} bytes or more, the file has {left} left")
         return buffers.setdefault(key, bytearray(size))
 
+    unpickler = _Unpickler(stream, empty_buffer)
     try:
-        magic = _Unpickler(stream, empty_buffer).load()
+        magic = unpickler.load()
     except ValueError as error:
         raise ValueError(f"neither a zip archive nor a pickle ({error})") from error
     if not isinstance(magic, int) or magic != MAGIC_NUMBER:
-        shown = f"{hex(magic):.30}" if isinstance(magic, int) else f"a {type(magic).__name__}"
-        raise ValueError(f"it begins with {shown}, not with the magic number {MAGIC_NUMBER:#x}")
-    protocol = _Unpickler(stream, empty_buffer).load()
-    if protocol != PROTOCOL_VERSION:
+        raise ValueError(f"it begins with {_shown(magic)}, not with the magic number {MAGIC_NUMBER:#x}")
+    if (protocol := unpickler.load()) != PROTOCOL_VERSION:
         raise ValueError(f"its protocol is {_shown(protocol)}, expected {PROTOCOL_VERSION}")
-    _little_endian_only(_Unpickler(stream, empty_buffer).load()["little_endian"])
-    unpickler = _Unpickler(stream, empty_buffer)
-    content = unpickler.load()
-    keys = _Unpickler(stream, empty_buffer).load()
+    _require_little_endian(unpickler.load()["little_endian"])
+    content, keys = unpickler.load(), unpickler.load()
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise ValueError("its list of storages is no list of names")
+        raise ValueError("its list of storages is not a list of names")
     if unmatched := set(keys) ^ set(buffers):
         raise ValueError(f"storages {', '.join(unmatched)} are in its tensors or in its list, not in both")
     for key in keys:
-        _fill(buffers[key], stream, unpickler.item_sizes[key], key)
+        header, size, item_size = stream.read(8), len(buffers[key]), unpickler.storages[key].dtype.itemsize
+        count = int.from_bytes(header, "little", signed=True)
+        if len(header) == 8 and count * item_size != size:
+            raise ValueError(f"storage {key} has {count} elements of {item_size} bytes, its tensors say {size} bytes")
+        if len(header) < 8 or (found := stream.readinto(buffers[key])) < size:
+            raise ValueError(f"it ends after {found if len(header) == 8 else 0} of the {size} bytes of storage {key}")
     return content
 
 
-def _fill(buffer: bytearray, stream: BinaryIO, item_size: int, key: str) -> None:
-    header = stream.read(8)
-    if len(header) < 8:
-        raise ValueError(f"it ends before storage {key} of {len(buffer)} bytes")
-    (num_elements,) = struct.unpack("<q", header)
-    if num_elements * item_size != len(buffer):
-        raise ValueError(
-            f"storage {key} has {num_elements} elements of {item_size} bytes, its tensors say {len(buffer)} bytes"
-        )
-    num_read = stream.readinto(buffer)
-    if num_read < len(buffer):
-        raise ValueError(f"it ends after {num_read} of the {len(buffer)} bytes of storage {key}")
-
-
-def _little_endian_only(is_little_endian: bool) -> None:
+def _require_little_endian(is_little_endian: bool) -> None:
     if not is_little_endian:
         raise ValueError("its numbers are big-endian; only little-endian ones are read")
 
 
-@dataclass(frozen=True, eq=False)
-class _Storage:
+class _Storage(NamedTuple):
     memory: torch.UntypedStorage
     dtype: torch.dtype
 
 
-# The Unpickler written in Python: that in C lets a file set attributes of any object, and reserve any amount of memory.
+# The opcodes of protocols 2 to 5, which torch writes, but for EXT1 to EXT4, which find classes without find_class, and
+# BYTEARRAY8, which takes memory for bytes that are not there.
+_STEPS = b"\x80\x95.(01N\x88\x89JKM\x8a\x8bGX\x8c\x8dTUBC\x8e)t\x85\x86\x87]ae}su\x8f\x90\x91hjqr\x94c\x93R\x81\x92bQ"
+
+
+# The Unpickler written in Python: the one in C lets a file set attributes of any object and take any amount of memory.
 class _Unpickler(pickle._Unpickler):
-    """Calls nothing but the constructors in ``_CONSTRUCTORS``; every other name becomes an ``Opaque``.
+    """Calls only the constructors in ``_CONSTRUCTORS``; every other name becomes an ``Opaque``.
 
     Args:
         stream: stands at the pickle, and just behind it after ``load``.
-        buffer: gives the memory of a storage, from its key and its size in bytes.
+        buffer: returns the memory of a storage, given its key and its size in bytes.
     """
 
     def __init__(self, stream: BinaryIO, buffer: Callable[[str, int], bytearray]):
@@ -211,27 +211,20 @@ class _Unpickler(pickle._Unpickler):
         super().__init__(_Counted(stream, self.spend), encoding="utf-8")
         self.stream, self.buffer, self.work = stream, buffer, 0
         self.classes: dict[str, type[Opaque]] = {}
-        self.memories: dict[str, torch.UntypedStorage] = {}
-        self.item_sizes: dict[str, int] = {}
+        self.storages: dict[str, _Storage] = {}
 
     def load(self) -> Any:
-        # A pickle makes no garbage, and to look for it over and over takes most of the time.
-        collects = gc.isenabled()
-        gc.disable()
+        self.memo = {}
         try:
             return super().load()
         except ValueError:
             raise
         except Exception as error:
-            where = self.stream.tell()
             text = f"{type(error).__name__}: {error!s:.200}"
-            raise ValueError(f"the pickle is cut short or damaged at byte {where}: {text}") from error
-        finally:
-            if collects:
-                gc.enable()
+            raise ValueError(f"the pickle is cut short or damaged at byte {self.stream.tell()}: {text}") from error
 
     def spend(self, work: int) -> None:
-        """Counts the work: a file of a few bytes could ask for it without end."""
+        """Counts the work, because a file of a few bytes could ask for it without end."""
         self.work += work
         if self.work > MAX_WORK:
             raise ValueError(f"the pickle asks for more than {MAX_WORK} steps: no checkpoint does")
@@ -241,56 +234,61 @@ class _Unpickler(pickle._Unpickler):
         if name in _CONSTRUCTORS:
             return _CONSTRUCTORS[name]
         if name not in self.classes:
-            # A class has a kilobyte.
+            # A class takes a kilobyte.
             self.spend(100)
             self.classes[name] = type("Opaque", (Opaque,), {"name": name})
         return self.classes[name]
-
-    def get_extension(self, code: int) -> None:
-        # It would find classes without asking find_class.
-        raise ValueError(f"extension code {code} in the pickle")
 
     def persistent_load(self, saved_id: Any) -> Any:
         match saved_id:
             case ("module", kind, *_):
                 return kind
-            case ("storage", kind, str(key), _, int(num_elements), *view) if view in ([], [None]):
-                return self._storage(getattr(kind, "name", ""), key, num_elements)
+            case ("storage", kind, str(key), _, int(count), *view) if view in ([], [None]):
+                return self._storage(getattr(kind, "name", ""), key, count)
         raise ValueError(f"a reference of an unknown kind: {_shown(saved_id)}")
 
-    def _storage(self, kind: str, key: str, num_elements: int) -> _Storage:
+    def _storage(self, kind: str, key: str, count: int) -> _Storage:
         dtype = _STORAGES.get(kind.rpartition(".")[2])
         if dtype is None:
             raise ValueError(f"storage {key:.50} is a {kind:.100}; known: {', '.join(_STORAGES)}")
-        size = num_elements * dtype.itemsize
-        if num_elements < 0:
-            raise ValueError(f"storage {key} has {num_elements} elements")
-        if key not in self.memories:
+        if count < 0:
+            raise ValueError(f"storage {key} has {count} elements")
+        size = count * dtype.itemsize
+        if key not in self.storages:
             buffer = self.buffer(key, size)
             # torch.frombuffer refuses an empty one.
             flat = torch.frombuffer(buffer, dtype=torch.uint8) if buffer else torch.empty(0, dtype=torch.uint8)
-            self.memories[key], self.item_sizes[key] = flat.untyped_storage(), dtype.itemsize
-        if self.memories[key].nbytes() != size:
-            raise ValueError(f"storage {key} has {self.memories[key].nbytes()} bytes, a tensor in it says {size}")
-        return _Storage(self.memories[key], dtype)
+            self.storages[key] = _Storage(flat.untyped_storage(), dtype)
+        memory = self.storages[key].memory
+        if memory.nbytes() != size:
+            raise ValueError(f"storage {key} has {memory.nbytes()} bytes, a tensor in it says {size}")
+        return _Storage(memory, dtype)
+
+    def load_call(self, keywords: bool = False) -> None:
+        """REDUCE and NEWOBJ; with keywords NEWOBJ_EX. The cost is the arguments: each may be a list of a million."""
+        kwargs = self.stack.pop() if keywords else {}
+        args, kind = self.stack.pop(), self.stack.pop()
+        self.spend(10 + len(args) + len(kwargs))
+        self.spend(sum(map(_size, args)))
+        self.append(kind(*args, **kwargs))
 
     def load_build(self) -> None:
         state, target = self.stack.pop(), self.stack[-1]
-        self.spend(_size(state))
         if isinstance(target, Opaque):
-            target.state = _attributes(state)
-        elif isinstance(target, OrderedDict) and isinstance(state, dict) and set(state) <= {"_metadata"}:
+            match state:
+                # An object that has both a __dict__ and __slots__.
+                case tuple((dict() | None as attributes, dict(slots))):
+                    self.spend(_size(attributes) + len(slots))
+                    state = {**(attributes or {}), **slots}
+            target.state = state
+        elif isinstance(target, OrderedDict) and isinstance(state, dict) and [*state] in ([], ["_metadata"]):
             # A state_dict keeps its versions in this attribute.
             vars(target).update(state)
         else:
             raise ValueError(f"the pickle sets the state of a {type(target).__name__}")
 
-    def load_bytearray8(self) -> None:
-        # pickle would take the memory before it looks whether the bytes are there.
-        raise ValueError("a bytearray in the pickle: these are not read")
-
     def load_empty_set(self) -> None:
-        # It is ten times as large as other values.
+        # A set is ten times as large as other values.
         self.spend(10)
         self.append(set())
 
@@ -298,49 +296,28 @@ class _Unpickler(pickle._Unpickler):
         # Frames save system calls, and would hide the steps within them.
         self.read(8)
 
-    def _calling(load: Callable, num_arguments: int) -> Callable:
-        """A step that calls something: its cost is what it is given, which a list of a million may be each time."""
+    def _hashing(step: bytes, keys: Callable[["_Unpickler"], Iterable]) -> Callable:
+        """A step that hashes, with its keys checked: a hash of nested tuples can take for ever."""
+        load = pickle._Unpickler.dispatch[step[0]]
+        return lambda self: (_check_keys(keys(self)), load(self))
 
-        def counted(self: "_Unpickler") -> None:
-            for argument in self.stack[-num_arguments:]:
-                self.spend(10 + _size(argument))
-                if isinstance(argument, tuple):
-                    self.spend(sum(map(_size, argument)))
-            load(self)
-
-        return counted
-
-    def _hashing(load: Callable, keys: Callable[["_Unpickler"], Iterable]) -> Callable:
-        """A step that hashes: of nested tuples, a hash can take for ever."""
-
-        def checked(self: "_Unpickler") -> None:
-            _check_keys(keys(self))
-            load(self)
-
-        return checked
-
-    _theirs = pickle._Unpickler
     dispatch = {  # noqa: RUF012
-        **_theirs.dispatch,
+        **{step: pickle._Unpickler.dispatch[step] for step in _STEPS},
+        pickle.REDUCE[0]: load_call,
+        pickle.NEWOBJ[0]: load_call,
+        pickle.NEWOBJ_EX[0]: partial(load_call, keywords=True),
         pickle.BUILD[0]: load_build,
-        pickle.BYTEARRAY8[0]: load_bytearray8,
         pickle.EMPTY_SET[0]: load_empty_set,
         pickle.FRAME[0]: load_frame,
-        pickle.REDUCE[0]: _calling(_theirs.load_reduce, 2),
-        pickle.NEWOBJ[0]: _calling(_theirs.load_newobj, 2),
-        pickle.NEWOBJ_EX[0]: _calling(_theirs.load_newobj_ex, 3),
-        pickle.INST[0]: _calling(_theirs.load_inst, 1),
-        pickle.OBJ[0]: _calling(_theirs.load_obj, 1),
-        pickle.SETITEM[0]: _hashing(_theirs.load_setitem, lambda self: self.stack[-2:-1]),
-        pickle.SETITEMS[0]: _hashing(_theirs.load_setitems, lambda self: self.stack[::2]),
-        pickle.DICT[0]: _hashing(_theirs.load_dict, lambda self: self.stack[::2]),
-        pickle.ADDITEMS[0]: _hashing(_theirs.load_additems, lambda self: self.stack),
-        pickle.FROZENSET[0]: _hashing(_theirs.load_frozenset, lambda self: self.stack),
+        pickle.SETITEM[0]: _hashing(pickle.SETITEM, lambda self: self.stack[-2:-1]),
+        pickle.SETITEMS[0]: _hashing(pickle.SETITEMS, lambda self: self.stack[::2]),
+        pickle.ADDITEMS[0]: _hashing(pickle.ADDITEMS, lambda self: self.stack),
+        pickle.FROZENSET[0]: _hashing(pickle.FROZENSET, lambda self: self.stack),
     }
 
 
 class _Counted:
-    """What a pickle reads, with its steps counted, and nothing read that is not there."""
+    """Counts the reads of a pickle, and reads only what is there."""
 
     def __init__(self, stream: BinaryIO, spend: Callable[[int], None]):
         self.stream, self.spend = stream, spend
@@ -350,7 +327,7 @@ class _Counted:
 
     def read(self, size: int) -> bytes:
         self.spend(1)
-        # Every number of bytes but 1 comes from the file, and takes its memory before it is read.
+        # Every size but 1 comes from the file, and would take its memory before it is read.
         if size > 1 and size > self.end - self.stream.tell():
             raise EOFError
         return self.stream.read(size)
@@ -358,12 +335,12 @@ class _Counted:
     def readline(self) -> bytes:
         line = self.stream.readline(MAX_LINE)
         if len(line) == MAX_LINE:
-            raise ValueError(f"a line of {MAX_LINE} bytes and more in the pickle")
+            raise ValueError(f"a name of {MAX_LINE} bytes and more in the pickle")
         return line
 
 
 def _check_keys(keys: Iterable) -> None:
-    """Raises ValueError for what a dict or a set could take for ever to find."""
+    """Raises ValueError for a key that a dict or a set could take for ever to find."""
     for key in keys:
         short = not isinstance(key, int) or key.bit_length() <= 64
         plain = isinstance(key, (int, float, NoneType, torch.dtype, Opaque)) or (
@@ -382,14 +359,6 @@ def _shown(value: Any) -> str:
     if isinstance(value, str) or (isinstance(value, int) and value.bit_length() < 1000):
         return f"{value!r:.60}"
     return f"a {type(value).__name__}"
-
-
-def _attributes(state: Any) -> Any:
-    """One dict for an object that has both a ``__dict__`` and ``__slots__``; any other state as it is."""
-    match state:
-        case tuple((dict() | None as attributes, dict(slots))):
-            return {**(attributes or {}), **slots}
-    return state
 
 
 def _tensor(
