@@ -153,6 +153,7 @@ def test_the_cards_are_written_from_the_command_line(folder, monkeypatch, capsys
     (folder / "here").mkdir()
     folder.rename(folder.parent / "saved_models")
     monkeypatch.chdir(folder.parent)
+    (folder.parent / ".git").mkdir()
     assert publish.main(["--cards"]) == 0
     assert "saved_models/README.md" in capsys.readouterr().out
     assert Path("saved_models/README.md").read_text() == cards.page(Manifest.read(Path("saved_models/manifest.json")))
@@ -160,6 +161,7 @@ def test_the_cards_are_written_from_the_command_line(folder, monkeypatch, capsys
 
 def test_publishing_a_model_writes_its_card(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / ".git").mkdir()
     files.write(_made(tmp_path / "saved_models") / "manifest.json", b'{"format": 1, "models": {}}')
     weights.save_flow(models.digits_simple(), "mine", recipe={"data": "digits"}, data="8x8 digits")
     assert publish.main(["mine.safetensors", "my-model", "--purpose", "a first one"]) == 0

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from dataclasses import replace
 from functools import cache
@@ -49,6 +50,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NBFLOWS_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("NBFLOWS_PRETRAINED_URL", raising=False)
+    (tmp_path / ".git").mkdir()
     (tmp_path / "saved_models").mkdir()
     Manifest({}).write(tmp_path / "saved_models" / "manifest.json")
     save_flow(small_flow(), tmp_path / "run" / "model", **DETAILS)
@@ -262,6 +264,24 @@ def test_what_cannot_be_published_is_explained(place, capsys, arguments, message
     assert publish.main([*arguments]) == 2
     assert message in capsys.readouterr().err
     assert known() == {}
+
+
+def test_publish_says_where_it_writes_and_writes_only_into_a_clone(place, capsys, monkeypatch):
+    folder = place / "saved_models"
+    before = (folder / "manifest.json").read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: False)
+        assert publish.main(["run", "tiny", "--purpose", "a test"]) == 2
+    assert f"{folder} cannot be written to" in capsys.readouterr().err
+    (place / ".git").rmdir()
+    for arguments in (["run", "tiny", "--purpose", "a test"], ["--cards"]):
+        assert publish.main(arguments) == 2
+        assert f"{folder} is not in a git checkout; run the command in a clone" in capsys.readouterr().err
+    assert (folder / "manifest.json").read_bytes() == before
+    # A worktree has a file of this name.
+    (place / ".git").write_text("gitdir: elsewhere")
+    assert publish.main(["--cards"]) == 0
+    assert capsys.readouterr().out.startswith("writing into saved_models\n")
 
 
 def test_without_a_purpose_nothing_is_published(place, capsys):

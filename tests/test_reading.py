@@ -7,6 +7,7 @@ import random
 import struct
 import subprocess
 import sys
+import time
 import warnings
 import zipfile
 import zlib
@@ -19,7 +20,7 @@ from PIL import Image
 
 from nbflows import data, recipes, tasks, training
 from nbflows.cli.picture_files import read_source, translate_files
-from nbflows.data import ImageData, PairData, folders, pictures, reading
+from nbflows.data import ImageData, PairData, folders, pictures, reading, sets
 from nbflows.tasks import Inpainting, Sketch
 from tests.test_translate import _stand_in
 
@@ -547,6 +548,7 @@ def test_every_layout_is_read_in_its_only_meaning_or_refused(tmp_path, kind):
         (np.zeros((30, 4, 4), "U3"), "got <U3"),
         (np.array([{}, []], dtype=object), "Python objects, which are never loaded"),
         (np.zeros((28, 28, 500), np.uint8), "can be 28 images of 28x500, or 500 of 28x28"),
+        (np.zeros((28, 20, 500), np.uint8), "can be 28 images of 20x500, or 500 of 28x20"),
         (np.zeros((30, 0, 4), np.uint8), "without a value"),
         (np.zeros((0, 4, 4), np.uint8), "0 images, too few to split; at least 20"),
         (np.zeros((19, 4, 4), np.uint8), "19 images, too few to split; at least 20"),
@@ -893,6 +895,9 @@ def _bombs(path):
         "long.png": small[:-12] + _chunk(b"tEXt", b"a\0" + b"b" * 120_000_000) + small[-12:],
         "hashes.pgm": b"P5\n" + b"#\n" * 20_000_000 + b"8 8 255\n" + bytes(64),
         "blanks.pgm": b"P5\n" + b" " * 30_000_000 + b"8 8 255\n" + bytes(64),
+        # Between the first frame and a second one: Pillow copies all of a comment at each of its parts.
+        "between.gif": _encoded(Image.new("P", (2000, 2000)), "GIF")[:-1]
+        + b"!\xfe" + (b"\xff" + bytes(255)) * 100_000 + b"\0" + b"," + bytes(8) + b"\0\2\0;",
         "comment.gif": gif + b"!\xfe" + (b"\xff" + bytes(255)) * 200_000 + b"\0;",
     }  # fmt: skip
     for name, content in bombs.items():
@@ -959,3 +964,62 @@ def test_arrays_that_take_their_size_on_disk_are_loaded_in_little_more_than_twic
     ((_, mib),) = _measured(file)
     # The array and one copy, and what is the same for small ones.
     assert images.nbytes / 2**20 < mib < 2 * images.nbytes / 2**20 + 30
+
+
+# --- remarks ----------------------------------------------------------------------------------------------------------
+
+
+def test_colours_of_16_bits_in_netpbm_are_rounded_with_a_remark(tmp_path):
+    values = _values(8, 8, 3).astype(np.uint16) * 256 + 130
+    file = tmp_path / "a.ppm"
+    file.write_bytes(b"P6 8 8 65535\n" + values.astype(">u2").tobytes())
+    image, _, remarks = reading.picture(file)
+    assert remarks == ["more than 8 bits a channel, rounded to 8"]
+    assert (np.asarray(image) == np.round(values / 257)).all()
+    file.write_bytes(b"P6 8 8 255\n" + bytes(192))
+    assert reading.picture(file).remarks == []
+
+
+@pytest.mark.parametrize("frames", [1, 3])
+@pytest.mark.parametrize("comment", [b"", b"a" * 1000])
+@pytest.mark.parametrize("size", [8, 600])
+def test_further_frames_of_a_gif_are_found(tmp_path, frames, comment, size):
+    images = [Image.fromarray(_values(size, size, seed=i)) for i in range(frames)]
+    images[0].save(tmp_path / "a.gif", save_all=frames > 1, append_images=images[1:], comment=comment)
+    with Image.open(tmp_path / "a.gif") as found:
+        assert found.is_animated == (frames > 1)
+    image, _, remarks = reading.picture(tmp_path / "a.gif")
+    assert np.array_equal(image.convert("L"), images[0])
+    assert remarks == ["several frames, of which the first is used"] * (frames > 1)
+
+
+def test_test_images_that_are_training_images_too_are_counted(tmp_path):
+    train, test = _values(40, 8, 8), _values(10, 8, 8, seed=1)
+    test[:3], test[3] = train[5:8], train[5]
+    np.savez(tmp_path / "a.npz", train=train, validation=_values(9, 8, 8, seed=3), test=test)
+    images = data.load(tmp_path / "a.npz")
+    assert images.ignored == "4 of 10 test images are training images, too: their score is too good"
+    for split, part in (("train", train), ("val", _values(9, 8, 8, seed=3)), ("test", test)):
+        for i, image in enumerate(part):
+            (tmp_path / "top" / split).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(tmp_path / "top" / split / f"{i}.png")
+    assert "4 of 10 test images are training images" in data.load(tmp_path / "top", root=tmp_path).ignored
+    test[:4] = _values(4, 8, 8, seed=2)
+    np.savez(tmp_path / "a.npz", train=train, test=test)
+    assert data.load(tmp_path / "a.npz").ignored == ""
+
+
+def test_images_that_differ_in_one_pixel_are_no_copies():
+    train = torch.zeros(30, 3, 64, 64, dtype=torch.uint8)
+    test = torch.zeros(3, 3, 64, 64, dtype=torch.uint8)
+    test[0, 2, 63, 63] = 1
+    test[1, 0, 0, 1] = 1
+    assert sets.num_copies(train, test) == 1
+
+
+def test_copies_are_counted_in_a_second_for_100_000_images():
+    images = torch.randint(256, (100_000, 1, 28, 28), dtype=torch.uint8)
+    start = time.process_time()
+    assert sets.num_copies(images, images[::10]) == 10_000
+    # About 0.3 s here.
+    assert time.process_time() - start < 3

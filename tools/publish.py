@@ -4,6 +4,7 @@ python -m tools.publish RUN NAME --purpose "what it is for"; python -m tools.pub
 """
 
 import argparse
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -174,19 +175,31 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _folder() -> Path:
+    """The folder of published models. Raises ValueError unless it is in a git checkout and can be written to."""
+    folder = pretrained.saved_models()
+    if not any((parent / ".git").exists() for parent in folder.resolve().parents):
+        raise ValueError(f"{folder.resolve()} is not in a git checkout; run the command in a clone of nbflows")
+    if not os.access(folder if folder.exists() else folder.parent, os.W_OK):
+        raise ValueError(f"{folder.resolve()} cannot be written to; change its permissions or use another clone")
+    return folder
+
+
 def _publish(options) -> None:
     if options.cards and (options.model or options.purpose or options.half or options.published):
         options.parser.error(
             "--cards takes no other options: it writes the cards of the models that are already published"
         )
+    if not options.cards and not (options.model and options.name and options.purpose):
+        options.parser.error('give MODEL, NAME and --purpose "what it is for"; or --cards alone')
+    folder = _folder()
+    print(f"writing into {folder}")
     if not options.cards:
-        if not (options.model and options.name and options.purpose):
-            options.parser.error('give MODEL, NAME and --purpose "what it is for"; or --cards alone')
         entry = publish(
             options.model, options.name, options.purpose, options.half, options.licence, options.published or ""
         )
         print(f"{options.name}: {metrics.BitsPerDim(**entry['test_bits_per_dim'])}, {entry['bytes']} bytes")
-    print(f"written: {', '.join(map(str, cards.write_cards(pretrained.saved_models())))}")
+    print(f"written: {', '.join(map(str, cards.write_cards(folder)))}")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -75,7 +75,9 @@ def _as_images(array: np.ndarray, where: str) -> Tensor:
         raise ValueError(
             f"{where}: {array.shape} can be {meanings}; make tensors (N, C, H, W) and an ImageData of them in Python"
         )
-    if array.ndim == 3 and array.shape[0] == array.shape[1] != array.shape[2]:
+    # A square, or a last axis much longer than both sides of the images that it would give.
+    counted_last = array.ndim == 3 and array.shape[2] > 4 * max(array.shape[:2])
+    if counted_last or (array.ndim == 3 and array.shape[0] == array.shape[1] != array.shape[2]):
         raise ValueError(
             f"{where}: {array.shape} can be {len(array)} images of {array.shape[1]}x{array.shape[2]}, or "
             f"{array.shape[2]} of {array.shape[0]}x{array.shape[1]}; put the number of images first, or make an "

@@ -9,7 +9,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -233,7 +233,7 @@ def picture(file: str | Path, image_size: int | tuple[int, int] | None = None) -
             with Image.open(stream, formats=_FORMATS) as image:
                 _bound(image, file, image_size)
                 stream.reads, stream.bytes = _READS, _METADATA + 8 * image.width * image.height
-                return _decoded(image)
+                return _decoded(image, file)
     except UnidentifiedImageError:
         reason = f"not a picture of a kind that is read ({', '.join(_FORMATS)})"
     except Image.DecompressionBombError:
@@ -274,7 +274,38 @@ def _bound(image, file: str | Path, image_size: int | tuple[int, int] | None) ->
         )
 
 
-def _decoded(image) -> Picture:
+def _largest_level(image) -> int:
+    """What white is in a Netpbm file; 255 where Pillow's reader does not need to know."""
+    arguments = image.tile[0][3]
+    return 255 if isinstance(arguments, str) else arguments[1]
+
+
+def _has_second_frame(file: str | Path) -> bool:
+    """Whether a GIF has a second frame. Pillow looks for it too, and copies all of a comment at each of its parts."""
+    content = Path(file).read_bytes()
+
+    def end_of_blocks(place: int) -> int:
+        while content[place]:
+            place += 1 + content[place]
+        return place + 1
+
+    def end_of_table(place: int, flags: int) -> int:
+        return place + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+
+    place, frames = end_of_table(13, content[10]), 0
+    # The file may end where Pillow's own reader no longer looks.
+    with suppress(IndexError):
+        while frames < 2 and content[place] != 0x3B:
+            if content[place] == 0x2C:
+                frames += 1
+                place = end_of_blocks(end_of_table(place + 10, content[place + 9]) + 1)
+            else:
+                # An extension; or a stray byte, which Pillow passes over.
+                place = end_of_blocks(place + 2) if content[place] == 0x21 else place + 1
+    return frames > 1
+
+
+def _decoded(image, file: str | Path) -> Picture:
     from PIL import Image, ImageOps
 
     remarks = []
@@ -285,7 +316,8 @@ def _decoded(image) -> Picture:
     if maker == DRAWN:
         remarks.append("drawn by a model of nbflows")
     # A JPEG may hold its preview as a second frame.
-    if getattr(image, "is_animated", False) and image.format != "MPO":
+    several = _has_second_frame(file) if image.format == "GIF" else getattr(image, "is_animated", False)
+    if several and image.format != "MPO":
         remarks.append("several frames, of which the first is used")
     transparent = image.info.get("transparency")
     # Pillow compares a transparent colour with values that it has brought to 8 bits.
@@ -296,6 +328,8 @@ def _decoded(image) -> Picture:
     rawmode = image.tile[0][3] if image.tile else ""
     rawmode = str(rawmode if isinstance(rawmode, str) else rawmode[0])
     deep = image.format in ("PNG", "TIFF") and ";16" in rawmode
+    if image.format == "PPM" and image.mode == "RGB" and _largest_level(image) > 255:
+        remarks.append("more than 8 bits a channel, rounded to 8")
     inverted = image.format == "TIFF" and image.mode.startswith("I;16") and image.tag_v2.get(262) == 0
     ImageOps.exif_transpose(image, in_place=True)
     # Netpbm's and older Pillow's modes of 16 bits.
