@@ -1,4 +1,4 @@
-"""What makes this machine faster: the better precision, freed memory kept, no denormal numbers."""
+"""Chooses the device and the precision of a training, and settings that make a CPU faster."""
 
 import contextlib
 import ctypes
@@ -11,10 +11,13 @@ from torch import nn
 
 
 def require(device: str, count: int = 1) -> str:
-    """The device, if this machine has so many of it. Raises ValueError that says what there is.
+    """Returns ``device`` if this machine has ``count`` of them.
 
     Args:
-        device: "cpu", "cuda", "mps", one of several as "cuda:1", or "auto" for the best there is.
+        device: "cpu", "cuda", "mps", one of several as "cuda:1", or "auto" for the best available.
+
+    Raises:
+        ValueError: it has fewer; the message lists the devices found.
     """
     found = {"cpu": max(8, os.cpu_count() or 1), "cuda": torch.cuda.device_count(), "mps": 0}
     if torch.backends.mps.is_available():
@@ -29,14 +32,14 @@ def require(device: str, count: int = 1) -> str:
     if max(count, (wanted.index or 0) + 1) > found.get(kind, 0):
         asked = f"{count} devices of the kind {kind}" if count > 1 else f"the device {device}"
         here = ", ".join(f"{number} {name}" for name, number in found.items() if number)
-        raise ValueError(f"this machine has not {asked}, as torch finds: at most {here}; use --device cpu, or fewer")
+        raise ValueError(f"this machine does not have {asked}; torch finds at most {here}; use --device cpu, or fewer")
     return device
 
 
 def faster_precision(device: str = "auto", num_processes: int = 1) -> str:
-    """ "bf16-mixed" where a convolution in bfloat16 is faster than in float32, measured in a tenth of a second.
+    """Returns "bf16-mixed" if a convolution in bfloat16 is faster than in float32, which takes 0.1 seconds to measure.
 
-    Several processes on CPUs get "32-true": each would measure for itself, and they could differ.
+    Several processes on CPUs get "32-true", because each would measure for itself, and their answers could differ.
     """
     if device in ("auto", "cuda") and torch.cuda.is_available():
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"
@@ -70,11 +73,11 @@ def keep_freed_memory() -> None:
 
 @contextlib.contextmanager
 def denormals_as_zero():
-    """Counts numbers below 1e-38 as 0: processors take up to ten times longer with them than with others.
+    """Treats numbers below 1e-38 as 0, because processors take up to ten times longer with them.
 
-    Saturated gates of a ConvLSTM have such gradients. A processor without the switch goes on as before.
+    Saturated gates of a ConvLSTM have such gradients. Processors without this setting are unaffected.
     """
-    before = (torch.tensor(torch.finfo(torch.float32).tiny) / 2 == 0).item()
+    before = bool(torch.tensor(torch.finfo(torch.float32).tiny) / 2 == 0)
     torch.set_flush_denormal(True)
     try:
         yield

@@ -156,7 +156,8 @@ def _newton(target: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tens
     weights, inverse_scales = log_weights.exp(), (-log_scales).exp()
     u = (roots * weights).sum(0).clamp(low, high)
     x, rows = u.clone(), torch.arange(len(u), device=u.device)
-    last = torch.full_like(u, math.inf)
+    residual = last = torch.full_like(u, math.inf)
+    done = torch.zeros_like(u, dtype=torch.bool)
     for _ in range(_MAX_ITERATIONS):
         logit, slope = _logit_and_slope(u, log_weights, means, log_scales, weights, inverse_scales)
         residual = logit - target

@@ -18,9 +18,9 @@ class GatedAttentionNet(nn.Module):
 
     Args:
         in_channels, hidden_channels, out_channels: widths; the hidden one is a multiple of ``num_heads``.
-        num_blocks: how many.
-        num_heads: of the attention; 0 leaves attention out.
-        dropout: of channels within gated convolutions, and of attention weights; in training mode only.
+        num_blocks: pairs of a gated convolution and gated attention.
+        num_heads: heads of the attention; 0 leaves attention out.
+        dropout: share of the channels in gated convolutions, and of the attention weights, dropped in training mode.
         context_channels: channels of the context, 0 for none.
 
     Shapes: ``(B, in_channels, H, W)`` to ``(B, out_channels, H, W)``.
@@ -49,26 +49,29 @@ class GatedAttentionNet(nn.Module):
         self.first = weight_norm(nn.Conv2d(in_channels + context_channels, hidden_channels, 3, padding=1))
         self.blocks = nn.ModuleList([_Block(hidden_channels, num_heads, dropout) for _ in range(num_blocks)])
         self.last = weight_norm(nn.Conv2d(hidden_channels, out_channels, 3, padding=1))
-        # Length zero, in a random direction: a coupling starts at what the biases say, near the identity.
-        nn.init.zeros_(self.last.parametrizations.weight.original0)
+        # With weights of length zero a coupling starts where the biases put it, near the identity.
+        nn.init.zeros_(self.last.get_parameter("parametrizations.weight.original0"))
         self.to(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         x = join_context(x, context, self.context_channels)
         x = self.first(channels_last(x))
-        code = position_code(*x.shape[2:], x.shape[1], x.device).to(x.dtype) if self.num_heads else None
+        _, channels, height, width = x.shape
+        code = position_code(height, width, channels, x.device).to(x.dtype) if self.num_heads else None
         for block in self.blocks:
             x = block(x, code)
         return self.last(x)
 
 
 def weight_norm(layer: nn.Module) -> nn.Module:
-    """Makes lengths (``original0``) and directions (``original1``) of the rows of a layer's weight its parameters."""
+    """Replaces a layer's weight by the lengths (``original0``) and directions (``original1``) of its rows."""
     parametrize.register_parametrization(layer, "weight", _WeightNorm())
     return layer
 
 
 class _WeightNorm(nn.Module):
+    """W = length * direction / |direction|, row by row."""
+
     def forward(self, length: Tensor, direction: Tensor) -> Tensor:
         # torch's own weight_norm has wrong second derivatives (2.6 to 2.14).
         norms = torch.linalg.vector_norm(direction, dim=[*range(1, direction.dim())], keepdim=True)
@@ -88,7 +91,7 @@ class _Block(nn.Module):
         self.value_and_gate = weight_norm(nn.Conv2d(2 * channels, 2 * channels, 1))
         self.norm = ChannelNorm(channels)
         self.attention = GatedAttention(channels, num_heads, dropout) if num_heads else None
-        self.attention_norm = ChannelNorm(channels) if num_heads else None
+        self.attention_norm = ChannelNorm(channels) if num_heads else nn.Identity()
 
     def forward(self, x: Tensor, code: Tensor | None) -> Tensor:
         hidden = self.dropout(concat_elu(self.conv(concat_elu(x))))
@@ -99,12 +102,12 @@ class _Block(nn.Module):
 
 
 class GatedAttention(nn.Module):
-    """Every position looks at all positions: value and gate, ``(B, 2C, H, W)``, of multi-head attention over H W.
+    """Multi-head attention over all positions H W; returns a value and a gate, ``(B, 2C, H, W)``.
 
     Args:
         channels: C.
         num_heads: C is a multiple of it.
-        dropout: of the attention weights.
+        dropout: share of the attention weights dropped in training mode.
 
     Source: Vaswani et al., "Attention is all you need", 2017, section 3.2 (arXiv:1706.03762).
     """

@@ -1,4 +1,4 @@
-"""How a conditioner network takes what it is given: a context as further channels, and channels innermost."""
+"""Prepares the input of a conditioner network: joins the context to the channels, and puts channels innermost."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from nbflows import derivatives
 
 
 def join_context(x: Tensor, context: Tensor | None, context_channels: int) -> Tensor:
-    """Puts the context's channels behind those of x; x alone for a network that declared no context.
+    """Joins the context's channels behind those of x; returns x alone for a network without a context.
 
     Raises:
         ValueError: the network declared ``context_channels`` > 0 and the context is missing or does not fit.
@@ -22,6 +22,6 @@ def join_context(x: Tensor, context: Tensor | None, context_channels: int) -> Te
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """The same numbers with channels innermost in memory, as convolutions and norms read them fastest."""
-    # vmap knows no such order.
+    """x with channels innermost in memory, the layout that convolutions and norms read fastest."""
+    # vmap does not support this layout.
     return x if derivatives.transformed() else x.contiguous(memory_format=torch.channels_last)

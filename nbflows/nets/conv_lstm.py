@@ -1,11 +1,13 @@
 """A convolutional LSTM that reads a sequence of images and predicts, at each step, from those before."""
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from nbflows.nets.context import channels_last
+from nbflows.nets.zeros import with_zeros
 
 
 class State(NamedTuple):
@@ -45,9 +47,7 @@ class ConvLSTM(nn.Module):
             )
         self.embed = nn.Conv2d(in_channels, hidden_channels, kernel_size, padding=kernel_size // 2)
         self.layers = nn.ModuleList([ConvLSTMLayer(hidden_channels, kernel_size, dilation) for _ in range(num_layers)])
-        self.last = nn.Conv2d(hidden_channels, out_channels, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        self.last = with_zeros(nn.Conv2d(hidden_channels, out_channels, 3, padding=1))
         self.to(memory_format=torch.channels_last)
 
     def forward(self, sequence: Tensor) -> Tensor:
@@ -66,8 +66,8 @@ class ConvLSTM(nn.Module):
             states: the second result of the step before; None at the first.
         """
         x = self.embed(channels_last(x))
-        after = []
-        for layer, state in zip(self.layers, states or [None] * len(self.layers), strict=True):
+        layers, after = cast(Iterable[ConvLSTMLayer], self.layers), []
+        for layer, state in zip(layers, states or [None] * len(self.layers), strict=True):
             after.append(layer.step(layer.input_to_hidden(x), state))
             x = after[-1].hidden
         return self.last(x), after

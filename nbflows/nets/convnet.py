@@ -1,10 +1,11 @@
 """A small convolutional conditioner: three convolutions."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from nbflows.nets.context import channels_last, join_context
 from nbflows.nets.pointwise import PointwiseConv
+from nbflows.nets.zeros import with_zeros
 
 
 class ConvNet(nn.Module):
@@ -26,12 +27,10 @@ class ConvNet(nn.Module):
             nn.ReLU(),
             PointwiseConv(hidden_channels, hidden_channels),
             nn.ReLU(),
-            nn.Conv2d(hidden_channels, out_channels, 3, padding=1),
+            with_zeros(nn.Conv2d(hidden_channels, out_channels, 3, padding=1)),
         )
-        nn.init.zeros_(self.layers[-1].weight)
-        nn.init.zeros_(self.layers[-1].bias)
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         x = join_context(x, context, self.context_channels)
         return self.layers(channels_last(x))

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from nbflows.nets.context import channels_last, join_context
 from nbflows.nets.fast import concat_elu
+from nbflows.nets.zeros import with_zeros
 
 
 class GatedConvNet(nn.Module):
@@ -32,9 +33,7 @@ class GatedConvNet(nn.Module):
         self.context_channels = context_channels
         self.first = nn.Conv2d(in_channels + context_channels, hidden_channels, 3, padding=1)
         self.blocks = nn.Sequential(*[GatedBlock(hidden_channels) for _ in range(num_blocks)])
-        self.last = nn.Conv2d(2 * hidden_channels, out_channels, 3, padding=1)
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        self.last = with_zeros(nn.Conv2d(2 * hidden_channels, out_channels, 3, padding=1))
         # Channels innermost: layer norm and the convolution kernels then read memory in order.
         self.to(memory_format=torch.channels_last)
 

@@ -1,11 +1,12 @@
 """Glow's conditioner: three convolutions with ActNorm between them."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nbflows.nets.context import channels_last, join_context
 from nbflows.nets.norm import ChannelNorm
+from nbflows.nets.zeros import with_zeros
 
 
 class ActNormConvNet(nn.Module):
@@ -27,7 +28,7 @@ class ActNormConvNet(nn.Module):
         self.last = ZeroConv(hidden_channels, out_channels)
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         x = join_context(x, context, self.context_channels)
         x = self.first(channels_last(x)).relu_()
         return self.last(self.second(x).relu_())
@@ -42,10 +43,10 @@ class NormalizedConv(nn.Module):
         nn.init.normal_(self.conv.weight, std=0.05)
         self.norm = ChannelNorm(out_channels)
 
-    def forward(self, x):
-        # Compiled networks have seen data, and reading the buffer would cause a graph break.
+    def forward(self, x: Tensor) -> Tensor:
+        # Compiled networks have seen data; reading the buffer would cause a graph break.
         if not torch.compiler.is_compiling() and not self.norm.has_seen_data:
-            # Sets bias and scale in training mode; otherwise it says that they are not set.
+            # Sets bias and scale in training mode; raises RuntimeError in eval mode.
             self.norm.see(self.conv(x.detach()).float())
         scale = self.norm.log_scale.exp()
         return F.conv2d(
@@ -54,18 +55,17 @@ class NormalizedConv(nn.Module):
 
 
 class ZeroConv(nn.Module):
-    """exp(3 a) (W * x + b) with a 3x3 convolution, W, b and a zero at the start: faster than a bare one in growing.
+    """exp(3 a) (W * x + b) with a 3x3 convolution; W, b and a start at zero, and the factor lets them grow faster.
 
     Source: Kingma and Dhariwal, "Glow", 2018, the authors' code (arXiv:1807.03039).
     """
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        nn.init.zeros_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)
+        self.conv = with_zeros(nn.Conv2d(in_channels, out_channels, 3, padding=1))
         self.log_scale = nn.Parameter(torch.zeros(out_channels))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         scale = (3 * self.log_scale).exp()
-        return F.conv2d(x, self.conv.weight * scale[:, None, None, None], self.conv.bias * scale, padding=1)
+        weight, bias = self.conv.weight, self.conv.get_parameter("bias")
+        return F.conv2d(x, weight * scale[:, None, None, None], bias * scale, padding=1)

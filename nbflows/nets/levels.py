@@ -1,10 +1,10 @@
-"""Takes what a network looks at out of a latent of several levels."""
+"""Picks the levels of a latent that a network reads."""
 
 from collections.abc import Sequence
 from math import prod
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -12,8 +12,8 @@ class PickLevels(nn.Module):
     """Cuts some levels out of a flat latent and stacks them along channels.
 
     Args:
-        shapes: ``(C, H, W)`` of all the levels that are joined in the latent, in their order.
-        picked: which of them, in the order of the stack; all of one height and width.
+        shapes: ``(C, H, W)`` of every level in the latent, in order.
+        picked: indices of the levels to stack, in the order of the stack; all of one height and width.
         squeeze: fold each 2x2 block of pixels into channels, as ``Squeeze`` does.
 
     Shapes: ``(B, D)`` to ``(B, C, H, W)`` with C the picked channels; squeezed ``(B, 4C, H/2, W/2)``.
@@ -29,7 +29,7 @@ class PickLevels(nn.Module):
         if squeeze and (height % 2 or width % 2):
             raise ValueError(f"levels of {height}x{width} cannot be squeezed: height and width must be even")
 
-    def forward(self, latent):
+    def forward(self, latent: Tensor | None) -> Tensor:
         sizes = [prod(shape) for shape in self.shapes]
         if latent is None or latent.shape[1] != sum(sizes):
             got = "none" if latent is None else f"{tuple(latent.shape)}"
@@ -39,5 +39,5 @@ class PickLevels(nn.Module):
         if not self.squeeze:
             return stack
         _, c, h, w = stack.shape
-        # torch leaves empty batches as they are.
+        # pixel_unshuffle does not reshape empty batches.
         return F.pixel_unshuffle(stack, 2) if len(stack) else stack.new_empty(0, 4 * c, h // 2, w // 2)

@@ -56,11 +56,11 @@ def _activation(name: str) -> nn.Module:
 
 
 class _LipschitzNet(nn.Module):
-    """Activations and layers in turn, every layer of operator norm ``coeff`` at most."""
+    """Alternates activations with layers of operator norm at most ``coeff``."""
 
     def __init__(
         self,
-        layers: list[nn.Module],
+        layers: Sequence[nn.Conv2d | nn.Linear],
         size: tuple[int, int] | None,
         activation: str,
         coeff: float,
@@ -109,10 +109,10 @@ class LipschitzConvNet(_LipschitzNet):
         first_activation: bool = True,
         context_channels: int = 0,
     ):
-        channels, *size = shape
+        channels, height, width = shape
         widths = [channels + context_channels, *[hidden_channels] * (len(kernel_sizes) - 1), channels]
         layers = [nn.Conv2d(a, b, k, padding=k // 2) for (a, b), k in zip(pairwise(widths), kernel_sizes, strict=True)]
-        super().__init__(layers, tuple(size), activation, coeff, first_activation, context_channels)
+        super().__init__(layers, (height, width), activation, coeff, first_activation, context_channels)
         self.shape = tuple(shape)
         self.to(memory_format=torch.channels_last)
 

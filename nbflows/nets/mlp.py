@@ -2,9 +2,10 @@
 
 from itertools import pairwise
 
-from torch import nn
+from torch import Tensor, nn
 
 from nbflows.nets.context import join_context
+from nbflows.nets.zeros import with_zeros
 
 
 class MLP(nn.Module):
@@ -30,9 +31,7 @@ class MLP(nn.Module):
         self.context_features = context_features
         widths = [in_features + context_features] + [hidden_features] * num_hidden
         hidden = [module for a, b in pairwise(widths) for module in (nn.Linear(a, b), nn.SiLU())]
-        self.layers = nn.Sequential(*hidden, nn.Linear(widths[-1], out_features))
-        nn.init.zeros_(self.layers[-1].weight)
-        nn.init.zeros_(self.layers[-1].bias)
+        self.layers = nn.Sequential(*hidden, with_zeros(nn.Linear(widths[-1], out_features)))
 
-    def forward(self, x, context=None):
+    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         return self.layers(join_context(x, context, self.context_features))

@@ -1,4 +1,4 @@
-"""What a classifier reads off an image: features averaged over its positions."""
+"""Features for a classifier: averages over the positions of an image."""
 
 from torch import Tensor, nn
 
@@ -9,8 +9,8 @@ class PooledFeatures(nn.Module):
     """conv 3x3, ActNorm, ReLU, mean over the positions.
 
     Args:
-        in_channels: of the image.
-        num_features: of the result.
+        in_channels: channels of the image.
+        num_features: features of the result.
 
     Shapes: ``(B, in_channels, H, W)`` to ``(B, num_features)``. The first training batch sets the ActNorm.
     Source: Chen et al., "Residual flows for invertible generative modeling", 2019, their code (arXiv:1906.02735).
