@@ -37,12 +37,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("systems", nargs="*", metavar="SYSTEM", help=f"of {', '.join(SYSTEMS)} (default: all)")
+    parser.add_argument("systems", nargs="*", metavar="SYSTEM", help=f"from {', '.join(SYSTEMS)} (default: all)")
     parser.add_argument("--only", default="", metavar="TEXT", help="only tasks whose name contains this")
-    parser.add_argument("--repeats", type=_count, default=5, metavar="N", help="in each process (default: 5)")
-    parser.add_argument("--threads", type=_count, default=2, metavar="N", help="of the processor (default: 2)")
+    parser.add_argument("--repeats", type=_count, default=5, metavar="N", help="repetitions per process (default: 5)")
+    parser.add_argument("--threads", type=_count, default=2, metavar="N", help="threads of the processor (default: 2)")
     parser.add_argument("--out", type=Path, default=Path("build/bench"), help="OUT.csv and OUT.png are written")
-    parser.add_argument("--more", action="store_true", help="also what a system has to report besides")
+    parser.add_argument("--more", action="store_true", help="also print further reports of the systems")
     parser.add_argument("--compare", nargs=2, metavar=("A", "B"), help="two configurations, in turn")
     parser.add_argument("--rounds", type=_count, default=5, metavar="N", help="pairs to compare (default: 5)")
     options = parser.parse_args(arguments)
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def select(systems: list[str], only: str) -> dict[str, tuple[str, Task]]:
-    """Module and task by name, of these systems (default: all), with this text in the name."""
+    """Maps names to module and task, for these systems (default: all) and tasks with this text in the name."""
     for system in systems:
         if system not in SYSTEMS:
             raise UsageError(f"no system is named {system!r}: {', '.join(SYSTEMS)}")
@@ -90,7 +90,7 @@ def run_table(tasks: dict[str, tuple[str, Task]], threads: int, repeats: int, ou
                 if configuration == replace(harness.FLOAT32, threads=threads):
                     ours = measured.median
                 rows.append(table.row(name, task, configuration, measured, ours))
-                # At once: the whole takes minutes.
+                # Each row at once, because the whole table takes minutes.
                 table.write(rows, out.with_suffix(".csv"))
                 print(f"{name}, {configuration}: {measured.median:.4f} s", file=sys.stderr, flush=True)
     if rows:
@@ -146,7 +146,7 @@ def _measuring(module: str, configuration: Configuration, repeats: int) -> Calla
 
 @contextlib.contextmanager
 def _collecting(failed: list[str]) -> Iterator[None]:
-    """One task that does not run does not stop the others."""
+    """Reports a task that does not run and continues with the others."""
     try:
         yield
     except TaskError as error:

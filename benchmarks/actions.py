@@ -6,7 +6,7 @@ from benchmarks.harness import Workload
 
 
 def noise_images(*shape: int):
-    """Random bytes: what an image shows makes no difference to the time."""
+    """Random images, which take the same time as real ones."""
     import torch
 
     return torch.randint(256, shape).byte()
@@ -16,14 +16,14 @@ def initialized(flow, *inputs):
     """The same flow after a first batch, which sets every ActNorm."""
     import torch
 
-    # Its graph would be more than a training step keeps that saves memory.
+    # Its graph would need more memory than a training step that saves memory.
     with torch.no_grad():
         flow.log_prob(*inputs)
     return flow
 
 
 def training(flow, loss: Callable[[], object]) -> Workload:
-    """One step of Adam with clipping, and of the norms if there are any; ``loss`` computes what is minimised."""
+    """A step of Adam with clipping, which also updates operator norms; ``loss`` computes the objective."""
     import torch
 
     from nbflows.nets import update_norms

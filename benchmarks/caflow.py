@@ -20,7 +20,7 @@ def build(**changes):
 
 
 def prepare_training(**changes):
-    """One step of what training minimises, with the weight of the sources that the authors' code takes."""
+    """A training step, with the weight of the sources in the authors' code."""
     flow, targets, sources = build(**changes)
 
     def loss():

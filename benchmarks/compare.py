@@ -18,12 +18,12 @@ class Comparison:
 
     @property
     def ratios(self) -> list[float]:
-        """Seconds of A by seconds of B, pair by pair: above 1 where B is faster."""
+        """Seconds of A divided by those of B for every pair; above 1 where B is faster."""
         return [a.median / b.median for a, b in self.pairs]
 
     @property
     def memory_ratio(self) -> float:
-        """The median of A's peak memory by B's, beyond the imports."""
+        """The median ratio of A's peak memory to B's, both beyond the imports."""
         return statistics.median(a.own_mib / b.own_mib for a, b in self.pairs)
 
     def medians(self, what: Callable[[Measurement], float]) -> tuple[float, float]:

@@ -49,7 +49,7 @@ class Configuration:
 
 
 def parse(text: str, base: Configuration | None = None) -> Configuration:
-    """A configuration from "name=value,name=value"; what is not named is as in ``base``. "default" names nothing."""
+    """Parses "name=value,name=value" or "default"; settings that are not named come from ``base``."""
     base = base or Configuration()
     names = [field.name for field in fields(Configuration)]
     changes = {}

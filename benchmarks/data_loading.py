@@ -20,7 +20,7 @@ PAGE, MARK = pages.DOCS / "training_at_scale.md", "data: python -m benchmarks.da
 TITLES = ["recipe", "data", "batch", "ms a batch", "ms a step", "share"]
 # The smallest number of batches, rounded up to whole epochs.
 NUM_BATCHES = 200
-# Seconds: where a step takes longer, larger ones are estimated.
+# Seconds; larger steps than one that takes longer are extrapolated.
 LONG_STEP = 1.0
 
 
@@ -67,13 +67,13 @@ def seconds_per_step(recipe, images, num_images: int, device: str = "cpu") -> tu
 
 
 def on_the_line(few: tuple[int, float], more: tuple[int, float], batch: int) -> float:
-    """Seconds of a batch, from two numbers of images and their seconds; not fewer than the larger of them takes."""
+    """Seconds of a batch, extrapolated from two numbers of images and their seconds, but at least the larger's."""
     an_image = (more[1] - few[1]) / (more[0] - few[0])
     return more[1] + (batch - more[0]) * max(0.0, an_image)
 
 
 def training_step(recipe, images, device: str = "cpu") -> Callable[[int], Callable[[], object]]:
-    """A function that prepares training steps with its number of images: each call of what it returns takes one."""
+    """A function from a number of images to a function that takes one training step with them."""
     import torch
 
     from benchmarks.actions import training as workload
@@ -97,7 +97,7 @@ def training_step(recipe, images, device: str = "cpu") -> Callable[[int], Callab
 
 
 def _tensors(recipe, images) -> list:
-    """The training images, and what is paired with them."""
+    """The training images, and their sources or labels if the recipe uses them."""
     paired = images.sources if recipe.task else images.labels if recipe.density_weight is not None else None
     return [images.train] if paired is None else [images.train, paired["train"]]
 
@@ -143,9 +143,9 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="RECIPE", help="default: all")
-    parser.add_argument("--threads", type=int, default=2, metavar="N", help="of the processor (default: 2)")
+    parser.add_argument("--threads", type=int, default=2, metavar="N", help="threads of the processor (default: 2)")
     parser.add_argument("--device", choices=("cpu", "cuda", "mps"), default="cpu", help="default: cpu")
-    parser.add_argument("--images", type=int, default=8, metavar="N", help="in the first step (default: 8)")
+    parser.add_argument("--images", type=int, default=8, metavar="N", help="images in the first step (default: 8)")
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.parent.name}/{PAGE.name}")
     options = parser.parse_args(arguments)
     if options.threads < 1 or options.images < 2:
@@ -162,7 +162,6 @@ def main(arguments: list[str] | None = None) -> None:
     except ValueError as error:
         parser.error(str(error))
     torch.set_num_threads(options.threads)
-    hardware.keep_freed_memory()
     rows, loaded, timed = [], {}, set()
     for name, recipe in chosen.items():
         images = training_data(recipe, loaded)

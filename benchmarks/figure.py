@@ -24,7 +24,7 @@ def draw(rows: list[Row]):
     figure, (time, memory) = plt.subplots(1, 2, figsize=(13, 2 + 0.3 * len(tasks)), width_ratios=[3, 2], sharey=True)
     for row in rows:
         colour = colours[_series(row)]
-        # One above the other, so that nothing hides behind its neighbour.
+        # Offset vertically, so that no dot hides another.
         y = tasks.index(row.task) + 0.6 * ((series.index(_series(row)) + 0.5) / len(series) - 0.5)
         time.plot([row.fastest, row.slowest], [y, y], color=colour, linewidth=1.5)
         time.plot(row.seconds, y, "o", color=colour, markersize=5)

@@ -94,7 +94,7 @@ def measure(module: str, name: str, configuration: Configuration, repeats: int, 
         TaskError: it did not run.
     """
     request = {"module": module, "name": name, "configuration": asdict(configuration), "repeats": repeats}
-    # Python looks for nbflows in the folder it starts in first. Threads: what torch allocates for each is memory too.
+    # Python looks for nbflows first in the folder where it starts. torch allocates memory for each thread.
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(configuration.threads)}
     command = [sys.executable, "-m", "benchmarks.worker", json.dumps(request)]
@@ -107,6 +107,6 @@ def measure(module: str, name: str, configuration: Configuration, repeats: int, 
 
 
 def tasks_of(module: str) -> dict[str, Task]:
-    """All tasks of a benchmark by name, those outside of the table too."""
+    """All tasks of a benchmark by name, including those that are not in the table."""
     system = import_module(module)
     return {**system.TASKS, **getattr(system, "FURTHER", {})}

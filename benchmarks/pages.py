@@ -14,12 +14,12 @@ def read(page: Path, mark: str) -> dict[str, list[str]]:
     text = page.read_text()
     start, end = _place(text, mark)
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text[start:end].strip().splitlines()]
-    # After the titles and a line.
+    # The first two lines are the titles and a rule.
     return {row[0]: row for row in rows[2:]}
 
 
 def write(page: Path, mark: str, rows: Iterable[Sequence], titles: list[str], names: Iterable[str]) -> None:
-    """Puts rows into a table; those of other names stay, if they are among ``names``, which are all in their order."""
+    """Puts rows into a table, in the order of ``names``; rows with other names are kept if ``names`` has them."""
     from tabulate import tabulate
 
     known = read(page, mark) | {row[0]: row for row in rows}

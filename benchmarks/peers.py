@@ -41,7 +41,7 @@ class Layer:
 
 
 def installed() -> list[str]:
-    """The other packages that are here."""
+    """The other packages that are installed."""
     return [package for package in PACKAGES[1:] if find_spec(package)]
 
 
@@ -199,7 +199,7 @@ def residual_of_normflows() -> Layer:
         z, log_det = flow.inverse(x)
         return z, log_det
 
-    # Not flow(z): it would estimate the log-determinant again, which takes longer than the inverse.
+    # flow(z) would also estimate the log-determinant, which takes longer than the inverse.
     return Layer(flow, forward, flow.iresblock.inverse, lambda: update_lipschitz(flow, 5))
 
 
@@ -210,14 +210,14 @@ def _build(builder: Callable[[], Layer], shape: tuple[int, ...]):
     torch.manual_seed(0)
     layer, x = builder(), torch.randn(shape)
     with torch.no_grad():
-        # Sets what ActNorm there is.
+        # Sets the ActNorms.
         layer.forward(x)
-    # The batch of a layer inside of a flow has a gradient.
+    # Inside a flow, the input of a layer needs a gradient.
     return layer, x.requires_grad_()
 
 
 def prepare_training(builder: Callable[[], Layer], shape: tuple[int, ...]) -> Workload:
-    """The gradients of a batch's likelihood, and what the package asks for after a step."""
+    """The gradients of a batch's likelihood, and the package's own update after a step."""
     layer, x = _build(builder, shape)
 
     def step() -> None:
@@ -231,7 +231,7 @@ def prepare_training(builder: Callable[[], Layer], shape: tuple[int, ...]) -> Wo
 
 
 def prepare_inverse(builder: Callable[[], Layer], shape: tuple[int, ...]) -> Workload:
-    """Back from the latents of a batch."""
+    """The inverse of a batch of latents."""
     import torch
 
     layer, x = _build(builder, shape)

@@ -32,7 +32,7 @@ def prepare(name: str, task: str) -> Callable[[], object]:
     from nbflows import load_pretrained
 
     flow = load_pretrained(name)
-    # Noise: what the images show makes no difference to the cost, and to load real ones takes memory too.
+    # Random images cost the same as real ones, and loading real ones takes memory.
     levels = flow.bijection[0].num_levels
     sources = None if flow.context_shape is None else torch.randint(levels, (BATCH, *flow.context_shape)).byte()
     if task == "evaluate":
@@ -47,7 +47,7 @@ def measure(name: str, task: str, repeats: int) -> dict[str, float]:
     """Measures, in this process, the median seconds per image and the peak memory in MiB beyond the imports."""
     import torch
 
-    import nbflows  # noqa: F401 -- all that it imports belongs to the memory that is left out
+    import nbflows  # noqa: F401 -- its imports belong to the memory that is left out
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -67,7 +67,7 @@ def measure_apart(name: str, repeats: int) -> dict:
     for task in TASKS:
         command = [sys.executable, "-m", "benchmarks.pretrained"]
         command += ["--measure", name, task, "--repeats", str(repeats)]
-        # Before torch starts: what it allocates for each thread is memory too.
+        # Set before torch starts, which allocates memory for each thread.
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment, cwd=ROOT)
         result = json.loads(done.stdout.splitlines()[-1])
@@ -113,7 +113,7 @@ def main() -> None:
         try:
             cost = measure_apart(name, options.repeats)
         except subprocess.CalledProcessError:
-            # It has said why. The others are measured all the same.
+            # The process has printed why; the other models are still measured.
             failed.append(name)
             continue
         rows.append((name, entry.get("parameters"), *(cost[f"{task}_{unit}"] for unit in UNITS for task in TASKS)))

@@ -40,7 +40,7 @@ def prepare_likelihood():
 
 
 def prepare_sampling():
-    """Back from the latents of one batch."""
+    """The inverse of one batch of latents."""
     import torch
 
     flow, images = build()

@@ -26,7 +26,7 @@ def checked_out(revision: str, repository: Path = ROOT) -> Iterator[Path]:
     commit = _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     if commit is None:
         raise UsageError(f"git knows no revision {revision!r} of {repository.name}: see git log, or '.' as it is now")
-    # A zip, not a tar: links in it become files, and nothing is written outside of the folder.
+    # In a zip, unlike a tar, links become files, and nothing is written outside the folder.
     archive = _git(repository, "archive", "--format=zip", commit.decode().strip(), "nbflows")
     if archive is None:
         raise UsageError(f"there was no package nbflows at revision {revision!r}")

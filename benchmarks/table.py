@@ -44,7 +44,7 @@ class Row:
 
     @property
     def configuration(self) -> str:
-        """How it ran, in words."""
+        """The configuration in words."""
         changes = [self.memory] if self.memory != "plain" else []
         return ", ".join([self.precision, *changes, *(["compiled"] if self.compile == "on" else [])])
 
@@ -57,7 +57,7 @@ class Row:
 def row(name: str, task: Task, configuration: Configuration, measured: Measurement, ours: float | None = None) -> Row:
     """The row of a measurement; ``ours``: seconds of nbflows, in the row of another package."""
     is_ours = configuration.package == "nbflows"
-    # The original codes ran on as many cores as here by default, and that alone compares.
+    # The original codes ran with the default number of threads; only those times are comparable.
     original = task.seconds if configuration.threads == Configuration().threads else None
     other, own = (original, measured.median) if is_ours else (measured.median, ours)
     return Row(
@@ -81,7 +81,7 @@ def row(name: str, task: Task, configuration: Configuration, measured: Measureme
 
 
 def machine(threads: int | str, processor: str, torch: str) -> str:
-    """The heading of what was measured."""
+    """A heading for the table."""
     return f"threads: {threads}, processor: {processor}, torch {torch}"
 
 

@@ -23,7 +23,7 @@ def measure(module: str, name: str, configuration: Configuration, repeats: int) 
     if name not in tasks:
         raise ValueError(f"{module} has no task {name!r}: {', '.join(tasks)}")
     with _as_training_does(configuration):
-        # Before any model exists. Optimizers load torch._dynamo at their first step.
+        # The optimizer is loaded before any model exists, because its first step imports torch._dynamo.
         for package in ("nbflows", configuration.package, "torch._dynamo"):
             import_module(package)
         imports = peak_mib()
@@ -45,12 +45,11 @@ def _as_training_does(configuration: Configuration) -> Iterator[None]:
     from nbflows import hardware
 
     if configuration.package != "nbflows":
-        # Others' use of what newer versions of torch call deprecated is not ours to mend.
+        # Deprecations that other packages cause are not ours to fix.
         warnings.simplefilter("ignore")
     torch.set_num_threads(configuration.threads)
     torch.manual_seed(0)
-    hardware.keep_freed_memory()
-    # What Lightning does for the same precision.
+    # As Lightning does for this precision.
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=configuration.precision == "bf16-mixed")
     with autocast, hardware.denormals_as_zero():
         yield
@@ -64,7 +63,7 @@ def _prepare(task, configuration: Configuration) -> Workload:
     changed = configuration.memory != "plain" or configuration.compile == "on"
     if changed and workload.flow is None:
         raise ValueError("there is no flow in this task: nothing to compile, and no memory to save")
-    # Not called at all where nothing changes, so that revisions without this function can be compared.
+    # Called only where it changes something, so that revisions without this function can be compared.
     if configuration.memory != "plain":
         from nbflows import set_memory
 
@@ -87,7 +86,7 @@ def _compiled(workload: Workload, configuration: Configuration) -> contextlib.Ab
 def peak_mib() -> float:
     """The most memory that this process has had so far."""
     if sys.platform == "linux":
-        # Not the maximum of getrusage: that one begins with what the parent process had.
+        # The maximum of getrusage would begin with the memory of the parent process.
         status = Path("/proc/self/status").read_text()
         return int(status.split("VmHWM:")[1].split()[0]) / 2**10
     # Bytes on a Mac, kilobytes elsewhere.

@@ -1,9 +1,7 @@
 """Chooses the device and the precision of a training, and settings that make a CPU faster."""
 
 import contextlib
-import ctypes
 import os
-import sys
 import time
 
 import torch
@@ -57,18 +55,6 @@ def faster_precision(device: str = "auto", num_processes: int = 1) -> str:
             times.append(time.perf_counter() - start)
         seconds[dtype] = min(times)
     return "bf16-mixed" if seconds[torch.bfloat16] < 0.7 * seconds[torch.float32] else "32-true"
-
-
-def keep_freed_memory() -> None:
-    """Lets the C library of Linux keep what a training step frees, for the next step, instead of returning it at once.
-
-    Touching fresh pages again in every step costs a sixth of its time on a CPU. Other systems have no such switch.
-    """
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        m_trim_threshold, m_mmap_threshold = -1, -3
-        libc.mallopt(m_trim_threshold, 2**31 - 1)
-        # The largest that it accepts: blocks above 32 MiB are mapped and unmapped each time all the same.
-        libc.mallopt(m_mmap_threshold, 2**25)
 
 
 @contextlib.contextmanager

@@ -131,7 +131,7 @@ def _search(target: Tensor, logits: Tensor, means: Tensor, log_scales: Tensor) -
     target = target.flatten()
     logits, means, log_scales = (part.reshape(num_components, -1) for part in (logits, means, log_scales))
     x = torch.empty_like(target)
-    # Blocks bound the memory on a CPU: larger ones are no faster, smaller ones slower. A GPU wants all at once.
+    # Blocks bound the memory on a CPU, where larger ones gain no speed. A GPU is fastest with all at once.
     size = max(1, _BLOCK // num_components) if target.device.type == "cpu" else max(1, target.numel())
     log_weights = logits.log_softmax(0)
     for start in range(0, target.numel(), size):
@@ -146,9 +146,9 @@ _MAX_ITERATIONS = 200
 
 
 def _newton(target: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor, first: int) -> Tensor:
-    """The search itself, on ``(N,)`` elements with mixtures ``(M, N)``; elements that are done leave the work.
+    """Searches for ``(N,)`` roots with mixtures ``(M, N)``; drops elements as they converge.
 
-    ``first`` is the number of the first element, for the error message.
+    ``first`` is the index of the first element, for the error message.
     """
     eps = torch.finfo(target.dtype).eps
     roots = torch.addcmul(means, log_scales.exp(), target)
@@ -166,16 +166,16 @@ def _newton(target: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tens
         newton = u - step
         gains = residual.abs() <= 0.8 * last
         take = gains & (newton >= low) & (newton <= high)
-        # After a halving the next step may be Newton's again, whatever it gained.
+        # After a bisection the next Newton step is allowed, whatever it gains.
         last = torch.where(take, residual.abs(), math.inf)
-        # As exact as rounding lets x be, or the logit, or the bracket.
+        # Converged to rounding, in x, in the logit or in the bracket.
         done = (step.abs() <= 16 * eps * (1 + u.abs())) | (residual.abs() <= 4 * eps * (1 + target.abs()))
         done |= high - low <= 2 * eps * (1 + u.abs())
         u = torch.where(done, u, torch.where(take, newton, (low + high) / 2))
         x[rows] = u
         if done.all():
             return x
-        # Copying costs about as much as one more iteration.
+        # Dropping elements copies the rest, which costs about one iteration.
         if done.sum() > len(done) // 2:
             left = ~done
             rows, u, target, low, high, last = (part[left] for part in (rows, u, target, low, high, last))
@@ -190,14 +190,14 @@ def _newton(target: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tens
 
 
 def _logit_and_slope(u, log_weights, means, log_scales, weights, inverse_scales) -> tuple[Tensor, Tensor]:
-    """logit F(u) and its derivative: ``mixture_logit``, without its many exponentials."""
+    """logit F(u) and its derivative, as ``mixture_logit`` computes them, but with fewer exponentials."""
     below = (u - means).mul_(inverse_scales)
     above = below.neg().sigmoid_()
     below.sigmoid_()
     cdf, rest = (weights * below).sum(0), (weights * above).sum(0)
     density = below.mul_(above).mul_(weights).mul_(inverse_scales).sum(0)
     logit, slope = cdf.log() - rest.log(), density / (cdf * rest)
-    # Where a sum is too small a number to be exact: in log space.
+    # Sums that are too small to be exact are computed in log space.
     far = ~((cdf > _SMALL) & (rest > _SMALL))
     if far.any():
         terms = mixture_logit(u[far], log_weights[:, far], means[:, far], log_scales[:, far])

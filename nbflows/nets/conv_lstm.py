@@ -25,8 +25,8 @@ class ConvLSTM(nn.Module):
     Args:
         in_channels, hidden_channels, out_channels: widths.
         num_layers: LSTM layers.
-        kernel_size: of all convolutions but the last, odd.
-        dilation: of those within the LSTM layers.
+        kernel_size: odd size of every kernel but the last.
+        dilation: dilation of the convolutions in the LSTM layers.
 
     Source: Shi et al., "Convolutional LSTM network", 2015, section 3.1 (arXiv:1506.04214), without peepholes.
     """
@@ -77,8 +77,8 @@ class ConvLSTMLayer(nn.Module):
     """One layer; in a known sequence, the convolution of the inputs takes all steps at once.
 
     Args:
-        channels: of the inputs and of h.
-        kernel_size, dilation: of both convolutions.
+        channels: channels of the inputs and of h.
+        kernel_size, dilation: as in ``ConvLSTM``.
     """
 
     def __init__(self, channels: int, kernel_size: int, dilation: int = 1):

@@ -82,16 +82,16 @@ class _LipschitzNet(nn.Module):
 
 
 class LipschitzConvNet(_LipschitzNet):
-    """Activation and convolution in turn; Lipschitz constant below ``coeff`` to the power of their number.
+    """Alternates activations and L convolutions; the Lipschitz constant is at most coeff^L.
 
-    Every convolution's operator norm, with zeros around images of this size, is ``coeff`` at most.
+    Each convolution, with zeros around images of this size, has operator norm at most ``coeff``.
 
     Args:
-        shape: ``(C, H, W)`` of the input and of the output. The norms hold for this size only.
+        shape: ``(C, H, W)`` of input and output; the norms hold for this size only.
         hidden_channels: width.
-        kernel_sizes: of the convolutions, odd.
+        kernel_sizes: odd sizes of the L kernels.
         activation: "lipswish", "elu", "relu", "softplus", "tanh" or "sine", each of slope at most 1.
-        coeff: bound of each convolution's norm.
+        coeff: bound on the norm of each convolution.
         first_activation: whether to begin with an activation.
         context_channels: channels of the context, 0 for none.
 
@@ -124,10 +124,10 @@ class LipschitzConvNet(_LipschitzNet):
 
 
 class LipschitzMLP(_LipschitzNet):
-    """Activation and linear layer in turn; Lipschitz constant below ``coeff`` to the power of their number.
+    """Alternates activations and L linear layers; the Lipschitz constant is at most coeff^L.
 
     Args:
-        features: of the input and of the output.
+        features: width of input and output.
         hidden_features: width.
         num_hidden: hidden layers.
         activation, coeff, first_activation: as in ``LipschitzConvNet``.

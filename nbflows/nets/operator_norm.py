@@ -19,12 +19,12 @@ class OperatorNorm(nn.Module):
     better, where v alone would stay in a direction that is no longer the largest.
 
     Args:
-        weight: of a linear layer ``(out, in)``, or ``(out, in, k, k)`` of a convolution that keeps the size, k odd.
+        weight: ``(out, in)`` for a linear layer; ``(out, in, k, k)`` with odd k for a convolution that keeps the size.
         size: ``(H, W)`` of the images; for convolutions.
         coeff: the norm allowed; where weights change fast, power iteration may be some percent late.
         tolerance: power iteration stops when half a step raises sigma, and those of the other vectors, by less than
             this share together.
-        max_steps: of power iteration at a time.
+        max_steps: limit on the steps of power iteration at a time.
 
     Raises:
         RuntimeError: power iteration has not converged.
@@ -83,7 +83,7 @@ class OperatorNorm(nn.Module):
         return (_norm(self._multiply(weight, self.vector, self.transposed)) / _norm(self.vector)).squeeze()
 
     def step(self, weight: Tensor) -> Tensor:
-        """One step of power iteration with all vectors; returns by which share half of it has raised their sigmas."""
+        """Takes one step of power iteration with all vectors; returns the share by which half of it raised sigma."""
         vectors = torch.cat([self.vector, self.others])
         images = self._multiply(weight, vectors, self.transposed)
         lengths = _norm(images)

@@ -215,7 +215,6 @@ def train(
         done = budget.done(step, seconds) >= 1
         if done:
             require_unscored(out, step, seconds, budget)
-        hardware.keep_freed_memory()
         own_model = flow is not None
         flow = flow if own_model else recipe.build(data)
         provenance.require_fit(flow, data)
