@@ -17,7 +17,7 @@ from benchmarks.configuration import PACKAGES, Configuration, UsageError, parse
 from benchmarks.harness import Measurement, Task, TaskError
 from benchmarks.revisions import checked_out
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "benchmarks").glob("*.py"))
 # What the fresh process runs: a module of tasks that is nowhere but in the test's folder.
 FAKE_TASKS = '''

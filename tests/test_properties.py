@@ -12,7 +12,7 @@ from nbflows.layers import AffineCoupling, Flip, LearnedTanh, Logit, Permute, Si
 from nbflows.nets import MLP, ConvNet, GatedConvNet
 from tests.cases import CASES, make
 
-# Integers in, so not a function of a real x; they have tests of their own in test_dequantize.py.
+# Integers in, so not a function of a real x; they have tests of their own in layers/test_dequantize.py.
 NOT_STRICTLY_BIJECTIVE = {"Dequantize", "VariationalDequantize"}
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 
 from tools import docs, notebooks
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # The site takes 10 seconds to build, and a browser one for every page; what only a browser does has no faster proof.

@@ -20,7 +20,7 @@ from nbflows.storage.manifest import Manifest, sha256
 from tests.reference_data import DATA, mnist
 from tools import publish
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PUBLISHED = json.loads((ROOT / "saved_models" / "manifest.json").read_text())["models"]
 
 

@@ -22,7 +22,7 @@ from nbflows import data, recipes, tasks, training
 from nbflows.cli.picture_files import read_source, translate_files
 from nbflows.data import ImageData, PairData, folders, pictures, reading, sets
 from nbflows.tasks import Inpainting, Sketch
-from tests.test_translate import _stand_in
+from tests.cli.test_translate import _stand_in
 
 
 def _values(*shape, seed=0, low=0, high=256, dtype=np.uint8):

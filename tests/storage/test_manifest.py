@@ -10,7 +10,7 @@ from nbflows import pretrained
 from nbflows.storage import manifest
 from nbflows.storage.manifest import Manifest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 ENTRY = {
     "sha256": "0" * 64,
     "bytes": 10,

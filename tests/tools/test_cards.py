@@ -12,7 +12,7 @@ from nbflows.storage import weights
 from nbflows.storage.manifest import Manifest, sha256
 from tools import cards, publish
 
-SAVED = Path(__file__).parents[1] / "saved_models"
+SAVED = Path(__file__).parents[2] / "saved_models"
 KNOWN = Manifest.read(SAVED / "manifest.json")
 COMMAND = "write them anew: python -m tools.publish --cards"
 TASK = {"name": "super-resolution", "factor": 2}
