@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from benchmarks import pages
-from nbflows.training import objectives
+from nbflows.training import steps
 
 PAGE, MARK = pages.DOCS / "training_at_scale.md", "data: python -m benchmarks.data_loading --write"
 TITLES = ["recipe", "data", "batch", "ms a batch", "ms a step", "share"]
@@ -34,7 +34,7 @@ def training_data(recipe, loaded: dict):
         except FileNotFoundError:
             loaded[recipe.data] = None
     images = loaded[recipe.data]
-    return None if images is None else recipe.prepare(images)
+    return None if images is None else recipe.objective.prepare(images)
 
 
 def seconds_per_batch(recipe, images, device: str = "cpu") -> float:
@@ -79,9 +79,7 @@ def training_step(recipe, images, device: str = "cpu") -> Callable[[int], Callab
     from benchmarks.actions import training as workload
     from nbflows import hardware
 
-    kind = objectives.TranslationModule if recipe.task else objectives.FlowModule
-    kind = objectives.JointModule if recipe.density_weight is not None else kind
-    module = kind(recipe.build(images).to(device).train(), recipe, steps_per_epoch=1)
+    module = steps.FlowModule(recipe.build(images).to(device).train(), recipe, steps_per_epoch=1)
     half = hardware.faster_precision(device) == "bf16-mixed"
 
     def prepare(count: int) -> Callable[[], object]:
@@ -89,7 +87,7 @@ def training_step(recipe, images, device: str = "cpu") -> Callable[[int], Callab
 
         def loss():
             with torch.autocast(device, torch.bfloat16, enabled=half):
-                return module.measure(*module.augment(*inputs))[module.objective].mean()
+                return module.measure(*module.augment(*inputs))[module.objective.minimised].mean()
 
         return workload(module.flow, loss).run
 
@@ -98,7 +96,7 @@ def training_step(recipe, images, device: str = "cpu") -> Callable[[int], Callab
 
 def _tensors(recipe, images) -> list:
     """The training images, and their sources or labels if the recipe uses them."""
-    paired = images.sources if recipe.task else images.labels if recipe.density_weight is not None else None
+    paired = recipe.objective.paired(images)
     return [images.train] if paired is None else [images.train, paired["train"]]
 
 
@@ -168,7 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
         if images is None:
             print(f"{name}: skipped, its data are not here", flush=True)
             continue
-        key = recipe.builder, repr(recipe.model_arguments(images)), recipe.batch_size, recipe.task
+        key = recipe.builder, repr(recipe.model_arguments(images)), recipe.batch_size, recipe.objective.task
         if key in timed:
             continue
         timed.add(key)

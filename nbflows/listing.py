@@ -33,7 +33,7 @@ def recipes(known: Mapping, width: int | None = None) -> str:
     """
     groups = {}
     for name, recipe in known.items():
-        groups.setdefault((recipe.data, recipe.task is not None), []).append((name, recipe.description))
+        groups.setdefault((recipe.data, recipe.objective.task is not None), []).append((name, recipe.description))
     return _tables(groups, width)
 
 

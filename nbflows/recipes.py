@@ -1,23 +1,25 @@
-"""What ``nbflows train NAME`` runs: model, data and schedule by name."""
+"""What ``nbflows train NAME`` runs: model, data, objective and schedule by name."""
 
 import inspect
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 
 from nbflows import inputs, models, tasks
-from nbflows.data import Data, PairData, toys
+from nbflows.data import Data
 from nbflows.flow import Flow
+from nbflows.objectives import Density, Translation, WithClassifier
+from nbflows.tasks import Colorization, Inpainting, SideBySide, SuperResolution, Task
 
-# What a resumed training may have otherwise. All else decides what its weights, its optimizer or its place in the data
-# mean; the data have a fingerprint of their own.
+# Settings that may change when a training resumes. The others decide what its weights, its optimizer or its place in
+# the data mean; the data have a fingerprint of their own.
 CHANGEABLE = {"description", "data", "epochs", "learning_rate", "decay_per_epoch", "warmup_steps", "drop_at_step"}
 CHANGEABLE |= {"clip_norm", "ema_decay", "validate_every"}
 
-# The least of each number that the command line does not set; ``inputs.RANGES`` has the others.
+# The smallest value of each number that the command line does not set; ``inputs.RANGES`` has the others.
 _WHOLE = {"accumulate": 1, "warmup_steps": 0, "validate_every": 1}
 # Averages with a weight of 1 for the past never move.
 _ALMOST_1 = 1 - 1e-9
-_REAL = ("learning_rate", "weight_decay", "decay_per_epoch", "source_weight")
+_REAL = ("learning_rate", "weight_decay", "decay_per_epoch")
 
 
 @dataclass(frozen=True)
@@ -26,26 +28,23 @@ class Recipe:
 
     Attributes:
         description: one line for ``nbflows list``.
-        data: a name of ``nbflows.data``; None for images of one's own, which are then given with it.
-        builder: a function of ``nbflows.models`` that takes ``shape`` and ``num_levels``.
-        arguments: further ones for the builder.
-        batch_size: over all devices.
-        accumulate: a batch is worked through in so many parts, whose gradients are averaged.
-        epochs: how many.
-        optimizer: "Adam", "AdamW" (Adam with decoupled weight decay) or "Adamax", of torch.optim.
+        data: a name of ``nbflows.data``; None if users give their own images.
+        builder: name of a function of ``nbflows.models`` that takes ``shape`` and ``num_levels``.
+        arguments: further arguments of the builder.
+        batch_size: images per optimizer step, over all devices.
+        accumulate: micro-batches per optimizer step (gradient accumulation).
+        epochs: number of epochs.
+        optimizer: "Adam", "AdamW" (Adam with decoupled weight decay) or "Adamax", from torch.optim.
         learning_rate: of the optimizer.
         betas: of the optimizer.
         weight_decay: of AdamW.
         decay_per_epoch: the learning rate is multiplied by this after every epoch (StepLR).
-        warmup_steps: over which the learning rate grows linearly from 0.
+        warmup_steps: number of steps over which the learning rate grows linearly from 0.
         drop_at_step: from this step on the learning rate is a tenth; None for never.
         clip_norm: gradients are scaled to at most this norm.
-        ema_decay: of the averaged weights, which are validated and saved.
-        augment: what happens to training images at random: "shift_and_flip", "mirror" or None.
-        density_weight: lambda of joint training, lambda log2 p(x) + log2 p(label | x); None for the density alone.
-        task: of ``nbflows.tasks``: makes pairs out of the images, for a model of p(target | source); None for p(x).
-        task_arguments: of the task.
-        source_weight: lambda of its training, log2 p(target | source) + lambda log2 p(source).
+        ema_decay: decay of the averaged weights, which are validated and saved.
+        augment: random change of training images: "shift_and_flip", "mirror" or None.
+        objective: what is minimised, see ``nbflows.objectives``.
         validate_every: epochs between validations, and between pictures of samples.
         seed: of the weights, the order of the data and the noise.
     """
@@ -67,14 +66,11 @@ class Recipe:
     clip_norm: float = 1.0
     ema_decay: float = 0.999
     augment: str | None = None
-    density_weight: float | None = None
-    task: str | None = None
-    task_arguments: dict = field(default_factory=dict)
-    source_weight: float = 0.0
+    objective: Density = field(default_factory=Density)
     validate_every: int = 5
     seed: int = 42
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         checked = {name: inputs.whole(getattr(self, name), name, low) for name, low in _WHOLE.items()}
         checked |= {name: inputs.number(getattr(self, name), name, 0) for name in _REAL}
         checked |= {name: inputs.check(name, getattr(self, name)) for name in ("batch_size", "epochs")}
@@ -84,31 +80,25 @@ class Recipe:
             raise ValueError(f"betas are two numbers, got {self.betas!r}")
         checked["betas"] = tuple(inputs.number(beta, "each of betas", 0, _ALMOST_1) for beta in self.betas)
         checked["seed"] = inputs.RANGES["seed of a training"](self.seed, "seed")
-        if self.density_weight is not None:
-            checked["density_weight"] = inputs.number(self.density_weight, "density_weight", 0)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
         if self.optimizer not in ("Adam", "AdamW", "Adamax"):
             raise ValueError(f"optimizer is 'Adam', 'AdamW' or 'Adamax', got {self.optimizer!r}")
         if self.weight_decay and self.optimizer != "AdamW":
-            raise ValueError(f"weight_decay {self.weight_decay} is of AdamW alone, the optimizer is {self.optimizer}")
+            raise ValueError(f"only AdamW has a weight_decay ({self.weight_decay}), the optimizer is {self.optimizer}")
+        if not isinstance(self.objective, Density):
+            raise TypeError(f"objective is a Density, WithClassifier or Translation, got {self.objective!r:.50}")
         if self.augment not in (None, "shift_and_flip", "mirror"):
             raise ValueError(f"augment is 'shift_and_flip', 'mirror' or None, got {self.augment!r}")
         if self.batch_size % self.accumulate:
             raise ValueError(f"a batch of {self.batch_size} does not divide into {self.accumulate} equal parts")
 
-    def prepare(self, data: Data) -> Data:
-        """The data as this recipe needs them: pairs for a task, unless they are pairs already."""
-        if self.task is None or isinstance(data, PairData):
-            return data
-        return tasks.apply(tasks.get(self.task, **self.task_arguments), data)
-
     def model_arguments(self, data: Data) -> dict:
-        """The builder's arguments for this data."""
+        """The builder's arguments for these data."""
         return {**data.model_arguments(), **self.arguments}
 
     def build(self, data: Data) -> Flow:
-        """The model, sized for this data. Raises ValueError if it is for data of another kind."""
+        """The model, sized for this data. Raises ValueError if it is for another kind of data."""
         builder, given = getattr(models, self.builder), set(data.model_arguments())
         taken = set(inspect.signature(builder).parameters) & {"shape", "num_levels", "source_channels"}
         if not given <= taken or "num_levels" in taken - given:
@@ -117,30 +107,30 @@ class Recipe:
         return builder(**self.model_arguments(data))
 
     def to_json(self) -> dict:
-        """All settings, as they are after a way through JSON."""
-        return json.loads(json.dumps(asdict(self)))
+        """All settings as JSON holds them, those of the objective among the others."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "objective"}
+        return json.loads(json.dumps(own | self.objective.to_json()))
+
+
+def upgraded(settings: dict) -> dict:
+    """``Recipe.to_json`` of an earlier version as this one writes it: it left out default arguments of a task."""
+    if not settings.get("task"):
+        return settings
+    task = tasks.get(settings["task"], **settings["task_arguments"])
+    return {**settings, **Translation(task, settings["source_weight"]).to_json()}
 
 
 # The schedule of the UvA tutorial: Adam 1e-3, decay 0.99, 200 epochs, batch 128, clipping at 1, validation every 5
-# epochs. Ours are the warm-up and the averaged weights.
+# epochs. The warm-up and the averaged weights are ours.
+_DIGITS = {"data": "digits", "decay_per_epoch": 0.997, "epochs": 600}
 _TUTORIAL = {
     "digits-simple": Recipe(
-        "checkerboard couplings with uniform noise, 8x8 digits",
-        "digits",
-        "digits_simple",
-        decay_per_epoch=0.997,
-        epochs=600,
+        "checkerboard couplings with uniform noise, 8x8 digits", builder="digits_simple", **_DIGITS
     ),
     "digits-variational": Recipe(
-        "checkerboard couplings with variational dequantization, 8x8 digits",
-        "digits",
-        "digits_variational",
-        decay_per_epoch=0.997,
-        epochs=600,
+        "checkerboard couplings with variational dequantization, 8x8 digits", builder="digits_variational", **_DIGITS
     ),
-    "digits-multiscale": Recipe(
-        "multi-scale flow of two levels, 8x8 digits", "digits", "digits_multiscale", decay_per_epoch=0.997, epochs=600
-    ),
+    "digits-multiscale": Recipe("multi-scale flow of two levels, 8x8 digits", builder="digits_multiscale", **_DIGITS),
     "mnist-simple": Recipe("UvA tutorial, uniform noise (published: 1.078 bits/dim, M = 8)", "mnist", "simple"),
     "mnist-variational": Recipe(
         "UvA tutorial, variational dequantization (published: 1.043, M = 8)", "mnist", "variational"
@@ -150,42 +140,6 @@ _TUTORIAL = {
         "the UvA tutorial's multi-scale flow, 32x32 colour crops", "photo-patches", "multiscale"
     ),
     "cifar10-multiscale": Recipe("the UvA tutorial's multi-scale flow, 32x32 colour", "cifar10", "multiscale"),
-}
-
-
-# The schedule of mAR-SCF: Adamax 8e-4 without decay, a warm-up over 10,000 images, batches of 128 (affine couplings)
-# and 64 (mixtures), about 400 epochs. Ours are clipping, averaged weights, a validation set, and for MNIST the native
-# 28x28 in one channel, where only two squeezes fit: the authors' code copies the grey image into three channels.
-_COUPLINGS = {"affine": "affine", "mixlogcdf": "mixture"}
-
-
-def _mar_scf(data: str, coupling: str, title: str, **sizes) -> Recipe:
-    batch_size = 128 if coupling == "affine" else 64
-    steps = {"affine": (32, 512), "mixlogcdf": (4, 96)}[coupling]
-    return Recipe(
-        f"mAR-SCF with {_COUPLINGS[coupling]} couplings, {title}",
-        data,
-        "mar_scf",
-        {"coupling": coupling, "num_steps": steps[0], "hidden_channels": steps[1], **sizes},
-        batch_size=batch_size,
-        epochs=400,
-        optimizer="Adamax",
-        learning_rate=8e-4,
-        decay_per_epoch=1.0,
-        warmup_steps=10_000 // batch_size,
-        augment="shift_and_flip" if data == "cifar10" else None,
-    )
-
-
-_MAR_SCF = {
-    f"{data}-marscf-{coupling}": _mar_scf(data, coupling, title, num_scales=num_scales)
-    for data, title, num_scales in (
-        ("mnist", "28x28", 2),
-        ("cifar10", "32x32 colour", 3),
-        ("imagenet32", "32x32 colour", 3),
-        ("imagenet64", "64x64 colour", 4),
-    )
-    for coupling in ("affine", "mixlogcdf")
 }
 
 # Glow's model of CIFAR-10. The sizes of mnist-glow, below, are ours: its paper has no MNIST.
@@ -202,9 +156,48 @@ _GLOW = {
 }
 
 
+# The schedule of mAR-SCF: Adamax 8e-4 without decay, a warm-up over 10,000 images, batches of 128 (affine couplings)
+# and 64 (mixtures), about 400 epochs. Clipping, averaged weights and a validation set are ours, and so is the native
+# size of MNIST, 28x28 in one channel, where only two squeezes fit: the authors' code copies the grey image into three
+# channels.
+def _mar_scf(data: str, title: str, coupling: str, num_scales: int, augment: str | None = None) -> Recipe:
+    batch_size, num_steps, hidden_channels = {"affine": (128, 32, 512), "mixlogcdf": (64, 4, 96)}[coupling]
+    return Recipe(
+        f"mAR-SCF with {_COUPLINGS[coupling]} couplings, {title}",
+        data,
+        "mar_scf",
+        {
+            "coupling": coupling,
+            "num_steps": num_steps,
+            "hidden_channels": hidden_channels,
+            "num_scales": num_scales,
+        },
+        batch_size=batch_size,
+        epochs=400,
+        optimizer="Adamax",
+        learning_rate=8e-4,
+        decay_per_epoch=1.0,
+        warmup_steps=10_000 // batch_size,
+        augment=augment,
+    )
+
+
+_COUPLINGS = {"affine": "affine", "mixlogcdf": "mixture"}
+_MAR_SCF = {
+    "mnist-marscf-affine": _mar_scf("mnist", "28x28", "affine", num_scales=2),
+    "mnist-marscf-mixlogcdf": _mar_scf("mnist", "28x28", "mixlogcdf", num_scales=2),
+    "cifar10-marscf-affine": _mar_scf("cifar10", "32x32 colour", "affine", 3, "shift_and_flip"),
+    "cifar10-marscf-mixlogcdf": _mar_scf("cifar10", "32x32 colour", "mixlogcdf", 3, "shift_and_flip"),
+    "imagenet32-marscf-affine": _mar_scf("imagenet32", "32x32 colour", "affine", num_scales=3),
+    "imagenet32-marscf-mixlogcdf": _mar_scf("imagenet32", "32x32 colour", "mixlogcdf", num_scales=3),
+    "imagenet64-marscf-affine": _mar_scf("imagenet64", "64x64 colour", "affine", num_scales=4),
+    "imagenet64-marscf-mixlogcdf": _mar_scf("imagenet64", "64x64 colour", "mixlogcdf", num_scales=4),
+}
+
+
 # The schedule of Residual Flows: Adam 1e-3 with betas 0.9 and 0.99 and without decay of the learning rate, a warm-up
 # over 1,000 steps, batches of 64, clipping at 1, averaged weights. Weight decay as in the paper (none on MNIST): the
-# authors' code names one, and never applies it. Ours is the validation set.
+# authors' code names one and never applies it. The validation set is ours.
 def _residual(description: str, data: str, builder: str, **changes) -> Recipe:
     settings = {
         "batch_size": 64,
@@ -216,6 +209,20 @@ def _residual(description: str, data: str, builder: str, **changes) -> Recipe:
         "warmup_steps": 1000,
     }
     return Recipe(description, data, builder, **{**settings, **changes})
+
+
+def _residual_2d(name: str) -> Recipe:
+    return _residual(
+        f"Residual Flow of 100 blocks, toy density {name}",
+        name,
+        "residual_flow_2d",
+        batch_size=500,
+        epochs=125,
+        betas=(0.9, 0.999),
+        weight_decay=1e-5,
+        warmup_steps=0,
+        validate_every=1,
+    )
 
 
 _RESIDUAL = {
@@ -232,33 +239,64 @@ _RESIDUAL = {
         augment="mirror",
     ),
     "mnist-joint": _residual(
-        "Residual Flow that also classifies, 28x28", "mnist", "joint_residual_flow", density_weight=1 / 784
+        "Residual Flow that also classifies, 28x28",
+        "mnist",
+        "joint_residual_flow",
+        objective=WithClassifier(1 / 784),
     ),
-    **{
-        f"{name}-residual": _residual(
-            f"Residual Flow of 100 blocks, toy density {name}",
-            name,
-            "residual_flow_2d",
-            batch_size=500,
-            epochs=125,
-            betas=(0.9, 0.999),
-            weight_decay=1e-5,
-            warmup_steps=0,
-            validate_every=1,
-        )
-        for name in toys.names()
-    },
+    "8gaussians-residual": _residual_2d("8gaussians"),
+    "pinwheel-residual": _residual_2d("pinwheel"),
+    "swissroll-residual": _residual_2d("swissroll"),
+    "circles-residual": _residual_2d("circles"),
+    "moons-residual": _residual_2d("moons"),
+    "2spirals-residual": _residual_2d("2spirals"),
+    "checkerboard-residual": _residual_2d("checkerboard"),
+    "rings-residual": _residual_2d("rings"),
 }
 
-# What a laptop or one GPU can train: sizes and schedule are ours, and so is learned noise where it is named. With
-# uniform noise a small flow spends its first thousands of steps on the sharp edges of the pixels' bins.
+
+# The schedule of CAFLOW's code: Adam 1e-3, a warm-up over 500 steps, batches of 8, clipping at 1, averaged weights, a
+# tenth of the rate once training levels off. Lambda, the learning rates and the sizes of each experiment of the paper
+# are not known to us: these are the code's defaults, with the paper's advice of a larger lambda and a smaller rate for
+# inpainting. The paper's 64x64 images come from the folders of the data sets, given with --data.
+def _caflow(description: str, data: str | None, task: Task, weight: float = 1e-3, **changes) -> Recipe:
+    settings = {
+        "builder": "caflow",
+        "arguments": {"relation": "unshared"},
+        "batch_size": 8,
+        "epochs": 100,
+        "decay_per_epoch": 0.999,
+        "warmup_steps": 500,
+        "drop_at_step": 70_000,
+        "objective": Translation(task, weight),
+    }
+    return Recipe(description, data, **{**settings, **changes})
+
+
+_CAFLOW = {
+    "ffhq-caflow-super-resolution": _caflow(
+        "CAFLOW, super-resolution of faces, 16x16 to 64x64",
+        None,
+        SuperResolution(4),
+        arguments={"relation": "unshared", "num_noise_steps": 6},
+    ),
+    "lsun-caflow-colorization": _caflow("CAFLOW, colorization of bedrooms, 64x64", None, Colorization(3)),
+    "celeba-caflow-inpainting": _caflow(
+        "CAFLOW, inpainting of the middle of faces, 64x64", None, Inpainting(), weight=1e-2, learning_rate=1e-4
+    ),
+    "edges2shoes-caflow": _caflow("CAFLOW, shoes from their edges, 64x64, both in one file", None, SideBySide()),
+}
+
+# Models that a laptop or one GPU can train: sizes and schedule are ours, and so is learned noise where it is named.
+# With uniform noise a small flow spends its first thousands of steps on the sharp edges of the pixels' bins.
 _NOISE = {"num_noise_couplings": 2, "noise_channels": 8}
 _MNIST_NOISE = {"num_noise_couplings": 4, "noise_channels": 16}
 _MNIST_AFFINE = {"num_scales": 2, "num_steps": 12, "hidden_channels": 96, **_MNIST_NOISE}
 _MNIST_PRIOR = {"prior_channels": 16, "prior_layers": 2}
 _SMALL_MIXTURES = {"num_steps": 2, "hidden_channels": 48, "num_blocks": 3, "num_components": 8, "dropout": 0.0}
+_TINY_IMAGENET = {"data": "tiny-imagenet-32", "builder": "mar_scf", "batch_size": 64, "epochs": 100}
 _SMALL = {
-    # These two differ in nothing but their priors.
+    # The first two differ only in their priors.
     "mnist-glow": Recipe(
         "small Glow with variational dequantization, 28x28", "mnist", "glow", _MNIST_AFFINE, learning_rate=2e-3
     ),
@@ -284,157 +322,116 @@ _SMALL = {
         learning_rate=2e-3,
     ),
     "digits-residual": Recipe(
-        "Residual Flow, 8x8 digits",
-        "digits",
-        "digits_residual_flow",
-        {"in_forward": False},
-        decay_per_epoch=0.997,
-        epochs=600,
+        "Residual Flow, 8x8 digits", builder="digits_residual_flow", arguments={"in_forward": False}, **_DIGITS
     ),
     "digits-joint": Recipe(
         "Residual Flow that also classifies, 8x8 digits",
-        "digits",
-        "digits_joint_residual_flow",
-        {"in_forward": False},
-        decay_per_epoch=0.997,
-        epochs=600,
-        density_weight=1 / 64,
+        builder="digits_joint_residual_flow",
+        arguments={"in_forward": False},
+        objective=WithClassifier(1 / 64),
+        **_DIGITS,
     ),
-    "digits-glow": Recipe("Glow, 8x8 digits", "digits", "digits_glow", decay_per_epoch=0.997, epochs=600),
-    **{
-        f"digits-marscf-{coupling}": Recipe(
-            f"mAR-SCF, {_COUPLINGS[coupling]} couplings, variational dequantization, 8x8 digits",
-            "digits",
-            "digits_mar_scf",
-            {"coupling": coupling, **_NOISE},
-            decay_per_epoch=0.997,
-            epochs=600,
-        )
-        for coupling in ("affine", "mixlogcdf")
-    },
-    **{
-        f"tiny-imagenet-32-marscf-{coupling}": Recipe(
-            f"small mAR-SCF with {_COUPLINGS[coupling]} couplings, 32x32 colour",
-            "tiny-imagenet-32",
-            "mar_scf",
-            {"coupling": coupling, "num_scales": 3, **_NOISE, **sizes},
-            batch_size=64,
-            epochs=100,
-        )
-        for coupling, sizes in (
-            ("affine", {"num_steps": 8, "hidden_channels": 128, "lowest_scale": 0.5}),
-            ("mixlogcdf", _SMALL_MIXTURES),
-        )
-    },
+    "digits-glow": Recipe("Glow, 8x8 digits", builder="digits_glow", **_DIGITS),
+    "digits-marscf-affine": Recipe(
+        "mAR-SCF, affine couplings, variational dequantization, 8x8 digits",
+        builder="digits_mar_scf",
+        arguments={"coupling": "affine", **_NOISE},
+        **_DIGITS,
+    ),
+    "digits-marscf-mixlogcdf": Recipe(
+        "mAR-SCF, mixture couplings, variational dequantization, 8x8 digits",
+        builder="digits_mar_scf",
+        arguments={"coupling": "mixlogcdf", **_NOISE},
+        **_DIGITS,
+    ),
+    "tiny-imagenet-32-marscf-affine": Recipe(
+        "small mAR-SCF with affine couplings, 32x32 colour",
+        arguments={
+            "coupling": "affine",
+            "num_scales": 3,
+            **_NOISE,
+            "num_steps": 8,
+            "hidden_channels": 128,
+            "lowest_scale": 0.5,
+        },
+        **_TINY_IMAGENET,
+    ),
+    "tiny-imagenet-32-marscf-mixlogcdf": Recipe(
+        "small mAR-SCF with mixture couplings, 32x32 colour",
+        arguments={"coupling": "mixlogcdf", "num_scales": 3, **_NOISE, **_SMALL_MIXTURES},
+        **_TINY_IMAGENET,
+    ),
 }
 
-
-# The schedule of CAFLOW's code: Adam 1e-3, a warm-up over 500 steps, batches of 8, clipping at 1, averaged weights, a
-# tenth of the rate once training levels off. Lambda, the learning rates and the sizes of each experiment of the paper
-# are not known to us: these are the code's defaults, with the paper's advice of a larger lambda and a smaller rate for
-# inpainting. The paper's 64x64 images come from the folders of the data sets, given with --data.
-def _caflow(description: str, data: str | None, task: str, relation: str = "unshared", **changes) -> Recipe:
-    settings = {
-        "builder": "caflow",
-        "arguments": {"relation": relation},
-        "batch_size": 8,
-        "epochs": 100,
-        "decay_per_epoch": 0.999,
-        "warmup_steps": 500,
-        "drop_at_step": 70_000,
-        "source_weight": 1e-3,
-        "task": task,
-    }
-    return Recipe(description, data, **{**settings, **changes})
-
-
-_CAFLOW = {
-    "ffhq-caflow-super-resolution": _caflow(
-        "CAFLOW, super-resolution of faces, 16x16 to 64x64",
-        None,
-        "super-resolution",
-        task_arguments={"factor": 4},
-        arguments={"relation": "unshared", "num_noise_steps": 6},
-    ),
-    "lsun-caflow-colorization": _caflow(
-        "CAFLOW, colorization of bedrooms, 64x64", None, "colorization", task_arguments={"num_channels": 3}
-    ),
-    "celeba-caflow-inpainting": _caflow(
-        "CAFLOW, inpainting of the middle of faces, 64x64", None, "inpainting", source_weight=1e-2, learning_rate=1e-4
-    ),
-    "edges2shoes-caflow": _caflow("CAFLOW, shoes from their edges, 64x64, both in one file", None, "side-by-side"),
-}
-
-# Smaller ones: sizes and schedule are ours. Of each task the ladder of four models at equal size; with two levels, as
-# for mnist and digits, the two CAFLOWs are one model.
-_LADDER = {"dual-glow": "gaussian", "per-level": "per-level", "caflow-shared": "shared", "caflow": "unshared"}
-_LADDER_TITLES = {
-    "dual-glow": "Dual-Glow",
+# Small translations: sizes and schedule are ours. Each task has a ladder of four models of equal size, which differ
+# only in their relation. With two levels, as for mnist and digits, the two CAFLOWs are the same model.
+_RELATIONS = {
+    "gaussian": "Dual-Glow",
     "per-level": "a flow per level",
-    "caflow-shared": "CAFLOW with shared blocks",
-    "caflow": "CAFLOW",
+    "shared": "CAFLOW with shared blocks",
+    "unshared": "CAFLOW",
 }
 
 
-def _ladder(data: str, title: str, tasks_of_data: dict[str, dict], builder: str, arguments: dict, **changes) -> dict:
-    return {
-        f"{data}-{model}-{task}": _caflow(
-            f"{_LADDER_TITLES[model]}, {task}, {title}",
-            data,
-            task,
-            builder=builder,
-            arguments={"relation": relation, **arguments},
-            task_arguments=task_arguments,
-            **changes,
-        )
-        for task, task_arguments in tasks_of_data.items()
-        for model, relation in _LADDER.items()
-    }
+def _small(data: str, size: str, relation: str, task: Task, arguments: dict, **changes) -> Recipe:
+    return _caflow(
+        f"{_RELATIONS[relation]}, {task.name}, {size}",
+        data,
+        task,
+        **{"arguments": {"relation": relation, **arguments}, "drop_at_step": None, **changes},
+    )
+
+
+def _tiny_imagenet(relation: str, task: Task) -> Recipe:
+    sizes = {"num_scales": 3, "num_steps": 4, "num_relation_steps": 2, "hidden_channels": 48, "relation_channels": 16}
+    schedule = {"batch_size": 16, "learning_rate": 2e-3, "warmup_steps": 200}
+    return _small("tiny-imagenet-32", "32x32", relation, task, sizes, **schedule)
+
+
+def _mnist(relation: str, task: Task) -> Recipe:
+    sizes = {"num_scales": 2, "num_steps": 4, "num_relation_steps": 4, "num_noise_steps": 2}
+    return _small("mnist", "28x28", relation, task, sizes, batch_size=64)
+
+
+def _digits(relation: str, task: Task) -> Recipe:
+    schedule = {"batch_size": 64, "epochs": 600, "warmup_steps": 100, "decay_per_epoch": 0.997}
+    return _small("digits", "8x8 digits", relation, task, {}, builder="digits_caflow", **schedule)
+
+
+def _photo_patches(relation: str, task: Task) -> Recipe:
+    sizes = {"num_scales": 3, "num_steps": 2, "num_relation_steps": 2, "hidden_channels": 32, "relation_channels": 16}
+    return _small("photo-patches", "32x32", relation, task, sizes, batch_size=32, warmup_steps=200)
 
 
 _SMALL_CAFLOW = {
-    **_ladder(
-        "tiny-imagenet-32",
-        "32x32",
-        {"super-resolution": {"factor": 4}, "colorization": {}, "inpainting": {}},
-        "caflow",
-        {"num_scales": 3, "num_steps": 4, "num_relation_steps": 2, "hidden_channels": 48, "relation_channels": 16},
-        batch_size=16,
-        learning_rate=2e-3,
-        warmup_steps=200,
-        drop_at_step=None,
-    ),
-    **_ladder(
-        "mnist",
-        "28x28",
-        {"super-resolution": {"factor": 4}, "inpainting": {"mask": "half"}},
-        "caflow",
-        {"num_scales": 2, "num_steps": 4, "num_relation_steps": 4, "num_noise_steps": 2},
-        batch_size=64,
-        drop_at_step=None,
-    ),
-    **_ladder(
-        "digits",
-        "8x8 digits",
-        {"super-resolution": {"factor": 2}},
-        "digits_caflow",
-        {},
-        batch_size=64,
-        epochs=600,
-        warmup_steps=100,
-        drop_at_step=None,
-        decay_per_epoch=0.997,
-    ),
-    **_ladder(
-        "photo-patches",
-        "32x32",
-        {"colorization": {}},
-        "caflow",
-        {"num_scales": 3, "num_steps": 2, "num_relation_steps": 2, "hidden_channels": 32, "relation_channels": 16},
-        batch_size=32,
-        warmup_steps=200,
-        drop_at_step=None,
-    ),
+    "tiny-imagenet-32-dual-glow-super-resolution": _tiny_imagenet("gaussian", SuperResolution(4)),
+    "tiny-imagenet-32-per-level-super-resolution": _tiny_imagenet("per-level", SuperResolution(4)),
+    "tiny-imagenet-32-caflow-shared-super-resolution": _tiny_imagenet("shared", SuperResolution(4)),
+    "tiny-imagenet-32-caflow-super-resolution": _tiny_imagenet("unshared", SuperResolution(4)),
+    "tiny-imagenet-32-dual-glow-colorization": _tiny_imagenet("gaussian", Colorization()),
+    "tiny-imagenet-32-per-level-colorization": _tiny_imagenet("per-level", Colorization()),
+    "tiny-imagenet-32-caflow-shared-colorization": _tiny_imagenet("shared", Colorization()),
+    "tiny-imagenet-32-caflow-colorization": _tiny_imagenet("unshared", Colorization()),
+    "tiny-imagenet-32-dual-glow-inpainting": _tiny_imagenet("gaussian", Inpainting()),
+    "tiny-imagenet-32-per-level-inpainting": _tiny_imagenet("per-level", Inpainting()),
+    "tiny-imagenet-32-caflow-shared-inpainting": _tiny_imagenet("shared", Inpainting()),
+    "tiny-imagenet-32-caflow-inpainting": _tiny_imagenet("unshared", Inpainting()),
+    "mnist-dual-glow-super-resolution": _mnist("gaussian", SuperResolution(4)),
+    "mnist-per-level-super-resolution": _mnist("per-level", SuperResolution(4)),
+    "mnist-caflow-shared-super-resolution": _mnist("shared", SuperResolution(4)),
+    "mnist-caflow-super-resolution": _mnist("unshared", SuperResolution(4)),
+    "mnist-dual-glow-inpainting": _mnist("gaussian", Inpainting("half")),
+    "mnist-per-level-inpainting": _mnist("per-level", Inpainting("half")),
+    "mnist-caflow-shared-inpainting": _mnist("shared", Inpainting("half")),
+    "mnist-caflow-inpainting": _mnist("unshared", Inpainting("half")),
+    "digits-dual-glow-super-resolution": _digits("gaussian", SuperResolution(2)),
+    "digits-per-level-super-resolution": _digits("per-level", SuperResolution(2)),
+    "digits-caflow-shared-super-resolution": _digits("shared", SuperResolution(2)),
+    "digits-caflow-super-resolution": _digits("unshared", SuperResolution(2)),
+    "photo-patches-dual-glow-colorization": _photo_patches("gaussian", Colorization()),
+    "photo-patches-per-level-colorization": _photo_patches("per-level", Colorization()),
+    "photo-patches-caflow-shared-colorization": _photo_patches("shared", Colorization()),
+    "photo-patches-caflow-colorization": _photo_patches("unshared", Colorization()),
 }
 
 RECIPES = _TUTORIAL | _GLOW | _MAR_SCF | _RESIDUAL | _CAFLOW | _SMALL | _SMALL_CAFLOW

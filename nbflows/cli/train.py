@@ -3,14 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
-from nbflows import data, hardware, provenance, ranks, recipes, recompute, tasks
+from nbflows import data, hardware, provenance, ranks, recipes, recompute
 from nbflows.cli.options import add_command, add_data, add_number, image_size, load_data
 
 
 def add_train(commands) -> None:
     """Adds ``nbflows train``."""
     parser = add_command(commands, "train", _train, "train a recipe's model; everything goes to one folder")
-    parser.add_argument("recipe", help=f"one of: {', '.join(recipes.RECIPES)}")
+    parser.add_argument("recipe", metavar="RECIPE", help="name of a recipe; nbflows list shows them all")
     add_data(parser, "default: the recipe's")
     parser.add_argument("--out", metavar="FOLDER", help="folder of the run (default: runs/RECIPE)")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in that folder")
@@ -85,7 +85,7 @@ def _train(options) -> None:
         _require_form(options, before["data"]["origin"], recipe, out)
     else:
         images = _training_data(options, recipe)
-    images = recipe.prepare(images)
+    images = recipe.objective.prepare(images)
     if ranks.is_first():
         print("\n".join(filter(None, (f"data: {images.variant}", images.ignored))))
     result = training.train(
@@ -113,7 +113,7 @@ def _train(options) -> None:
 def _require_form(options, origin: dict, recipe: recipes.Recipe, out: Path) -> None:
     """Raises ValueError if the options ask for another size or depth than that of the data which a run goes on with."""
     # Pairs in two folders have the size of the target for both sides.
-    task = tasks.get(recipe.task, **recipe.task_arguments) if recipe.task and "name" in origin else None
+    task = recipe.objective.task if "name" in origin else None
     size, own = image_size(options, task), origin.get("image_size")
     sides = [(n, n) if isinstance(n, int) else n and tuple(n) for n in (size, own)]
     bits = options.num_bits, origin.get("num_bits", 8)
@@ -129,7 +129,6 @@ def _require_form(options, origin: dict, recipe: recipes.Recipe, out: Path) -> N
 def _training_data(options, recipe: recipes.Recipe) -> data.Data:
     if not (options.data or recipe.data):
         raise ValueError(f"{options.recipe} is trained on images of your own: give their folder with --data")
-    if options.sources and recipe.task is None:
+    if options.sources and recipe.objective.task is None:
         raise ValueError("--sources is for recipes of a task")
-    task = tasks.get(recipe.task, **recipe.task_arguments) if recipe.task else None
-    return load_data(options, options.data or recipe.data, task)
+    return load_data(options, options.data or recipe.data, recipe.objective.task)

@@ -1,7 +1,7 @@
 """Trains a flow with Lightning: ``train(recipe)``."""
 
 from nbflows.training.fit import TrainingResult, train
-from nbflows.training.objectives import NonFiniteError
 from nbflows.training.runs import read_log
+from nbflows.training.steps import NonFiniteError
 
 __all__ = ["NonFiniteError", "TrainingResult", "read_log", "train"]

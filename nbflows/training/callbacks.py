@@ -1,4 +1,4 @@
-"""What happens beside the steps of a training: averages, checkpoints and log, the end, a bar, pictures."""
+"""Callbacks of a training: averaged weights, checkpoints and log, the end, compilation, a progress bar, pictures."""
 
 import contextlib
 import math
@@ -7,63 +7,69 @@ import signal
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from nbflows import extras, tasks
+from nbflows import extras
 from nbflows.data.pictures import num_levels_of, save_samples
 from nbflows.nets import update_norms
 from nbflows.progress import bar
-from nbflows.seeded import seeded
 from nbflows.training import compiling, runs
+from nbflows.training.steps import FlowModule
 
 with extras.explained():
+    from lightning.pytorch import Trainer
     from lightning.pytorch.callbacks import Callback, ProgressBar, WeightAveraging
     from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 
 class AveragedWeights(WeightAveraging):
-    """Exponential moving average of the weights: validated, and saved as the model.
+    """Exponential moving average of the weights, which is validated and saved as the model.
 
-    average += (1 - d) (weights - average)  with  d = min(decay, (1 + n) / (10 + n))  at step n: a short memory at the
-    start, when the weights are still far from where they will be.
+    average += (1 - d) (weights - average)  with  d = min(decay, (1 + n) / (10 + n))  at step n. The memory is short at
+    first, while the weights are far from their final values.
     """
 
     def __init__(self, decay: float):
-        def update(averages, weights, n):
+        def update(averages: list[Tensor], weights: list[Tensor], n: Tensor | int) -> None:
             d = min(decay, (1 + int(n)) / (10 + int(n)))
             torch._foreach_lerp_(averages, weights, 1 - d)
 
         super().__init__(use_buffers=False, multi_avg_fn=update)
 
-    def on_validation_epoch_start(self, trainer, module) -> None:
+    def on_validation_epoch_start(self, trainer: Trainer, module: FlowModule) -> None:
         super().on_validation_epoch_start(trainer, module)
-        # The averaged weights have other norms than the weights that were trained.
+        # The averaged weights have other norms than the trained ones.
         update_norms(module.flow)
 
 
 class StopAfter(Callback):
-    """Ends the training when its budget is used; a last validation follows."""
+    """Ends the training when its budget is used up; a last validation follows."""
 
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, module: FlowModule, outputs: object, batch: object, batch_index: int
+    ) -> None:
         module.shared_seconds = trainer.strategy.broadcast(module.seconds)
         if module.budget.done(trainer.global_step, module.shared_seconds) >= 1:
             trainer.should_stop = True
 
 
-# Ctrl-C, the end of a job, and of the terminal where there is one.
+# Sent by Ctrl-C, at the end of a job, and when a terminal closes, where the system has terminals.
 SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class Stop(BaseException):
-    """Someone asked the training to stop. No KeyboardInterrupt, upon which Lightning ends the process."""
+    """A signal asked the training to stop. It is not a KeyboardInterrupt, on which Lightning ends the process."""
 
 
 class Checkpoints(Callback):
-    """Keeps the log, ``last.ckpt`` and ``best.ckpt``, always between two steps, with the validation done that is due.
+    """Writes the log, ``last.ckpt`` and ``best.ckpt`` between two steps, after a validation that is due.
 
-    last.ckpt is written every so many seconds, after every validation, and when Ctrl-C or SIGTERM ends the training.
-    It is best.ckpt too if the validated loss has never been lower.
+    last.ckpt is written every ``seconds``, after every validation, and when Ctrl-C or SIGTERM ends the training. It
+    becomes best.ckpt too if the validated loss has never been lower. Weights that a training starts from are validated
+    before its first step and count as the first best.
     """
 
     def __init__(self, out: Path, seconds: float):
@@ -71,6 +77,7 @@ class Checkpoints(Callback):
         self.saved_at = time.monotonic()
         self.best, self.best_step = math.inf, None
         self.asked = False
+        self.table: runs.Log | None = None
 
     @property
     def state_key(self) -> str:
@@ -82,53 +89,68 @@ class Checkpoints(Callback):
     def load_state_dict(self, state: dict) -> None:
         self.best, self.best_step = state["best"], state["best_step"]
 
-    def on_train_start(self, trainer, module) -> None:
-        if trainer.is_global_zero:
-            validated = [f"validation_{name}" for name in (*module.measured, "standard_error")]
-            self.log = runs.Log(self.out, [*module.measured, "gradient_norm", *validated], trainer.global_step)
-        # Instead of Lightning's own, which it puts back at the end.
+    def on_sanity_check_start(self, trainer: Trainer, module: FlowModule) -> None:
+        # Lightning's sanity check is the validation of the weights that the training starts from.
+        self._open_log(trainer, module)
+        module.begin_noise()
+
+    def on_train_start(self, trainer: Trainer, module: FlowModule) -> None:
+        self._open_log(trainer, module)
+        # These handlers replace Lightning's own, which it restores at the end.
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                # A shell has its background commands ignore Ctrl-C.
+                # A shell makes its background commands ignore Ctrl-C.
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     signal.signal(number, self._ask)
 
-    def _ask(self, number: int, frame) -> None:
+    def _open_log(self, trainer: Trainer, module: FlowModule) -> None:
+        if trainer.is_global_zero and self.table is None:
+            validated = [f"validation_{name}" for name in (*module.objective.measured, "standard_error")]
+            columns = [*module.objective.measured, "gradient_norm", *validated]
+            self.table = runs.Log(self.out, columns, trainer.global_step)
+
+    def _ask(self, number: int, frame: object) -> None:
         if self.asked:
             raise Stop
         self.asked = True
-        # Not print, which may be at work just now.
+        # print is not safe here: the signal may have interrupted it.
         with contextlib.suppress(OSError):
             os.write(2, b"nbflows: stopping after this step, once it is saved; ask again to stop at once\n")
 
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, module: FlowModule, outputs: object, batch: object, batch_index: int
+    ) -> None:
         if (batch_index + 1) % trainer.accumulate_grad_batches:
             return
         step = trainer.global_step
         if step % trainer.log_every_n_steps == 0:
-            self._write(trainer, [*module.measured, "gradient_norm"])
+            self._write(trainer, [*module.objective.measured, "gradient_norm"])
         if not (trainer.should_stop or step % module.steps_per_validation == 0):
             due = self.asked or time.monotonic() - self.saved_at > self.seconds
             if trainer.strategy.broadcast(due):
                 self._save(trainer)
 
-    def on_validation_end(self, trainer, module) -> None:
-        names = [f"validation_{name}" for name in (*module.measured, "standard_error")]
+    def on_validation_end(self, trainer: Trainer, module: FlowModule) -> None:
+        names = [f"validation_{name}" for name in (*module.objective.measured, "standard_error")]
         values = self._write(trainer, names)
-        loss = values[f"validation_{module.objective}"]
+        loss = values[f"validation_{module.objective.minimised}"]
+        if trainer.sanity_checking:
+            module.started_from |= {name: value if math.isfinite(value) else None for name, value in values.items()}
+            if trainer.is_global_zero:
+                print(f"the weights to start from have the validation loss {loss:.3f}, the one to improve on")
         better = self.best_step is None or loss < self.best
         if better:
-            # A loss that is not a number is worse than all others.
+            # NaN is worse than all other losses.
             self.best, self.best_step = loss if math.isfinite(loss) else math.inf, trainer.global_step
         self._save(trainer, better)
 
-    def _write(self, trainer, names: list[str]) -> dict[str, float]:
+    def _write(self, trainer: Trainer, names: list[str]) -> dict[str, float]:
         values = {name: trainer.callback_metrics[name].item() for name in names}
-        if trainer.is_global_zero:
-            self.log.write(step=trainer.global_step - 1, **values)
+        if self.table is not None:
+            self.table.write(step=trainer.global_step - 1, **values)
         return values
 
-    def _save(self, trainer, best: bool = False) -> None:
+    def _save(self, trainer: Trainer, best: bool = False) -> None:
         trainer.save_checkpoint(self.out / runs.LAST)
         if best and trainer.is_global_zero:
             runs.keep_as_best(self.out)
@@ -138,23 +160,24 @@ class Checkpoints(Callback):
 
 
 class AtOnce(TorchCheckpointIO):
-    """Has Lightning write checkpoints as ``runs.write_checkpoint`` does, and resume from one that is read already."""
+    """Lets Lightning write checkpoints by ``runs.write_checkpoint`` and resume from one that is already in memory."""
 
-    def __init__(self, checkpoint: dict | None):
+    def __init__(self, checkpoint: dict):
         self.checkpoint = checkpoint
 
-    def save_checkpoint(self, checkpoint: dict, path, storage_options=None) -> None:
+    def save_checkpoint(self, checkpoint: dict, path: str | Path, storage_options: object = None) -> None:
         runs.write_checkpoint(checkpoint, Path(path))
 
-    def load_checkpoint(self, path, *args, **options) -> dict:
-        checkpoint, self.checkpoint = self.checkpoint, None
+    def load_checkpoint(self, *args: Any, **options: Any) -> dict:
+        # Only Lightning holds it from here on, and frees it when the weights are in place.
+        checkpoint, self.checkpoint = self.checkpoint, {}
         return checkpoint
 
 
 class CompileLayers(Callback):
-    """Training with compiled layers, from the first batch on that finds every ActNorm initialised; says what it cost.
+    """Compiles the layers for training at the first batch that finds every ActNorm initialised; prints the seconds.
 
-    Validation, samples and the model that is saved run without.
+    Validation and samples run the layers as written.
     """
 
     def __init__(self):
@@ -162,14 +185,16 @@ class CompileLayers(Callback):
         self.active = contextlib.ExitStack()
         self.seconds: list[float] = []
 
-    def on_train_batch_start(self, trainer, module, batch, batch_index) -> None:
+    def on_train_batch_start(self, trainer: Trainer, module: FlowModule, batch: object, batch_index: int) -> None:
         if self.layers is None and compiling.has_seen_data(module.flow):
             self.layers, self.graphs_before = compiling.CompiledLayers(module.flow), compiling.num_graphs()
         if self.layers is not None:
             self.active.enter_context(self.layers.active())
             self.started_at = time.monotonic()
 
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, module: FlowModule, outputs: object, batch: object, batch_index: int
+    ) -> None:
         self.active.close()
         if self.layers is None or len(self.seconds) == 2:
             return
@@ -181,14 +206,14 @@ class CompileLayers(Callback):
                 f"{first - second:.1f} s: their first batch took {first:.1f} s, the second {second:.3f} s"
             )
 
-    def on_exception(self, trainer, module, exception) -> None:
+    def on_exception(self, trainer: Trainer, module: FlowModule, exception: BaseException) -> None:
         self.active.close()
 
 
 class StepsBar(ProgressBar):
-    """One line of text over all steps, in a terminal and in a notebook alike.
+    """A progress bar of one line over all steps, the same in a terminal and in a notebook.
 
-    Where minutes end the training, their number of steps is estimated from the pace so far.
+    If minutes end the training, the number of steps is estimated from the pace so far.
     """
 
     def __init__(self):
@@ -199,10 +224,10 @@ class StepsBar(ProgressBar):
         self.enabled = True
 
     def disable(self) -> None:
-        """Called by Lightning on all ranks but the first."""
+        """Lightning calls this on all ranks except the first."""
         self.enabled = False
 
-    def on_train_start(self, trainer, module) -> None:
+    def on_train_start(self, trainer: Trainer, module: FlowModule) -> None:
         self.bar = bar(
             None,
             "training",
@@ -213,7 +238,9 @@ class StepsBar(ProgressBar):
             mininterval=1,
         )
 
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_index) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, module: FlowModule, outputs: object, batch: object, batch_index: int
+    ) -> None:
         seen = {name: float(value) for name, value in trainer.progress_bar_metrics.items()}
         text = f"loss {seen['bits_per_dim']:.3f}"
         if "validation_bits_per_dim" in seen:
@@ -225,55 +252,27 @@ class StepsBar(ProgressBar):
         self.bar.total = self._expected_steps(trainer, module)
         self.bar.update(trainer.global_step - self.bar.n)
 
-    def on_train_end(self, trainer, module) -> None:
+    def on_train_end(self, trainer: Trainer, module: FlowModule) -> None:
         self.bar.close()
 
     @staticmethod
-    def _expected_steps(trainer, module) -> int:
+    def _expected_steps(trainer: Trainer, module: FlowModule) -> int:
         return module.budget.expected_steps(trainer.global_step, module.shared_seconds)
 
 
 class DrawSamples(Callback):
-    """A PNG of 64 samples at every validation, drawn from the averaged weights with the same noise each time.
+    """A PNG at every validation: pictures that the objective draws from the averaged weights, always of the same noise.
 
-    Of points in the plane, 10,000 samples.
+    An inverse that overflows or does not converge costs a picture, not the training.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
 
-    def on_validation_epoch_end(self, trainer, module) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, module: FlowModule) -> None:
         if trainer.is_global_zero:
-            generator = torch.Generator(module.device).manual_seed(0)
-            count = 10_000 if len(module.flow.shape) == 1 else 64
-            with _or_say_why(trainer):
-                samples = module.flow.sample(count, generator=generator)
+            try:
+                samples = module.objective.draw(module.flow, trainer.datamodule.data)
                 save_samples(samples, self.folder / f"step_{trainer.global_step:07d}.png", num_levels_of(module.flow))
-
-
-class DrawTranslations(Callback):
-    """A PNG at every validation: source, target and 6 samples of 8 validation images, each time of the same noise."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def on_validation_epoch_end(self, trainer, module) -> None:
-        if trainer.is_global_zero:
-            data, flow = trainer.datamodule.data, module.flow
-            sources = data.sources["validation"][:8].to(module.device)
-            targets = data.validation[: len(sources)].to(module.device)
-            # The noise of dequantization too; training's own stream of noise goes on untouched.
-            with _or_say_why(trainer), seeded(0, module.device):
-                samples = flow.translate(sources, num_samples=6, scored=False).images
-                given = tasks.with_channels(sources, targets.shape[1])
-                rows = torch.cat([given[:, None], targets[:, None], samples], dim=1).flatten(0, 1)
-                save_samples(rows, self.folder / f"step_{trainer.global_step:07d}.png", num_levels_of(module.flow))
-
-
-@contextlib.contextmanager
-def _or_say_why(trainer):
-    """An inverse that overflows or does not converge costs a picture, not the training."""
-    try:
-        yield
-    except RuntimeError as error:
-        print(f"no samples at step {trainer.global_step}: {error}")
+            except RuntimeError as error:
+                print(f"no samples at step {trainer.global_step}: {error}")

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import data_loading, pages
 from nbflows import data, recipes
-from nbflows.training import objectives
+from nbflows.training import steps
 
 RECIPE = replace(recipes.get("digits-simple"), batch_size=256, accumulate=2)
 
@@ -76,9 +76,9 @@ def test_batches_are_timed_over_whole_epochs_and_the_order_of_each_counts(clock,
 @pytest.mark.parametrize("name", ["digits-simple", "digits-joint", "digits-caflow-super-resolution"])
 def test_a_step_trains_on_as_many_images_as_it_is_told(name, monkeypatch):
     recipe, flows, seen = recipes.get(name), [], []
-    build, augment = recipes.Recipe.build, objectives.FlowModule.augment
+    build, augment = recipes.Recipe.build, steps.FlowModule.augment
     monkeypatch.setattr(recipes.Recipe, "build", lambda *given: flows.append(build(*given)) or flows[-1])
-    monkeypatch.setattr(objectives.FlowModule, "augment", lambda *given: seen.append(len(given[1])) or augment(*given))
+    monkeypatch.setattr(steps.FlowModule, "augment", lambda *given: seen.append(len(given[1])) or augment(*given))
     images = data_loading.training_data(recipe, {})
     run = data_loading.training_step(recipe, images)(5)
     run()

@@ -106,7 +106,7 @@ def test_images_side_by_side_are_resized_to_twice_the_width(tmp_path):
         recipe="edges2shoes-caflow", data=str(tmp_path), sources=None, image_size=8, num_bits=8
     )
     recipe = recipes.get("edges2shoes-caflow")
-    pairs = recipe.prepare(train._training_data(options, recipe))
+    pairs = recipe.objective.prepare(train._training_data(options, recipe))
     assert isinstance(pairs, PairData) and pairs.shape == (1, 8, 8)
     assert (pairs.sources["train"] == 255).all() and (pairs.train < 20).all()
 

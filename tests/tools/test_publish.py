@@ -353,7 +353,7 @@ def test_a_published_model_says_what_it_is(name):
     recipe = recipes.get(name)
     assert entry["recipe"]["data"] == recipe.data in data.names()
     assert entry["recipe"]["builder"] == recipe.builder == entry["builder"]
-    assert entry.get("task", {}).get("name") == recipe.task
+    assert entry.get("task") == (recipe.objective.task and recipe.objective.task.describe())
     assert re.search(r"\d+/\d+/\d+ images", entry["data"])
     assert is_score(entry["test_bits_per_dim"])
     assert is_score(entry["subset"]) and is_score(entry["check"]) and entry["check"]["num_images"] == 16

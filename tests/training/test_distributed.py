@@ -16,7 +16,7 @@ import torch
 from nbflows import data, hardware, metrics, models, recipes, set_memory
 from nbflows.data import Batches, ImageData
 from nbflows.layers import RussianRoulette, SeriesLogDet
-from nbflows.training import objectives
+from nbflows.training.steps import FlowModule
 from tests import ranks
 from tests.interrupt import killed_after
 
@@ -177,7 +177,7 @@ def train_with_chance(out):
     from nbflows import training
 
     found, steps, written = {}, [], []
-    step, draw, draw_probe = objectives.FlowModule.optimizer_step, RussianRoulette.draw, SeriesLogDet._draw_probe
+    step, draw, draw_probe = FlowModule.optimizer_step, RussianRoulette.draw, SeriesLogDet._draw_probe
 
     def observed_step(module, *args, **kwargs):
         step(module, *args, **kwargs)
@@ -204,7 +204,7 @@ def train_with_chance(out):
             written.extend([] if reads else [(event, str(arguments[0]))])
 
     terms, probes = [], []
-    objectives.FlowModule.optimizer_step = observed_step
+    FlowModule.optimizer_step = observed_step
     RussianRoulette.draw, SeriesLogDet._draw_probe = observed_draw, observed_probe
     sys.addaudithook(note_written_files)
     for name, options in MODELS.items():
@@ -329,14 +329,14 @@ def test_a_training_goes_on_where_a_killed_rank_left_it(started, tmp_path):
 def train_until_the_first_is_killed(out):
     from nbflows import training
 
-    step = objectives.FlowModule.optimizer_step
+    step = FlowModule.optimizer_step
 
     def mortal_step(module, *args, **kwargs):
         step(module, *args, **kwargs)
         if os.environ["RANK"] == "0" and module.trainer.global_step == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    objectives.FlowModule.optimizer_step = mortal_step
+    FlowModule.optimizer_step = mortal_step
     options = {"precision": "32-true", "device": "cpu", "devices": 2, "progress": False, "flow": flow_without_chance()}
     training.train(RECIPE, digits(), out=out, **options)
 
@@ -434,11 +434,9 @@ def test_no_parameter_is_left_without_a_gradient(name):
     """DistributedDataParallel waits for every gradient; one that never comes is an error in the second step."""
 
     recipe = recipes.get(name)
-    pairs = recipe.prepare(digits())
-    module = {"digits-joint": objectives.JointModule}.get(
-        name, objectives.TranslationModule if recipe.task else objectives.FlowModule
-    )(recipe.build(pairs), recipe, 1)
-    paired = pairs.labels if name == "digits-joint" else getattr(pairs, "sources", None)
+    pairs = recipe.objective.prepare(digits())
+    module = FlowModule(recipe.build(pairs), recipe, 1)
+    paired = recipe.objective.paired(pairs)
     batch = [pairs.train[:32], *([] if paired is None else [paired["train"][:32]])]
-    module.measure(*batch)[module.objective].mean().backward()
+    module.measure(*batch)[module.objective.minimised].mean().backward()
     assert not [parameter for parameter, p in module.flow.named_parameters() if p.grad is None]

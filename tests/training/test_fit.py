@@ -13,7 +13,6 @@ import torch
 
 from nbflows import (
     Flow,
-    JointFlow,
     Sequential,
     data,
     hardware,
@@ -28,7 +27,7 @@ from nbflows import (
 from nbflows.data import Data, ImageData, pictures, toys
 from nbflows.layers import AffineCoupling, Dequantize, checkerboard
 from nbflows.nets import ConvNet
-from nbflows.training import callbacks, fit, objectives
+from nbflows.training import callbacks, fit, launch, steps
 from tests.interrupt import killed_after
 
 RECIPE = recipes.Recipe(
@@ -184,9 +183,9 @@ def test_a_loss_that_is_not_finite_stops_and_names_batch_layer_and_checkpoint(di
 def test_weights_that_are_not_finite_are_named(digits):
     flow = _flow()
     torch.nn.init.constant_(flow.bijection[1].net.layers[2].weight, torch.nan)
-    found = objectives.first_non_finite(flow, digits.train[:4])
+    found = steps.first_non_finite(flow, digits.train[:4])
     assert found.startswith("bijection.layers.1.net.layers.2 (PointwiseConv; not finite in it: weight)")
-    assert "no layer" in objectives.first_non_finite(_flow(), digits.train[:4])
+    assert "no layer" in steps.first_non_finite(_flow(), digits.train[:4])
 
 
 class _InfiniteSlope(torch.nn.Module):
@@ -210,7 +209,7 @@ def test_a_gradient_that_is_not_finite_stops_before_it_spoils_the_weights(digits
 
 
 def test_the_learning_rate_warms_up_and_decays_every_epoch():
-    module = objectives.FlowModule(_flow(), dataclasses.replace(RECIPE, decay_per_epoch=0.5), steps_per_epoch=10)
+    module = steps.FlowModule(_flow(), dataclasses.replace(RECIPE, decay_per_epoch=0.5), steps_per_epoch=10)
     factors = [module._learning_rate_factor(step) for step in range(30)]
     assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
     assert factors[9:11] == pytest.approx([1.0, 0.5])
@@ -250,7 +249,8 @@ def test_denormal_numbers_count_as_zero_while_training_only():
 
 
 def test_training_works_without_the_packages_it_can_do_without(digits, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(fit, "find_spec", lambda name: None)
+    for module in (fit, launch):
+        monkeypatch.setattr(module, "find_spec", lambda name: None)
     recipe = dataclasses.replace(RECIPE, epochs=1)
     training.train(recipe, digits, out=tmp_path, precision="32-true", device="cpu", progress=False)
     printed = capsys.readouterr().out
@@ -295,7 +295,7 @@ def test_training_needs_no_more_than_torch_torchvision_lightning_and_numpy(tmp_p
 def test_lightning_stays_quiet_and_other_warnings_do_not(digits, tmp_path, capsys):
     _train(digits, tmp_path, recipe=dataclasses.replace(RECIPE, epochs=1))
     assert "Tip" not in "".join(capsys.readouterr())
-    with fit.quiet(), pytest.warns(UserWarning, match="mine"):
+    with launch.quiet(), pytest.warns(UserWarning, match="mine"):
         warnings.warn("mine", stacklevel=1)
 
 
@@ -339,7 +339,7 @@ def test_mar_scf_is_trained_as_its_authors_did(data_name, coupling, batch, sizes
 def test_training_uses_the_recipes_optimizer_and_moves_its_images(digits, tmp_path):
     seen = []
     recipe = replace(recipes.get("digits-simple"), optimizer="Adamax", augment="shift_and_flip", batch_size=16)
-    module = objectives.FlowModule(recipe.build(digits), recipe, 10)
+    module = steps.FlowModule(recipe.build(digits), recipe, 10)
     assert isinstance(module.configure_optimizers()["optimizer"], torch.optim.Adamax)
     module.log = lambda *_, **__: None
     module.flow.bits_per_dim = lambda images, **_: seen.append(images) or torch.zeros(len(images))
@@ -350,7 +350,7 @@ def test_training_uses_the_recipes_optimizer_and_moves_its_images(digits, tmp_pa
 
 
 @pytest.mark.slow  # Models of every size.
-@pytest.mark.parametrize("name", [name for name, recipe in recipes.RECIPES.items() if recipe.task is None])
+@pytest.mark.parametrize("name", [name for name, recipe in recipes.RECIPES.items() if recipe.objective.task is None])
 def test_every_recipe_builds_its_model_for_its_data(name):
     recipe = recipes.get(name)
     assert recipe.data in data.names()
@@ -366,7 +366,7 @@ def test_every_recipe_builds_its_model_for_its_data(name):
         flow = recipe.build(examples)
     assert flow.shape == shape
     assert pictures.num_levels_of(flow) == levels
-    assert (recipe.density_weight is not None) == isinstance(flow, JointFlow)
+    assert isinstance(flow, JointFlow) == recipe.objective.labelled
     json.dumps(recipe.model_arguments(examples))
 
 

@@ -13,7 +13,8 @@ from nbflows import JointFlow, data, load_flow, metrics, models, recipes, traini
 from nbflows.cli import main
 from nbflows.data import Data, ImageData, pictures
 from nbflows.nets import OperatorNorm, update_norms
-from nbflows.training import objectives
+from nbflows.objectives import Density, WithClassifier
+from nbflows.training import steps
 
 SMALL = {"num_blocks": (1, 1), "hidden_channels": 8, "in_forward": False}
 DIGITS = replace(
@@ -74,14 +75,14 @@ def test_norms_are_those_of_the_weights_after_every_step_and_of_the_averages_at_
     digits, tmp_path, monkeypatch
 ):
     seen = []
-    validation_step, training_step = objectives.FlowModule.validation_step, objectives.FlowModule.training_step
+    validation_step, training_step = steps.FlowModule.validation_step, steps.FlowModule.training_step
     monkeypatch.setattr(
-        objectives.FlowModule,
+        steps.FlowModule,
         "validation_step",
         lambda self, *a: seen.append(("validation", _is_converged(self.flow))) or validation_step(self, *a),
     )
     monkeypatch.setattr(
-        objectives.FlowModule,
+        steps.FlowModule,
         "training_step",
         lambda self, *a: seen.append(("training", _is_converged(self.flow))) or training_step(self, *a),
     )
@@ -111,7 +112,7 @@ def test_the_log_of_training_is_a_true_log_likelihood_also_with_the_neumann_grad
     flow = models.digits_residual_flow(**DIGITS.arguments, gradient="neumann")
     flow.log_prob(digits.train[:64])
     images = digits.train[:1].expand(400, 1, 8, 8)
-    module = objectives.FlowModule(flow, DIGITS, 1)
+    module = steps.FlowModule(flow, DIGITS, 1)
     estimates = module.measure(images)["bits_per_dim"].detach()
     flow.eval()
     with torch.no_grad():
@@ -125,7 +126,7 @@ def test_the_log_of_training_is_a_true_log_likelihood_also_with_the_neumann_grad
 
 def test_weight_decay_is_applied_and_not_part_of_the_gradient(digits):
     recipe = replace(DIGITS, optimizer="AdamW", weight_decay=0.1, betas=(0.9, 0.99), learning_rate=0.5, warmup_steps=0)
-    module = objectives.FlowModule(recipe.build(digits), recipe, 10)
+    module = steps.FlowModule(recipe.build(digits), recipe, 10)
     optimizer = module.configure_optimizers()["optimizer"]
     assert optimizer.defaults["betas"] == (0.9, 0.99)
     before = [parameter.detach().clone() for parameter in module.flow.parameters()]
@@ -134,7 +135,7 @@ def test_weight_decay_is_applied_and_not_part_of_the_gradient(digits):
     optimizer.step()
     for parameter, old in zip(module.flow.parameters(), before, strict=True):
         torch.testing.assert_close(parameter.detach(), (1 - 0.5 * 0.1) * old)
-    with pytest.raises(ValueError, match=r"weight_decay 0\.1 is of AdamW alone, the optimizer is Adam"):
+    with pytest.raises(ValueError, match=r"only AdamW has a weight_decay \(0\.1\), the optimizer is Adam"):
         replace(DIGITS, weight_decay=0.1)
 
 
@@ -143,7 +144,6 @@ def test_weight_decay_is_applied_and_not_part_of_the_gradient(digits):
     [
         ({"augment": "rotate"}, "'shift_and_flip', 'mirror' or None, got 'rotate'"),
         ({"accumulate": 3}, "a batch of 32 does not divide into 3 equal parts"),
-        ({"density_weight": -1.0}, "density_weight is 0 or more, not -1.0"),
     ],
 )
 def test_a_recipe_refuses_settings_that_cannot_be(change, message):
@@ -151,10 +151,17 @@ def test_a_recipe_refuses_settings_that_cannot_be(change, message):
         replace(DIGITS, **change)
 
 
+def test_an_objective_refuses_a_weight_that_cannot_be_and_a_recipe_something_else():
+    with pytest.raises(ValueError, match=r"the weight of the density is 0 or more, not -1\.0"):
+        WithClassifier(-1.0)
+    with pytest.raises(TypeError, match="objective is a Density, WithClassifier or Translation, got 'density'"):
+        replace(DIGITS, objective="density")
+
+
 def test_images_are_mirrored_where_the_recipe_says_so(digits):
     seen, images = [], digits.train[:16]
     recipe = replace(DIGITS, augment="mirror")
-    module = objectives.FlowModule(recipe.build(digits), recipe, 10)
+    module = steps.FlowModule(recipe.build(digits), recipe, 10)
     module.log = lambda *_, **__: None
     module.flow.bits_per_dim = lambda images, **_: seen.append(images) or torch.zeros(len(images))
     module.training_step(images, 0)
@@ -215,7 +222,7 @@ def test_joint_training_minimises_lambda_times_the_density_and_the_labels(digits
     images, labels = digits.train[:32], digits.labels["train"][:32]
     flow.log_prob_and_logits(images)
     for weight in (0.0, 1 / 64, 1.0):
-        module = objectives.JointModule(flow, replace(JOINT, density_weight=weight), 1)
+        module = steps.FlowModule(flow, replace(JOINT, objective=WithClassifier(weight)), 1)
         torch.manual_seed(1)
         measured = module.measure(images, labels)
         torch.manual_seed(1)
@@ -247,10 +254,10 @@ def test_joint_training_learns_classes_and_keeps_its_accuracy(digits, tmp_path, 
 def test_a_classifier_needs_labels_and_its_own_recipe(digits, points, tmp_path):
     with pytest.raises(ValueError, match="trains a classifier too, and digits has no labels"):
         _train(JOINT, replace(digits, labels=None), tmp_path / "a")
-    with pytest.raises(ValueError, match="if and only if its model is a JointFlow"):
-        _train(replace(JOINT, density_weight=None), digits, tmp_path / "b")
-    with pytest.raises(ValueError, match="if and only if its model is a JointFlow"):
-        _train(replace(DIGITS, density_weight=1.0), digits, tmp_path / "c")
+    with pytest.raises(ValueError, match="the objective Density trains a Flow, the model is a JointFlow"):
+        _train(replace(JOINT, objective=Density()), digits, tmp_path / "b")
+    with pytest.raises(ValueError, match="the objective WithClassifier trains a JointFlow, the model is a Flow"):
+        _train(replace(DIGITS, objective=WithClassifier(1.0)), digits, tmp_path / "c")
     with pytest.raises(ValueError, match="joint_residual_flow has no factor_out"):
         models.joint_residual_flow(factor_out=True)
     flow = models.digits_residual_flow(**DIGITS.arguments).bijection

@@ -20,7 +20,7 @@ from nbflows.data import ImageData
 from nbflows.layers import ActNorm, AffineCoupling, Dequantize, checkerboard
 from nbflows.nets import ConvNet
 from nbflows.storage import weights
-from nbflows.training import fit, objectives, runs
+from nbflows.training import fit, runs, steps
 from nbflows.training.callbacks import SIGNALS
 from tests.interrupt import Killed, kill_chains
 
@@ -62,13 +62,13 @@ def _end(result, orders):
 def _watch(patch):
     """The images of each step, by its number: what the last attempt at it was trained on."""
     orders = {}
-    step = objectives.FlowModule.training_step
+    step = steps.FlowModule.training_step
 
     def watched(module, batch, batch_index):
         orders[module.trainer.global_step] = batch.sum((1, 2, 3)).tolist()
         return step(module, batch, batch_index)
 
-    patch.setattr(objectives.FlowModule, "training_step", watched)
+    patch.setattr(steps.FlowModule, "training_step", watched)
     return orders
 
 
@@ -105,11 +105,9 @@ def _kill(step, moment):
             return checkpoint["global_step"] == step
 
         if moment == "before the step":
-            dies(
-                objectives.FlowModule, "training_step", True, lambda module, *_: module.trainer.global_step == step - 1
-            )
+            dies(steps.FlowModule, "training_step", True, lambda module, *_: module.trainer.global_step == step - 1)
         elif moment == "after the step":
-            dies(objectives.FlowModule, "optimizer_step", False, at_step)
+            dies(steps.FlowModule, "optimizer_step", False, at_step)
         elif moment == "before it is saved":
             dies(runs, "write_checkpoint", True, of_checkpoint)
         elif moment == "while it is written":
@@ -212,7 +210,7 @@ def test_chains_of_kills_at_every_step_of_two_epochs(digits, whole, seen, tmp_pa
 
 def _asked(step, number, again_at=None):
     """Sends this process a signal during a step, as Ctrl-C and SLURM do."""
-    train_step = objectives.FlowModule.training_step
+    train_step = steps.FlowModule.training_step
 
     def interrupted(module, batch, batch_index):
         if module.trainer.global_step in (step, again_at):
@@ -230,7 +228,7 @@ def test_who_asks_a_training_to_stop_loses_nothing_and_is_told_how_to_go_on(
 ):
     handlers = [signal.getsignal(n) for n in SIGNALS]
     with monkeypatch.context() as patch:
-        patch.setattr(objectives.FlowModule, "training_step", _asked(step, number))
+        patch.setattr(steps.FlowModule, "training_step", _asked(step, number))
         with pytest.raises(KeyboardInterrupt) as stopped:
             _train(digits, tmp_path / "run", checkpoint_seconds=1000)
     assert str(stopped.value) == f"stopped at step {step + 1}; go on from {tmp_path}/run/last.ckpt with --resume"
@@ -246,7 +244,7 @@ def test_who_asks_twice_does_not_wait_for_the_step(digits, tmp_path, monkeypatch
         signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(objectives.FlowModule, "training_step", both)
+        patch.setattr(steps.FlowModule, "training_step", both)
         with pytest.raises(KeyboardInterrupt, match="stopped at step 0; start again: there is no checkpoint yet"):
             _train(digits, tmp_path / "run")
     # No dead end either.
@@ -258,7 +256,7 @@ def test_a_stop_before_the_first_step_is_one_too(digits, tmp_path, monkeypatch):
         signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(objectives.FlowModule, "configure_optimizers", setup)
+        patch.setattr(steps.FlowModule, "configure_optimizers", setup)
         with pytest.raises(KeyboardInterrupt, match="there is no checkpoint yet"):
             _train(digits, tmp_path / "run")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
@@ -269,7 +267,7 @@ def test_a_stop_before_the_first_step_is_one_too(digits, tmp_path, monkeypatch):
 
 def test_two_trainings_do_not_share_a_folder(digits, tmp_path, monkeypatch):
     refused = []
-    step = objectives.FlowModule.training_step
+    step = steps.FlowModule.training_step
 
     def while_it_trains(module, batch, batch_index):
         if module.trainer.global_step == 1:
@@ -280,7 +278,7 @@ def test_two_trainings_do_not_share_a_folder(digits, tmp_path, monkeypatch):
         return step(module, batch, batch_index)
 
     with monkeypatch.context() as patch:
-        patch.setattr(objectives.FlowModule, "training_step", while_it_trains)
+        patch.setattr(steps.FlowModule, "training_step", while_it_trains)
         _train(digits, tmp_path / "run", max_steps=3)
     assert refused == [True, False]
     _train(digits, tmp_path / "run", max_steps=4, resume=True)
@@ -480,9 +478,9 @@ def test_foreign_folders_and_half_lines_are_no_part_of_the_log(tmp_path):
 
 def test_logs_of_earlier_versions_count_each_step_once(tmp_path):
     # The first was given up at step 29 and started afresh; the third goes on from step 15 of the second.
-    for version, steps in ((0, (9, 19, 29)), (1, (9, 19)), (10, (15, 25))):
+    for version, logged in ((0, (9, 19, 29)), (1, (9, 19)), (10, (15, 25))):
         (tmp_path / "log" / f"version_{version}").mkdir(parents=True)
-        rows = "".join(f"0,{version},{step}\n" for step in steps)
+        rows = "".join(f"0,{version},{step}\n" for step in logged)
         (tmp_path / "log" / f"version_{version}" / "metrics.csv").write_text("epoch,bits_per_dim,step\n" + rows)
     assert [(row["step"], row["bits_per_dim"]) for row in training.read_log(tmp_path)] == [(9, 1), (15, 10), (25, 10)]
 

@@ -10,7 +10,7 @@ from nbflows import Flow, Sequential, data, load_pretrained, models, recipes, sa
 from nbflows.data import ImageData
 from nbflows.layers import AffineCoupling, Dequantize, checkerboard
 from nbflows.nets import ConvNet
-from nbflows.training import fit, objectives
+from nbflows.training import fit, steps
 from nbflows.training.schedule import Budget, learning_rate_factor
 from tests.interrupt import killed_after
 
@@ -96,14 +96,14 @@ def _learning_rates(out):
 @pytest.fixture
 def logged_rates(monkeypatch):
     """Has each training write the learning rate of each step into rates.csv of its folder."""
-    step = objectives.FlowModule.optimizer_step
+    step = steps.FlowModule.optimizer_step
 
     def logged(module, epoch, batch_index, optimizer, *args, **kwargs):
         with open(module.trainer.default_root_dir + "/rates.csv", "a", newline="") as stream:
             csv.writer(stream).writerow([module.trainer.global_step, optimizer.param_groups[0]["lr"]])
         step(module, epoch, batch_index, optimizer, *args, **kwargs)
 
-    monkeypatch.setattr(objectives.FlowModule, "optimizer_step", logged)
+    monkeypatch.setattr(steps.FlowModule, "optimizer_step", logged)
 
 
 @pytest.mark.parametrize("killed_at", [4, 15])
@@ -121,7 +121,7 @@ def test_two_parts_follow_the_same_schedule_as_one(digits, tmp_path, logged_rate
 
 def test_minutes_count_in_all_and_are_spent_once(digits, tmp_path, monkeypatch, logged_rates):
     clock = iter(range(0, 10**6))
-    monkeypatch.setattr(objectives.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(steps.time, "monotonic", lambda: float(next(clock)))
     recipe = replace(RECIPE, epochs=1000)
     with killed_after(20):
         _train(digits, tmp_path, recipe=recipe, max_minutes=4, checkpoint_seconds=0)
@@ -186,3 +186,19 @@ def test_weights_that_do_not_fit_are_named_and_leave_no_run(digits, tmp_path):
     _train(digits, tmp_path / "run", max_steps=1)
     with pytest.raises(ValueError, match="leave start_from"):
         _train(digits, tmp_path / "run", flow=None, start_from="digits-simple", resume=True)
+
+
+def test_a_training_that_makes_its_start_worse_ends_with_the_weights_it_started_from(digits, tmp_path, capsys):
+    recipe = replace(recipes.get("digits-simple"), learning_rate=0.1, warmup_steps=0, ema_decay=0.0, batch_size=50)
+    result = _train(digits, tmp_path, recipe=recipe, max_steps=2, flow=None, start_from="digits-simple")
+    start = load_pretrained("digits-simple").state_dict()
+    assert all(torch.equal(tensor, start[name]) for name, tensor in result.flow.state_dict().items())
+    name = "validation_bits_per_dim"
+    validated = {row["step"]: row[name] for row in result.history if name in row}
+    # Step -1 is before the first one.
+    assert list(validated) == [-1, 1] and validated[-1] < validated[1]
+    details = fit.weights.describe(tmp_path)
+    assert details["validation_bits_per_dim"] == validated[-1] == details["started_from"]["validation_bits_per_dim"]
+    printed = capsys.readouterr().out
+    assert f"the weights to start from have the validation loss {validated[-1]:.3f}" in printed
+    assert "no validation was better than that of the weights to start from" in printed

@@ -12,8 +12,9 @@ import torch
 from nbflows import data, load_flow, metrics, models, recipes, save_flow, tasks, training
 from nbflows.data import SPLITS, ImageData, PairData, pictures
 from nbflows.models.caflow import RELATIONS
+from nbflows.objectives import Translation
 from nbflows.storage import weights
-from nbflows.training import callbacks, objectives
+from nbflows.training import callbacks, steps
 from nbflows.translation import TranslationFlow
 from tests.flows import TINY, random_caflow, random_images
 from tests.interrupt import killed_after
@@ -29,9 +30,10 @@ RECIPE = replace(
     warmup_steps=5,
     validate_every=1,
     ema_decay=0.9,
-    source_weight=0.1,
+    objective=Translation(tasks.SuperResolution(2), 0.1),
 )
-TRANSLATIONS = [name for name, recipe in recipes.RECIPES.items() if recipe.task is not None]
+LADDER = {"dual-glow": "gaussian", "per-level": "per-level", "caflow-shared": "shared", "caflow": "unshared"}
+TRANSLATIONS = [name for name, recipe in recipes.RECIPES.items() if recipe.objective.task is not None]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def pairs(digits):
-    return RECIPE.prepare(digits)
+    return RECIPE.objective.prepare(digits)
 
 
 def _train(data, out, recipe=RECIPE, **options):
@@ -52,7 +54,7 @@ def _train(data, out, recipe=RECIPE, **options):
 
 
 def _module(flow, **changes):
-    module = objectives.TranslationModule(flow, replace(RECIPE, **changes), 10)
+    module = steps.FlowModule(flow, replace(RECIPE, **changes), 10)
     module.log = lambda *_, **__: None
     return module
 
@@ -70,7 +72,7 @@ def test_a_step_follows_the_gradient_of_minus_log_p_of_the_target_and_lambda_tim
     flow = random_caflow((3, 4, 4), source_channels=1)
     targets, sources = random_images(6, (3, 4, 4)), random_images(6, (1, 4, 4))
     with replayed_noise(0.2, 0.6):
-        loss = _module(flow, source_weight=weight).training_step([targets, sources], 0)
+        loss = _module(flow, objective=Translation(weight=weight)).training_step([targets, sources], 0)
         log_prob = flow.log_prob(targets, sources)
     with replayed_noise(0.2):
         source_log_prob = flow.source.log_prob(sources)
@@ -88,7 +90,7 @@ def test_without_lambda_the_sources_flow_is_trained_by_what_the_relation_makes_o
     for weight in (0.0, 1.0):
         with replayed_noise(0.2, 0.6):
             gradients[weight] = _gradients(
-                _module(flow, source_weight=weight).training_step([targets, sources], 0), flow
+                _module(flow, objective=Translation(weight=weight)).training_step([targets, sources], 0), flow
             )
     for name, without, with_it in zip(names, gradients[0.0], gradients[1.0], strict=True):
         assert (without != 0).any(), name
@@ -99,14 +101,14 @@ def test_bits_per_dim_are_of_the_target_and_those_of_the_source_stand_beside():
     flow = random_caflow((3, 4, 4), source_channels=1)
     targets, sources = random_images(6, (3, 4, 4)), random_images(6, (1, 4, 4))
     with replayed_noise(0.2, 0.6):
-        measured = _module(flow, source_weight=0.5).measure(targets, sources)
+        measured = _module(flow, objective=Translation(weight=0.5)).measure(targets, sources)
         bits = flow.bits_per_dim(targets, sources)
     with replayed_noise(0.2):
         source_bits = flow.source.bits_per_dim(sources)
     torch.testing.assert_close(measured["bits_per_dim"], bits)
     torch.testing.assert_close(measured["source_bits_per_dim"], source_bits)
     torch.testing.assert_close(measured["loss"], bits + 0.5 * source_bits * 16 / 48)
-    assert measured.keys() == set(objectives.TranslationModule.measured)
+    assert measured.keys() == set(Translation.measured)
 
 
 def test_the_learning_rate_drops_to_a_tenth_at_its_step():
@@ -225,13 +227,13 @@ def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(run, p
 
 def test_every_batch_holds_pairs(pairs, tmp_path, monkeypatch):
     task, seen = tasks.SuperResolution(2), {True: [], False: []}
-    measure = objectives.TranslationModule.measure
+    measure = steps.FlowModule.measure
 
     def look(self, images, sources):
         seen[self.trainer.training].append((images, sources))
         return measure(self, images, sources)
 
-    monkeypatch.setattr(objectives.TranslationModule, "measure", look)
+    monkeypatch.setattr(steps.FlowModule, "measure", look)
     _train(pairs, tmp_path, max_steps=5)
     assert len(seen[True]) == 5 and len(seen[False]) >= 1
     for images, sources in [*seen[True], *seen[False]]:
@@ -267,12 +269,12 @@ def test_pictures_have_the_same_noise_each_time_and_take_any_channels(source_cha
     sources = {split: random_images(3, (source_channels, 8, 8)) for split in SPLITS}
     pairs = PairData("noise", "", *parts, sources=sources)
     flow = random_caflow((channels, 8, 8), source_channels=source_channels, dtype=torch.float32)
-    module = SimpleNamespace(flow=flow, device=torch.device("cpu"))
+    module = SimpleNamespace(flow=flow, objective=Translation())
     pictures = []
     for step in (1, 2):
         state = torch.get_rng_state()
         trainer = SimpleNamespace(is_global_zero=True, global_step=step, datamodule=SimpleNamespace(data=pairs))
-        callbacks.DrawTranslations(tmp_path).on_validation_epoch_end(trainer, module)
+        callbacks.DrawSamples(tmp_path).on_validation_epoch_end(trainer, module)
         assert torch.equal(state, torch.get_rng_state())
         pictures.append((tmp_path / f"step_{step:07d}.png").read_bytes())
         torch.rand(5)
@@ -294,7 +296,7 @@ def test_colour_is_made_of_grey_by_every_relation(relation, tmp_path):
     assert result.flow.shape == (3, 8, 8) and result.flow.context_shape == (1, 8, 8)
     assert math.isfinite(result.test.mean) and list((tmp_path / "run" / "samples").glob("*.png"))
     loaded = load_flow(tmp_path / "run")
-    prepared = recipe.prepare(colours)
+    prepared = recipe.objective.prepare(colours)
     assert metrics.evaluate(loaded, prepared.test, prepared.sources["test"]) == result.test
 
 
@@ -318,20 +320,24 @@ def test_source_and_target_are_moved_alike(augment, source_channels):
 
 
 def test_a_recipe_makes_pairs_of_images_and_leaves_pairs_as_they_are(digits, pairs):
-    assert isinstance(pairs, PairData) and RECIPE.prepare(pairs) is pairs
-    assert recipes.get("digits-glow").prepare(digits) is digits
+    assert isinstance(pairs, PairData) and RECIPE.objective.prepare(pairs) is pairs
+    assert recipes.get("digits-glow").objective.prepare(digits) is digits
     assert torch.equal(pairs.train, digits.train) and set(pairs.sources) == set(SPLITS)
     assert RECIPE.model_arguments(pairs)["source_channels"] == 1
-    with pytest.raises(ValueError, match=r"source_weight is 0 or more, not -0\.1"):
-        replace(RECIPE, source_weight=-0.1)
+    with pytest.raises(ValueError, match=r"the weight of the sources is 0 or more, not -0\.1"):
+        Translation(weight=-0.1)
 
 
 def test_models_and_data_belong_together(digits, pairs, tmp_path):
     plain = replace(recipes.get("digits-glow"), batch_size=32)
-    with pytest.raises(ValueError, match="pairs of source and target if and only if the model is a TranslationFlow"):
-        _train(digits, tmp_path / "a", recipe=replace(RECIPE, task=None), flow=random_caflow(num_levels=17))
-    with pytest.raises(ValueError, match="pairs of source and target if and only if the model is a TranslationFlow"):
+    with pytest.raises(ValueError, match="trains a translation, and digits has no sources"):
+        _train(
+            digits, tmp_path / "a", recipe=replace(RECIPE, objective=Translation()), flow=random_caflow(num_levels=17)
+        )
+    with pytest.raises(ValueError, match="digits has pairs of source and target: train them with"):
         _train(pairs, tmp_path / "b", recipe=plain, flow=models.digits_glow())
+    with pytest.raises(ValueError, match="the objective Translation trains a TranslationFlow, the model is a Flow"):
+        _train(pairs, tmp_path / "d", flow=models.digits_glow())
     with pytest.raises(ValueError, match=r"expected a context of \(32, 3, 8, 8\), one row per example, got \(32, 1, 8"):
         _train(pairs, tmp_path / "c", flow=random_caflow(num_levels=17, source_channels=3))
 
@@ -356,7 +362,7 @@ def test_a_layer_that_returns_no_numbers_is_named(module, name, pairs, tmp_path)
     flow = random_caflow(num_levels=17, source_channels=3, dtype=torch.float32)
     torch.nn.init.constant_(module(flow)[-1].net.layers[2].bias, torch.nan)
     images = pairs.train[:4], pairs.sources["train"][:4]
-    found = objectives.first_non_finite(flow, *images)
+    found = steps.first_non_finite(flow, *images)
     assert found == f"{name}.net.layers.2 (PointwiseConv; not finite in it: bias)"
     with pytest.raises(training.NonFiniteError) as error:
         _train(pairs, tmp_path, flow=flow)
@@ -418,15 +424,15 @@ def test_every_recipe_of_a_translation_builds_its_model_for_its_pairs(name):
     shape, levels = known.get(recipe.data, ((3, 32, 32), 256))
     assert recipe.data is None or recipe.data in data.names()
     # Beside its target.
-    width = shape[2] * (2 if recipe.task == "side-by-side" else 1)
+    width = shape[2] * (2 if recipe.objective.task == tasks.SideBySide() else 1)
     parts = [random_images(1, (*shape[:2], width), levels) for _ in range(3)]
-    pairs = recipe.prepare(ImageData(str(recipe.data), "", *parts, num_levels=levels))
+    pairs = recipe.objective.prepare(ImageData(str(recipe.data), "", *parts, num_levels=levels))
     with torch.device("meta"):
         flow = recipe.build(pairs)
     assert isinstance(flow, TranslationFlow) and flow.shape == shape == pairs.shape
     assert flow.context_shape == tuple(pairs.sources["train"].shape[1:])
     assert pictures.num_levels_of(flow) == levels == flow.source.bijection[0].num_levels
-    assert recipe.source_weight > 0 and recipe.density_weight is None
+    assert recipe.objective.weight > 0
     json.dumps(recipe.model_arguments(pairs))
 
 
@@ -443,18 +449,17 @@ def test_the_recipes_of_the_paper_have_the_values_that_the_specification_knows()
         assert (recipe.batch_size, recipe.warmup_steps, recipe.clip_norm) == (8, 500, 1.0)
         assert (recipe.ema_decay, recipe.decay_per_epoch, recipe.drop_at_step) == (0.999, 0.999, 70_000)
         assert recipe.arguments["relation"] == "unshared"
-        inpainting = recipe.task == "inpainting"
-        assert (recipe.source_weight, recipe.learning_rate) == ((1e-2, 1e-4) if inpainting else (1e-3, 1e-3))
-    assert (
-        recipes.get(paper[0]).arguments["num_noise_steps"] > 0 and recipes.get(paper[0]).task_arguments["factor"] == 4
-    )
+        inpainting = recipe.objective.task == tasks.Inpainting()
+        assert (recipe.objective.weight, recipe.learning_rate) == ((1e-2, 1e-4) if inpainting else (1e-3, 1e-3))
+    assert recipes.get(paper[0]).arguments["num_noise_steps"] > 0
+    assert recipes.get(paper[0]).objective.task == tasks.SuperResolution(4)
     assert all("num_noise_steps" not in recipes.get(name).arguments for name in paper[1:])
 
 
 def test_the_models_of_a_ladder_differ_in_their_relation_alone():
     ladders = {}
     for name in TRANSLATIONS:
-        for model, relation in recipes._LADDER.items():
+        for model, relation in LADDER.items():
             for suffix in ("super-resolution", "inpainting", "colorization"):
                 if name.endswith(f"-{model}-{suffix}") and recipes.get(name).data is not None:
                     ladders.setdefault((recipes.get(name).data, suffix), {})[relation] = recipes.get(name)

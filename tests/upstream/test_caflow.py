@@ -12,8 +12,9 @@ from nbflows.compose import WithContext
 from nbflows.flow import log_standard_normal
 from nbflows.models.caflow import relation_block
 from nbflows.nets import PickLevels
+from nbflows.objectives import Translation
 from nbflows.recipes import Recipe
-from nbflows.training.objectives import TranslationModule
+from nbflows.training.steps import FlowModule
 from nbflows.upstream.caflow import _load_layer, _load_layers
 from tests.reference_data import reference, replayed_noise
 
@@ -128,9 +129,9 @@ def test_likelihoods_and_the_objective_agree_with_the_original(name, dtype):
     dimensions = math.prod(recorded.shape)
     _agree(objective / dimensions**2, arrays, "out/log_objective_scaled")
     _agree(-(objective / dimensions**2).mean(), arrays, "out/loss")
-    recipe = Recipe("", None, "caflow", source_weight=weight)
+    recipe = Recipe("", None, "caflow", objective=Translation(weight=weight))
     with recorded.noise():
-        measured = TranslationModule(flow, recipe, 1).measure(recorded.target, recorded.source)
+        measured = FlowModule(flow, recipe, 1).measure(recorded.target, recorded.source)
     bits = dimensions * math.log(2)
     _agree(measured["loss"], arrays, "out/log_objective", scale=-bits)
     _agree(measured["bits_per_dim"], arrays, "out/cond_loglik", scale=-bits)
