@@ -174,7 +174,7 @@ class Translation(Density):
         return {
             "bits_per_dim": -log_prob / dimensions,
             "loss": -(log_prob + self.weight * source_log_prob) / dimensions,
-            "source_bits_per_dim": -source_log_prob / (math.prod(flow.context_shape) * math.log(2)),
+            "source_bits_per_dim": -source_log_prob / (math.prod(flow.source.shape) * math.log(2)),
         }
 
     def draw(self, flow: TranslationFlow, data: Data) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from nbflows import data as datasets
 from nbflows import tasks
-from nbflows.data import SPLITS, Data, PairData, toys
+from nbflows.data import SPLITS, Data, toys
 from nbflows.data.pictures import num_levels_of
 from nbflows.flow import Flow
 
@@ -23,15 +23,15 @@ def fingerprint(data: Data, labelled: bool = False) -> dict:
     Args:
         labelled: whether their labels are trained on too; None in it if there are none.
     """
-    paired, labels = [data.sources] if isinstance(data, PairData) else [], getattr(data, "labels", None)
+    paired = [] if data.sources is None else [data.sources]
     drawn = data.origin["name"] if _is_as_drawn(data) else None
     return {
         "origin": data.origin,
         "variant": data.variant,
         "shape": list(data.shape),
-        "num_levels": getattr(data, "num_levels", None),
+        "num_levels": data.num_levels,
         "content": _digest([{split: getattr(data, split) for split in SPLITS}, *paired], drawn),
-        **({"labels": labels and _digest([labels])} if labelled else {}),
+        **({"labels": data.labels and _digest([data.labels])} if labelled else {}),
     }
 
 
@@ -61,7 +61,7 @@ def _digest(parts: list[dict[str, Tensor]], drawn: str | None = None) -> str:
             digest.update(f"{split} {tuple(tensor.shape)} {tensor.dtype}".encode())
             # In pieces: a tensor that is a view of another one is copied.
             for piece in tensor.split(4096) if drawn is None else ():
-                digest.update(piece.cpu().contiguous().numpy())
+                digest.update(piece.cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
 
@@ -110,17 +110,18 @@ def load(known: dict, model: str | Path) -> Data:
     if gone:
         raise ValueError(f"{trained}, and {gone[0]} is no longer there: give its place with --data")
     size = origin.get("image_size")
-    size = tuple(size) if isinstance(size, list) else size
     if "name" in places:
-        return datasets.load(places["name"], size, num_bits=origin.get("num_bits", 8))
+        # JSON made a list of a tuple.
+        known_size = tuple(size) if isinstance(size, list) else size
+        return datasets.load(places["name"], known_size, num_bits=origin.get("num_bits", 8))
     return tasks.load_pairs(places["sources"], places["targets"], size)
 
 
 def require_fit(flow: Flow, data: Data) -> None:
     """Raises ValueError if a flow is for data of another shape, or of other grey levels."""
-    levels, found = num_levels_of(flow), getattr(data, "num_levels", None)
+    levels, found = num_levels_of(flow), data.num_levels
     # A file may count as 256 levels and hold fewer: too large a value is found by the flow itself.
-    if (levels is None) != (found is None) or (levels and found < levels):
+    if (levels is None) != (found is None) or (levels and found and found < levels):
         raise ValueError(f"the model is for {levels} grey levels, {data.name} has {found}")
     if flow.shape != data.shape:
         raise ValueError(f"the model expected a batch of {flow.shape}, the examples of {data.name} are {data.shape}")
@@ -140,7 +141,7 @@ def training_data(description: dict, model: str | Path) -> Data:
         if name not in datasets.names():
             raise ValueError(f"{model} does not say on which data set it was trained: name the data with --data")
         images = datasets.load(name)
-    if task and not isinstance(images, PairData):
+    if task and images.sources is None:
         images = tasks.apply(task, images)
     if known and not same(known, found := like(known, images)):
         raise ValueError(

@@ -71,7 +71,9 @@ class Recipe:
     seed: int = 42
 
     def __post_init__(self) -> None:
-        checked = {name: inputs.whole(getattr(self, name), name, low) for name, low in _WHOLE.items()}
+        checked: dict[str, object] = {
+            name: inputs.whole(getattr(self, name), name, low) for name, low in _WHOLE.items()
+        }
         checked |= {name: inputs.number(getattr(self, name), name, 0) for name in _REAL}
         checked |= {name: inputs.check(name, getattr(self, name)) for name in ("batch_size", "epochs")}
         checked["clip_norm"] = inputs.number(self.clip_norm, "clip_norm", above=0)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nbflows import extras, inputs
-from nbflows.data import SPLITS, ImageData, PairData, reading
+from nbflows.data import SPLITS, Data, PairData, reading
 from nbflows.data.folders import load_folder_pairs
 from nbflows.data.pixels import grey, resize, with_channels
 from nbflows.progress import bar
@@ -283,14 +283,14 @@ def get(name: str, **arguments) -> Task:
     return TASKS[name](**arguments)
 
 
-def apply(task: Task, data: ImageData) -> PairData:
+def apply(task: Task, data: Data) -> PairData:
     """Makes the pairs of all splits; labels stay with them.
 
     Raises:
         ValueError: the data are no images or pairs already, or the task is not for such images.
     """
-    if not isinstance(data, ImageData) or isinstance(data, PairData):
-        found = "pairs already" if isinstance(data, PairData) else "points"
+    if data.num_levels is None or data.sources is not None:
+        found = "points" if data.num_levels is None else "pairs already"
         raise ValueError(f"{data.name}: a task makes pairs of images, these are {found}")
     pairs = {split: task.pair(getattr(data, split), data.num_levels) for split in SPLITS}
     return PairData(

@@ -127,8 +127,9 @@ def _require_form(options, origin: dict, recipe: recipes.Recipe, out: Path) -> N
 
 
 def _training_data(options, recipe: recipes.Recipe) -> data.Data:
-    if not (options.data or recipe.data):
+    name = options.data or recipe.data
+    if not name:
         raise ValueError(f"{options.recipe} is trained on images of your own: give their folder with --data")
     if options.sources and recipe.objective.task is None:
         raise ValueError("--sources is for recipes of a task")
-    return load_data(options, options.data or recipe.data, recipe.objective.task)
+    return load_data(options, name, recipe.objective.task)

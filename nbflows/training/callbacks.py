@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from nbflows import extras
+from nbflows.data import Data
 from nbflows.data.pictures import num_levels_of, save_samples
 from nbflows.nets import update_norms
 from nbflows.progress import bar
@@ -35,7 +36,7 @@ class AveragedWeights(WeightAveraging):
     def __init__(self, decay: float):
         def update(averages: list[Tensor], weights: list[Tensor], n: Tensor | int) -> None:
             d = min(decay, (1 + int(n)) / (10 + int(n)))
-            torch._foreach_lerp_(averages, weights, 1 - d)
+            torch._foreach_lerp_(averages, weights, 1 - d)  # pyright: ignore[reportPrivateImportUsage]
 
         super().__init__(use_buffers=False, multi_avg_fn=update)
 
@@ -123,7 +124,7 @@ class Checkpoints(Callback):
         if (batch_index + 1) % trainer.accumulate_grad_batches:
             return
         step = trainer.global_step
-        if step % trainer.log_every_n_steps == 0:
+        if step % module.steps_per_log == 0:
             self._write(trainer, [*module.objective.measured, "gradient_norm"])
         if not (trainer.should_stop or step % module.steps_per_validation == 0):
             due = self.asked or time.monotonic() - self.saved_at > self.seconds
@@ -266,13 +267,13 @@ class DrawSamples(Callback):
     An inverse that overflows or does not converge costs a picture, not the training.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    def __init__(self, folder: Path, data: Data):
+        self.folder, self.data = folder, data
 
     def on_validation_epoch_end(self, trainer: Trainer, module: FlowModule) -> None:
         if trainer.is_global_zero:
             try:
-                samples = module.objective.draw(module.flow, trainer.datamodule.data)
+                samples = module.objective.draw(module.flow, self.data)
                 save_samples(samples, self.folder / f"step_{trainer.global_step:07d}.png", num_levels_of(module.flow))
             except RuntimeError as error:
                 print(f"no samples at step {trainer.global_step}: {error}")

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,7 +26,7 @@ def compilable(module: nn.Module) -> list[nn.Module]:
     Raises:
         ValueError: there are none.
     """
-    layers = [layer for layer in module.modules() if isinstance(layer, COMPILED)]
+    layers: list[nn.Module] = [layer for layer in module.modules() if isinstance(layer, COMPILED)]
     if not layers:
         raise ValueError(
             f"nothing to compile: this model has no {' or '.join(kind.__name__ for kind in COMPILED)}; residual blocks "
@@ -52,13 +53,13 @@ class CompiledLayers:
 
     def __init__(self, module: nn.Module, backend: str = "inductor"):
         self.layers = compilable(module)
-        options = {"fallback_random": True} if backend == "inductor" else None
+        options: Any = {"fallback_random": True} if backend == "inductor" else None
         # Networks on their own too: where memory is short, backward calls them without their layer.
-        self._calls = {
+        self._calls: dict[nn.Module, Any] = {
             # What nn.Module.compile does, where it could be undone.
             part: torch.compile(part._call_impl, dynamic=False, backend=backend, options=options)
             for layer in self.layers
-            for part in (layer, layer.net)
+            for part in (layer, layer.get_submodule("net"))
         }
 
     @contextlib.contextmanager

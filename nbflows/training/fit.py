@@ -5,6 +5,7 @@ import math
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -147,7 +148,7 @@ def train(
             trainer = launch.make_trainer(
                 module,
                 out,
-                _callbacks(flow, recipe, out, checkpoint_seconds, compile),
+                _callbacks(module, data, out, checkpoint_seconds, compile),
                 checkpoint,
                 precision,
                 device,
@@ -202,19 +203,21 @@ def _data_of(recipe: Recipe, data: Data | None, checkpoint: dict, out: Path) -> 
         print(f"{out} is of an earlier version: whether recipe and data are those of the run is not checked")
     if data is None and checkpoint.get("run"):
         data = provenance.load(checkpoint["run"]["data"], out)
-    if data is None and recipe.data is None:
-        raise ValueError("this recipe is for images of your own: give them as data, or on the command line with --data")
-    return recipe.objective.prepare(datasets.load(recipe.data) if data is None else data)
+    if data is None:
+        if recipe.data is None:
+            raise ValueError("this recipe is for images of your own: give them as data (--data on the command line)")
+        data = datasets.load(recipe.data)
+    return recipe.objective.prepare(data)
 
 
-def _callbacks(flow: Flow, recipe: Recipe, out: Path, checkpoint_seconds: float, compile: bool) -> list[Callback]:
+def _callbacks(module: FlowModule, data: Data, out: Path, checkpoint_seconds: float, compile: bool) -> list[Callback]:
     if compile:
         # Raises if there is nothing to compile, before anything takes long.
-        compiling.compilable(flow)
+        compiling.compilable(module.flow)
     return [
         # Samples come before the averaged weights are swapped out; a checkpoint follows the decision to stop.
-        DrawSamples(out / "samples"),
-        AveragedWeights(recipe.ema_decay),
+        DrawSamples(out / "samples", data),
+        AveragedWeights(module.recipe.ema_decay),
         StopAfter(),
         Checkpoints(out, checkpoint_seconds),
         *([CompileLayers()] if compile else []),
@@ -230,7 +233,7 @@ def _details(module: FlowModule, data: Data) -> dict:
         "data": data.variant,
         "trained_on": module.run["data"],
         **({"started_from": module.started_from} if module.started_from else {}),
-        **({} if data.sources is None else {"task": data.task}),
+        **({} if data.task is None else {"task": data.task}),
     }
 
 
@@ -285,7 +288,7 @@ def _describe(flow: Flow, out: Path, details: dict) -> None:
     """Writes model.json, with which ``load_flow`` reads the weights from best.ckpt."""
     # It would describe weights of an earlier training as well.
     (out / "model.safetensors").unlink(missing_ok=True)
-    builder, arguments = flow.built_by
+    builder, arguments = cast(tuple[str, dict], flow.built_by)
     files.write(out / "model.json", json.dumps({"builder": builder, "arguments": arguments, **details}).encode())
 
 

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -20,9 +21,10 @@ from nbflows.training.steps import FlowModule
 
 with extras.explained():
     import lightning as L
+    from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+    from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
     from lightning.pytorch.callbacks import Callback
     from lightning.pytorch.loggers import TensorBoardLogger
-    from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
 
 class ImageBatches(L.LightningDataModule):
@@ -44,15 +46,17 @@ class ImageBatches(L.LightningDataModule):
         self.position = position
 
     def _batches(self, split: str, batch_size: int, shuffle: bool = False) -> Batches:
+        # Lightning attaches the trainer before it asks for batches.
+        trainer = cast(L.Trainer, self.trainer)
         return Batches(
             getattr(self.data, split),
             batch_size,
             shuffle=shuffle,
             seed=self.seed,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
             paired=None if self.paired is None else self.paired[split],
-            device=self.trainer.strategy.root_device,
+            device=trainer.strategy.root_device,
         )
 
     def train_dataloader(self) -> "Endless":
@@ -112,7 +116,7 @@ def make_trainer(
         callbacks=[*callbacks, StepsBar()] if progress else callbacks,
         plugins=[AtOnce(checkpoint)],
         logger=TensorBoardLogger(out, name="tensorboard") if find_spec("tensorboard") else False,
-        log_every_n_steps=min(10, module.steps_per_epoch),
+        log_every_n_steps=module.steps_per_log,
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=progress,

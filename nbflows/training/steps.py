@@ -44,6 +44,7 @@ class FlowModule(L.LightningModule):
         self.objective = recipe.objective
         self.steps_per_epoch = steps_per_epoch
         self.steps_per_validation = recipe.validate_every * steps_per_epoch
+        self.steps_per_log = min(10, steps_per_epoch)
         self.budget = Budget.of(recipe, steps_per_epoch, None, None) if budget is None else budget
         # From the first rank's clock: all ranks have the same learning rate and end together.
         self.shared_seconds = 0.0
@@ -102,7 +103,7 @@ class FlowModule(L.LightningModule):
 
     def configure_gradient_clipping(self, *args: Any, **kwargs: Any) -> None:
         parameters = [p for p in self.flow.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in parameters])
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         # Checked before clipping, which would spread the NaN over all gradients.
         if not norm.isfinite():
             bad = [

@@ -13,6 +13,7 @@ import torch
 
 from nbflows import (
     Flow,
+    JointFlow,
     Sequential,
     data,
     hardware,

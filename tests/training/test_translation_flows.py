@@ -273,8 +273,8 @@ def test_pictures_have_the_same_noise_each_time_and_take_any_channels(source_cha
     pictures = []
     for step in (1, 2):
         state = torch.get_rng_state()
-        trainer = SimpleNamespace(is_global_zero=True, global_step=step, datamodule=SimpleNamespace(data=pairs))
-        callbacks.DrawSamples(tmp_path).on_validation_epoch_end(trainer, module)
+        trainer = SimpleNamespace(is_global_zero=True, global_step=step)
+        callbacks.DrawSamples(tmp_path, pairs).on_validation_epoch_end(trainer, module)
         assert torch.equal(state, torch.get_rng_state())
         pictures.append((tmp_path / f"step_{step:07d}.png").read_bytes())
         torch.rand(5)
