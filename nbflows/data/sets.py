@@ -25,7 +25,7 @@ class Data:
         variant: what exactly the data are; stands beside every figure measured on them.
         origin: what ``load`` or ``tasks.load_pairs`` was given, paths in full; empty for data made otherwise.
         ignored: what the reader passed over, left out or changed, in one line; empty if nothing.
-        num_levels, labels, sources, known, task: None for points; see ``ImageData`` and ``PairData``.
+        num_levels, labels, sources, known, task: None or empty for points; see ``ImageData`` and ``PairData``.
 
     Raises:
         TypeError: a split is no tensor, or holds another kind of number.
@@ -43,7 +43,7 @@ class Data:
     labels: dict[str, Tensor] | None = field(default=None, init=False, repr=False)
     sources: dict[str, Tensor] | None = field(default=None, init=False, repr=False)
     known: Tensor | None = field(default=None, init=False, repr=False)
-    task: dict | None = field(default=None, init=False, repr=False)
+    task: dict = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self):
         for split in SPLITS:

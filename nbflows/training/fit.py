@@ -233,7 +233,7 @@ def _details(module: FlowModule, data: Data) -> dict:
         "data": data.variant,
         "trained_on": module.run["data"],
         **({"started_from": module.started_from} if module.started_from else {}),
-        **({} if data.task is None else {"task": data.task}),
+        **({} if data.sources is None else {"task": data.task}),
     }
 
 
