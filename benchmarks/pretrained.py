@@ -33,7 +33,7 @@ def prepare(name: str, task: str) -> Callable[[], object]:
 
     flow = load_pretrained(name)
     # Random images cost the same as real ones, and loading real ones takes memory.
-    levels = flow.bijection[0].num_levels
+    levels = flow.num_grey_levels
     sources = None if flow.context_shape is None else torch.randint(levels, (BATCH, *flow.context_shape)).byte()
     if task == "evaluate":
         images = torch.randint(levels, (BATCH, *flow.shape)).byte()

@@ -67,6 +67,11 @@ class Flow(nn.Module):
         """The precision of coordinates, float32 unless ``double()`` was called."""
         return self._like.dtype
 
+    @property
+    def num_grey_levels(self) -> int | None:
+        """The number of grey levels of the images; None for a flow on real numbers."""
+        return getattr(first_layer(self.bijection), "num_grey_levels", None)
+
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Returns ``log_prob(x, context)``."""
         return self.log_prob(x, context)
@@ -334,7 +339,7 @@ def first_layer(bijection: Bijection) -> Bijection:
 
 def _takes_reals(layer: Bijection) -> bool:
     """Whether a layer takes real numbers: dequantization takes integers, and a user's own layer may take anything."""
-    return not hasattr(layer, "num_levels") and type(layer).__module__.startswith("nbflows.")
+    return not hasattr(layer, "num_grey_levels") and type(layer).__module__.startswith("nbflows.")
 
 
 def require_finite(flow: nn.Module, where: str = "") -> None:

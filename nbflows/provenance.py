@@ -8,7 +8,6 @@ from torch import Tensor
 from nbflows import data as datasets
 from nbflows import tasks
 from nbflows.data import SPLITS, Data, toys
-from nbflows.data.pictures import num_levels_of
 from nbflows.flow import Flow
 
 # How the text of a user's own data begins, see ``data.load`` and ``tasks.load_pairs``.
@@ -29,7 +28,7 @@ def fingerprint(data: Data, labelled: bool = False) -> dict:
         "origin": data.origin,
         "variant": data.variant,
         "shape": list(data.shape),
-        "num_levels": data.num_levels,
+        "num_levels": data.num_grey_levels,
         "content": _digest([{split: getattr(data, split) for split in SPLITS}, *paired], drawn),
         **({"labels": data.labels and _digest([data.labels])} if labelled else {}),
     }
@@ -119,7 +118,7 @@ def load(known: dict, model: str | Path) -> Data:
 
 def require_fit(flow: Flow, data: Data) -> None:
     """Raises ValueError if a flow is for data of another shape, or of other grey levels."""
-    levels, found = num_levels_of(flow), data.num_levels
+    levels, found = flow.num_grey_levels, data.num_grey_levels
     # A file may count as 256 levels and hold fewer: too large a value is found by the flow itself.
     if (levels is None) != (found is None) or (levels and found and found < levels):
         raise ValueError(f"the model is for {levels} grey levels, {data.name} has {found}")

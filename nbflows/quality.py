@@ -48,7 +48,7 @@ def summarize(values: Tensor, unit: str = "") -> Score:
 def compare(
     results: Tensor,
     targets: Tensor,
-    num_levels: int = 256,
+    num_grey_levels: int = 256,
     known: Tensor | None = None,
     sources: Tensor | None = None,
 ) -> dict[str, Score]:
@@ -59,7 +59,7 @@ def compare(
 
     Args:
         results, targets: ``(N, C, H, W)``, grey levels.
-        num_levels: values are 0..num_levels - 1.
+        num_grey_levels: values are 0..num_grey_levels - 1.
         known: bool ``(H, W)``.
         sources: ``(N, C, H, W)``, from which the known pixels are taken.
 
@@ -70,13 +70,13 @@ def compare(
         raise ValueError("known pixels are pasted from the sources: give both, known and sources, or none of them")
     candidates = {"": results}
     if known is not None:
-        _check(sources, targets, num_levels)
+        _check(sources, targets, num_grey_levels)
         candidates["_pasted"] = torch.where(known.to(results.device), sources, results)
     measures = {"psnr": (psnr, "dB"), "ssim": (ssim, ""), "rmse": (rmse, "")}
     if min(targets.shape[-2:]) < _SSIM_WINDOW:
         del measures["ssim"]
     return {
-        f"{name}{how}": summarize(measure(images, targets, num_levels), unit)
+        f"{name}{how}": summarize(measure(images, targets, num_grey_levels), unit)
         for how, images in candidates.items()
         for name, (measure, unit) in measures.items()
     }
@@ -125,34 +125,34 @@ def translations(
                 spread.append(diversity(answers.images).cpu())
     finally:
         flow.train(training)
-    baseline = get(**pairs.task).baseline(sources, targets.shape[1], pairs.num_levels)
+    baseline = get(**pairs.task).baseline(sources, targets.shape[1], pairs.num_grey_levels)
     given = {} if pairs.known is None else {"known": pairs.known, "sources": sources}
     table = {
-        name: compare(images, targets, pairs.num_levels, **given)
+        name: compare(images, targets, pairs.num_grey_levels, **given)
         for name, images in {"baseline": baseline, **{name: torch.cat(parts) for name, parts in rows.items()}}.items()
     }
     table["sample"]["diversity"] = summarize(torch.cat(spread), "grey levels")
     return table
 
 
-def psnr(results: Tensor, targets: Tensor, num_levels: int = 256) -> Tensor:
+def psnr(results: Tensor, targets: Tensor, num_grey_levels: int = 256) -> Tensor:
     """Peak signal-to-noise ratio of each picture in decibels, ``(N,)``; higher is closer.
 
-    10 log10((num_levels - 1)^2 / MSE), over all pixels and channels, with an MSE of 1/12 at least, that of rounding:
-    at most 58.9 dB with 256 levels, where equal pictures would make every mean infinite.
+    10 log10((num_grey_levels - 1)^2 / MSE), over all pixels and channels, with an MSE of 1/12 at least, that of
+    rounding: at most 58.9 dB with 256 levels, where equal pictures would make every mean infinite.
     """
     with extras.explained():
         from torchmetrics.functional.image import peak_signal_noise_ratio
 
-    _check(results, targets, num_levels)
-    largest = 10 * math.log10(12 * (num_levels - 1) ** 2)
-    options = {"data_range": float(num_levels - 1), "reduction": "none", "dim": (1, 2, 3)}
+    _check(results, targets, num_grey_levels)
+    largest = 10 * math.log10(12 * (num_grey_levels - 1) ** 2)
+    options = {"data_range": float(num_grey_levels - 1), "reduction": "none", "dim": (1, 2, 3)}
     return _in_chunks(
         lambda a, b: peak_signal_noise_ratio(a.double(), b.double(), **options).clamp(max=largest), results, targets
     )
 
 
-def ssim(results: Tensor, targets: Tensor, num_levels: int = 256) -> Tensor:
+def ssim(results: Tensor, targets: Tensor, num_grey_levels: int = 256) -> Tensor:
     """Structural similarity of each picture, ``(N,)``; 1 for equal ones.
 
     Gaussian windows of 11x11 pixels, sigma 1.5, constants 0.01 and 0.03; the mean over all windows, those at the edge
@@ -163,30 +163,30 @@ def ssim(results: Tensor, targets: Tensor, num_levels: int = 256) -> Tensor:
     with extras.explained():
         from torchmetrics.functional.image import structural_similarity_index_measure
 
-    _check(results, targets, num_levels)
+    _check(results, targets, num_grey_levels)
     height, width = targets.shape[2:]
     if min(height, width) < _SSIM_WINDOW:
         raise ValueError(
             f"the windows of SSIM are {_SSIM_WINDOW}x{_SSIM_WINDOW}, these pictures {width}x{height}; "
             "compare them by psnr or rmse"
         )
-    options = {"data_range": float(num_levels - 1), "reduction": "none"}
+    options = {"data_range": float(num_grey_levels - 1), "reduction": "none"}
     return _in_chunks(
         lambda a, b: structural_similarity_index_measure(a.float(), b.float(), **options), results, targets
     )
 
 
-def rmse(results: Tensor, targets: Tensor, num_levels: int = 256) -> Tensor:
-    """Root of the mean squared error of each picture, ``(N,)``, on the scale from 0 to 255 whatever ``num_levels``."""
-    _check(results, targets, num_levels)
+def rmse(results: Tensor, targets: Tensor, num_grey_levels: int = 256) -> Tensor:
+    """Root mean squared error of each picture, ``(N,)``, on a scale from 0 to 255 for any ``num_grey_levels``."""
+    _check(results, targets, num_grey_levels)
     return _in_chunks(
-        lambda a, b: (a.double() - b.double()).square().mean((1, 2, 3)).sqrt() * (255 / (num_levels - 1)),
+        lambda a, b: (a.double() - b.double()).square().mean((1, 2, 3)).sqrt() * (255 / (num_grey_levels - 1)),
         results,
         targets,
     )
 
 
-def lpips(results: Tensor, targets: Tensor, num_levels: int = 256) -> Tensor:
+def lpips(results: Tensor, targets: Tensor, num_grey_levels: int = 256) -> Tensor:
     """Learned perceptual distance of each picture, ``(N,)``; lower is closer. Grey pictures count as colour.
 
     AlexNet's features, weighted as their authors did (version 0.1). Its weights are downloaded, once.
@@ -201,7 +201,7 @@ def lpips(results: Tensor, targets: Tensor, num_levels: int = 256) -> Tensor:
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
     from torchvision.models import AlexNet_Weights
 
-    _check(results, targets, num_levels)
+    _check(results, targets, num_grey_levels)
     height, width = targets.shape[2:]
     if min(height, width) < _LPIPS_SMALLEST:
         raise ValueError(
@@ -211,13 +211,13 @@ def lpips(results: Tensor, targets: Tensor, num_levels: int = 256) -> Tensor:
     metric = LearnedPerceptualImagePatchSimilarity("alex", reduction="none", normalize=True).to(results.device)
     # A chunk of one picture gives a number without dimensions.
     return _in_chunks(
-        lambda a, b: metric(*(with_channels(images, 3).float() / (num_levels - 1) for images in (a, b))).view(-1),
+        lambda a, b: metric(*(with_channels(images, 3).float() / (num_grey_levels - 1) for images in (a, b))).view(-1),
         results,
         targets,
     )
 
 
-def fid(results: Tensor, targets: Tensor, num_levels: int = 256) -> float:
+def fid(results: Tensor, targets: Tensor, num_grey_levels: int = 256) -> float:
     """Fréchet distance between the Inception features of two sets of pictures; lower is closer.
 
     |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)),  with mean and covariance of 2048 features: the fewer the pictures, the
@@ -233,13 +233,13 @@ def fid(results: Tensor, targets: Tensor, num_levels: int = 256) -> float:
         FileNotFoundError: the network cannot be had; says what is missing and where it belongs.
     """
     for images in (results, targets):
-        _check(images, images, num_levels)
+        _check(images, images, num_grey_levels)
     if min(len(results), len(targets)) < 2:
         raise ValueError(f"FID needs 2 pictures or more of each kind, got {len(results)} and {len(targets)}")
     metric = _frechet_distance().to(results.device)
     for images, real in ((targets, True), (results, False)):
         for chunk in images.split(64):
-            colour = with_channels(chunk, 3).float() * (255 / (num_levels - 1))
+            colour = with_channels(chunk, 3).float() * (255 / (num_grey_levels - 1))
             metric.update(colour.round().byte(), real=real)
     return metric.compute().item()
 
@@ -260,12 +260,14 @@ def per_pixel(samples: Tensor) -> tuple[Tensor, Tensor]:
     return mean, std
 
 
-def _check(results: Tensor, targets: Tensor, num_levels: int) -> None:
+def _check(results: Tensor, targets: Tensor, num_grey_levels: int) -> None:
     if results.shape != targets.shape or results.ndim != 4:
         raise ValueError(f"expected (N, C, H, W) twice, got {tuple(results.shape)} and {tuple(targets.shape)}")
     largest = max(results.max().item(), targets.max().item())
-    if largest > num_levels - 1:
-        raise ValueError(f"of {num_levels} grey levels the largest is {num_levels - 1}, these go up to {largest}")
+    if largest > num_grey_levels - 1:
+        raise ValueError(
+            f"of {num_grey_levels} grey levels the largest is {num_grey_levels - 1}, these go up to {largest}"
+        )
 
 
 def _in_chunks(measure: Callable, results: Tensor, targets: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class Recipe:
     Attributes:
         description: one line for ``nbflows list``.
         data: a name of ``nbflows.data``; None if users give their own images.
-        builder: name of a function of ``nbflows.models`` that takes ``shape`` and ``num_levels``.
+        builder: name of a function of ``nbflows.models`` that takes ``shape`` and ``num_grey_levels``.
         arguments: further arguments of the builder.
         batch_size: images per optimizer step, over all devices.
         accumulate: micro-batches per optimizer step (gradient accumulation).
@@ -102,9 +102,9 @@ class Recipe:
     def build(self, data: Data) -> Flow:
         """The model, sized for this data. Raises ValueError if it is for another kind of data."""
         builder, given = getattr(models, self.builder), set(data.model_arguments())
-        taken = set(inspect.signature(builder).parameters) & {"shape", "num_levels", "source_channels"}
-        if not given <= taken or "num_levels" in taken - given:
-            kind = "points" if "num_levels" not in given else "pairs" if "source_channels" in given else "images"
+        taken = set(inspect.signature(builder).parameters) & {"shape", "num_grey_levels", "source_channels"}
+        if not given <= taken or "num_grey_levels" in taken - given:
+            kind = "points" if "num_grey_levels" not in given else "pairs" if "source_channels" in given else "images"
             raise ValueError(f"the model {self.builder} is not for {kind} such as {data.name}; choose another recipe")
         return builder(**self.model_arguments(data))
 

@@ -27,12 +27,12 @@ class Task:
 
     name: ClassVar[str]
 
-    def pair(self, images: Tensor, num_levels: int = 256) -> tuple[Tensor, Tensor]:
+    def pair(self, images: Tensor, num_grey_levels: int = 256) -> tuple[Tensor, Tensor]:
         """Sources and targets, uint8 ``(N, C_s, H, W)`` and ``(N, C, H, W)``.
 
         Args:
             images: uint8 ``(N, C, H, W)``.
-            num_levels: grey levels; values are 0..num_levels - 1.
+            num_grey_levels: grey levels; values are 0..num_grey_levels - 1.
 
         Raises:
             ValueError: the task is not for such images.
@@ -47,7 +47,7 @@ class Task:
         """Bool ``(height, width)``, True where the target's pixels are those of the source; None if none are given."""
         return None
 
-    def baseline(self, sources: Tensor, channels: int, num_levels: int = 256) -> Tensor:
+    def baseline(self, sources: Tensor, channels: int, num_grey_levels: int = 256) -> Tensor:
         """The guess that every model is compared with, uint8 ``(N, channels, H, W)``; here the source itself."""
         return with_channels(sources, channels)
 
@@ -72,10 +72,10 @@ class SuperResolution(Task):
     def __post_init__(self):
         object.__setattr__(self, "factor", inputs.whole(self.factor, "the factor of super-resolution", 2))
 
-    def pair(self, images: Tensor, num_levels: int = 256) -> tuple[Tensor, Tensor]:
-        return self.enlarge(self.shrink(images, num_levels), num_levels), images
+    def pair(self, images: Tensor, num_grey_levels: int = 256) -> tuple[Tensor, Tensor]:
+        return self.enlarge(self.shrink(images, num_grey_levels), num_grey_levels), images
 
-    def shrink(self, images: Tensor, num_levels: int = 256) -> Tensor:
+    def shrink(self, images: Tensor, num_grey_levels: int = 256) -> Tensor:
         """The small pictures: uint8 ``(N, C, H, W)`` to ``(N, C, H/factor, W/factor)``."""
         height, width = images.shape[2:]
         if height % self.factor or width % self.factor:
@@ -83,11 +83,11 @@ class SuperResolution(Task):
                 f"super-resolution x{self.factor} needs a width and a height divisible by {self.factor}, "
                 f"got {width}x{height}; choose another factor or another image size"
             )
-        return resize(images, height // self.factor, width // self.factor, num_levels)
+        return resize(images, height // self.factor, width // self.factor, num_grey_levels)
 
-    def enlarge(self, images: Tensor, num_levels: int = 256) -> Tensor:
+    def enlarge(self, images: Tensor, num_grey_levels: int = 256) -> Tensor:
         """The sources: uint8 ``(N, C, H/factor, W/factor)`` to ``(N, C, H, W)``."""
-        return resize(images, images.shape[2] * self.factor, images.shape[3] * self.factor, num_levels)
+        return resize(images, images.shape[2] * self.factor, images.shape[3] * self.factor, num_grey_levels)
 
     def __str__(self) -> str:
         return f"super-resolution x{self.factor} by bicubic interpolation"
@@ -113,7 +113,7 @@ class Colorization(Task):
         if self.num_channels not in (1, 3):
             raise ValueError(f"a grey source has 1 channel or 3 equal ones, got {self.num_channels}")
 
-    def pair(self, images: Tensor, num_levels: int = 256) -> tuple[Tensor, Tensor]:
+    def pair(self, images: Tensor, num_grey_levels: int = 256) -> tuple[Tensor, Tensor]:
         if images.shape[1] != 3:
             raise ValueError(f"colorization needs colour images of 3 channels, these have {images.shape[1]}")
         return with_channels(grey(images), self.num_channels), images
@@ -146,7 +146,7 @@ class Inpainting(Task):
             raise ValueError(f"the square's share of the area is between 0 and 1, got {self.ratio}")
         object.__setattr__(self, "ratio", ratio)
 
-    def pair(self, images: Tensor, num_levels: int = 256) -> tuple[Tensor, Tensor]:
+    def pair(self, images: Tensor, num_grey_levels: int = 256) -> tuple[Tensor, Tensor]:
         return torch.where(self.known(*images.shape[2:]).to(images.device), images, 0), images
 
     def known(self, height: int, width: int) -> Tensor:
@@ -182,15 +182,15 @@ class Inpainting(Task):
             sources = sources[:, None]
         return torch.where(self.known(*results.shape[-2:]).to(results.device), sources, results)
 
-    def baseline(self, sources: Tensor, channels: int, num_levels: int = 256) -> Tensor:
+    def baseline(self, sources: Tensor, channels: int, num_grey_levels: int = 256) -> Tensor:
         """The hole filled by the smoothest surface, a solution of the biharmonic equation: ``(N, channels, H, W)``."""
         height, width = sources.shape[2:]
         # One system of equations for all: each image and channel is another right-hand side.
-        columns = sources.cpu().flatten(0, 1).permute(1, 2, 0).double() / (num_levels - 1)
+        columns = sources.cpu().flatten(0, 1).permute(1, 2, 0).double() / (num_grey_levels - 1)
         filled = _scikit_image("restoration").inpaint_biharmonic(
             columns.numpy(), ~self.known(height, width).numpy(), channel_axis=-1
         )
-        images = (torch.from_numpy(filled) * (num_levels - 1)).round().byte().permute(2, 0, 1)
+        images = (torch.from_numpy(filled) * (num_grey_levels - 1)).round().byte().permute(2, 0, 1)
         return with_channels(images.reshape(sources.shape).to(sources.device), channels)
 
     def __str__(self) -> str:
@@ -215,12 +215,12 @@ class Sketch(Task):
     def __post_init__(self):
         object.__setattr__(self, "sigma", inputs.number(self.sigma, "sigma", above=0))
 
-    def pair(self, images: Tensor, num_levels: int = 256) -> tuple[Tensor, Tensor]:
+    def pair(self, images: Tensor, num_grey_levels: int = 256) -> tuple[Tensor, Tensor]:
         canny = _scikit_image("feature").canny
         # Its thresholds are for values from 0 to 1.
-        greys = grey(images).cpu().squeeze(1).double().div(num_levels - 1).numpy()
+        greys = grey(images).cpu().squeeze(1).double().div(num_grey_levels - 1).numpy()
         edges = [canny(image, self.sigma) for image in bar(greys, "edges", delay=1)]
-        return torch.from_numpy(np.stack(edges))[:, None].to(images.device).byte() * (num_levels - 1), images
+        return torch.from_numpy(np.stack(edges))[:, None].to(images.device).byte() * (num_grey_levels - 1), images
 
     def __str__(self) -> str:
         return f"sketch to image, edges by Canny's detector, sigma {self.sigma:g}"
@@ -238,7 +238,7 @@ class SideBySide(Task):
     def image_size(self, size: int | None) -> tuple[int, int] | None:
         return None if size is None else (size, 2 * size)
 
-    def pair(self, images: Tensor, num_levels: int = 256) -> tuple[Tensor, Tensor]:
+    def pair(self, images: Tensor, num_grey_levels: int = 256) -> tuple[Tensor, Tensor]:
         height, width = images.shape[2:]
         if width % 2:
             raise ValueError(f"source and target side by side need an even width, got {width}x{height}")
@@ -289,15 +289,15 @@ def apply(task: Task, data: Data) -> PairData:
     Raises:
         ValueError: the data are no images or pairs already, or the task is not for such images.
     """
-    if data.num_levels is None or data.sources is not None:
-        found = "points" if data.num_levels is None else "pairs already"
+    if data.num_grey_levels is None or data.sources is not None:
+        found = "points" if data.num_grey_levels is None else "pairs already"
         raise ValueError(f"{data.name}: a task makes pairs of images, these are {found}")
-    pairs = {split: task.pair(getattr(data, split), data.num_levels) for split in SPLITS}
+    pairs = {split: task.pair(getattr(data, split), data.num_grey_levels) for split in SPLITS}
     return PairData(
         data.name,
         f"{data.variant}; {task}",
         **{split: targets for split, (_, targets) in pairs.items()},
-        num_levels=data.num_levels,
+        num_grey_levels=data.num_grey_levels,
         labels=data.labels,
         sources={split: sources for split, (sources, _) in pairs.items()},
         known=task.known(*pairs["train"][1].shape[2:]),

@@ -24,7 +24,7 @@ from nbflows import (
 )
 from nbflows.compose import Identity
 from nbflows.derivatives import traced
-from nbflows.flow import first_layer, require_finite
+from nbflows.flow import require_finite
 from nbflows.layers import ActNorm, AffineCoupling, Conv1x1, Flip, MixtureCoupling
 from nbflows.models.caflow import relation_block
 from nbflows.nets import MLP, ActNormConvNet, PooledFeatures
@@ -581,13 +581,13 @@ def test_empty_batches_are_fine():
     assert isinstance(models.digits_joint_residual_flow(), JointFlow)
 
 
-def patterns(shape, num_levels, seed=0):
+def patterns(shape, num_grey_levels, seed=0):
     """Images that flows have not seen: black, white, checkerboards, stripes, noise, and noise of two levels."""
     generator = torch.Generator().manual_seed(seed)
-    top, (_, height, width) = num_levels - 1, shape
+    top, (_, height, width) = num_grey_levels - 1, shape
     board = (torch.arange(height)[:, None] + torch.arange(width)) % 2 * top
     stripes = torch.arange(height)[:, None] % 2 * top + torch.zeros(width, dtype=torch.int64)
-    noise = torch.randint(num_levels, (4, *shape), generator=generator)
+    noise = torch.randint(num_grey_levels, (4, *shape), generator=generator)
     two = torch.randint(2, (4, *shape), generator=generator) * top
     still = [torch.zeros(shape), torch.full(shape, top), board.expand(shape), top - board.expand(shape)]
     return torch.cat([torch.stack([*still, stripes.expand(shape)]), noise, two]).byte()
@@ -603,7 +603,7 @@ def patterns(shape, num_levels, seed=0):
 def test_every_grey_level_comes_back_in_float64(name):
     flow = load_pretrained(name)
     before = {key: tensor.clone() for key, tensor in flow.state_dict().items()}
-    images = patterns(flow.shape, first_layer(flow.bijection).num_levels)
+    images = patterns(flow.shape, flow.num_grey_levels)
     z, log_det = flow.encode(images, dtype=torch.float64)
     assert z.dtype == log_det.dtype == torch.float64 and not z.requires_grad
     assert torch.equal(flow.decode(z, dtype=torch.float64), images)
@@ -657,7 +657,7 @@ def test_flows_are_compiled_in_one_graph(name):
 
 
 LAYERS_WITH_NUMBERS = {
-    "num_levels": lambda v: layers.Dequantize(num_levels=v),
+    "num_grey_levels": lambda v: layers.Dequantize(num_grey_levels=v),
     "alpha": lambda v: layers.Logit(v),
     "num_components": lambda v: MixtureCoupling(MLP(1, 8, 11), v),
     "min_log_scale": lambda v: MixtureCoupling(MLP(1, 8, 11), 3, min_log_scale=v),

@@ -517,7 +517,7 @@ def test_a_name_a_file_and_a_folder_are_told_apart(here):
 # --- every builder ----------------------------------------------------------------------------------------------------
 
 _RESIDUAL = {"num_blocks": (1, 1), "hidden_channels": 4, "num_end_blocks": 1, "end_features": 4}
-_TUTORIAL = {"shape": (1, 8, 8), "num_levels": 17, "num_blocks": 1}
+_TUTORIAL = {"shape": (1, 8, 8), "num_grey_levels": 17, "num_blocks": 1}
 BUILDERS = {
     "caflow": {
         "shape": (3, 16, 16),
@@ -583,7 +583,7 @@ def test_defaults_are_remembered_and_arguments_by_position_have_their_names():
     assert name == "simple"
     assert arguments == {
         "shape": (1, 8, 8),
-        "num_levels": 17,
+        "num_grey_levels": 17,
         "num_couplings": 8,
         "hidden_channels": 4,
         "num_blocks": 3,

@@ -54,7 +54,7 @@ def place(trained, tmp_path, monkeypatch):
 def _images(seed=0, count=6, **changes):
     generator = torch.Generator().manual_seed(seed)
     parts = {s: torch.randint(17, (count, 1, 4, 4), generator=generator, dtype=torch.uint8) for s in SPLITS}
-    return ImageData("some", "some images", **parts, num_levels=17, **changes)
+    return ImageData("some", "some images", **parts, num_grey_levels=17, **changes)
 
 
 @settings(max_examples=60, deadline=None)
@@ -79,7 +79,7 @@ def test_one_changed_value_anywhere_changes_the_fingerprint_and_nothing_else_doe
 
 def test_a_fingerprint_tells_form_labels_and_sources_apart():
     images, plain = _images(), provenance.fingerprint(_images())
-    assert not provenance.same(plain, provenance.fingerprint(replace(images, num_levels=256)))
+    assert not provenance.same(plain, provenance.fingerprint(replace(images, num_grey_levels=256)))
     reshaped = {split: getattr(images, split).view(6, 1, 2, 8) for split in SPLITS}
     assert not provenance.same(plain, provenance.fingerprint(replace(images, **reshaped)))
     moved = {"train": images.train[:5], "validation": torch.cat([images.train[5:], images.validation])}

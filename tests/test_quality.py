@@ -30,14 +30,14 @@ def test_psnr_is_that_of_scikit_image_for_each_picture(pictures):
     assert np.allclose(quality.psnr(*pictures), theirs, rtol=1e-6)
 
 
-@pytest.mark.parametrize("num_levels", [2, 17, 256])
-def test_equal_pictures_have_the_psnr_of_rounding(num_levels):
+@pytest.mark.parametrize("num_grey_levels", [2, 17, 256])
+def test_equal_pictures_have_the_psnr_of_rounding(num_grey_levels):
     targets = torch.zeros(2, 1, 4, 4).byte()
     results = targets.clone()
     results[1] = 1
-    largest = 10 * math.log10((num_levels - 1) ** 2 * 12)
-    expected = [largest, 20 * math.log10(num_levels - 1)]
-    assert quality.psnr(results, targets, num_levels).tolist() == pytest.approx(expected, abs=1e-5)
+    largest = 10 * math.log10((num_grey_levels - 1) ** 2 * 12)
+    expected = [largest, 20 * math.log10(num_grey_levels - 1)]
+    assert quality.psnr(results, targets, num_grey_levels).tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def _ssim(a, b):
@@ -66,7 +66,7 @@ def test_ssim_is_its_formula_for_each_picture(pictures):
 
 def test_ssim_does_not_depend_on_the_unit_of_grey():
     a, b = (torch.randint(18, (5, 1, 12, 12)) for _ in range(2))
-    assert torch.allclose(quality.ssim(a, b, num_levels=18), quality.ssim(15 * a, 15 * b), atol=1e-5)
+    assert torch.allclose(quality.ssim(a, b, num_grey_levels=18), quality.ssim(15 * a, 15 * b), atol=1e-5)
 
 
 def test_rmse_is_on_the_scale_of_255():
@@ -74,7 +74,7 @@ def test_rmse_is_on_the_scale_of_255():
     results = targets.clone()
     results[1, :, :2] = 8
     assert quality.rmse(results, targets).tolist() == pytest.approx([0, 8 / math.sqrt(2)])
-    assert quality.rmse(results, targets, num_levels=17).tolist() == pytest.approx([0, 255 / 2 / math.sqrt(2)])
+    assert quality.rmse(results, targets, num_grey_levels=17).tolist() == pytest.approx([0, 255 / 2 / math.sqrt(2)])
 
 
 def test_a_score_is_a_mean_with_its_standard_error():
@@ -124,7 +124,10 @@ _images = torch.zeros(3, 3, 12, 12).byte()
     [
         (lambda: quality.psnr(_images, _images[:2]), r"got \(3, 3, 12, 12\) and \(2, 3, 12, 12\)"),
         (lambda: quality.rmse(_images[0], _images[0]), r"expected \(N, C, H, W\) twice, got \(3, 12, 12\)"),
-        (lambda: quality.psnr(_images + 17, _images, num_levels=17), "of 17 grey levels .* is 16, these go up to 17"),
+        (
+            lambda: quality.psnr(_images + 17, _images, num_grey_levels=17),
+            "of 17 grey levels .* is 16, these go up to 17",
+        ),
         (lambda: quality.ssim(_images[..., :10, :], _images[..., :10, :]), "11x11, these pictures 12x10"),
         (lambda: quality.compare(_images, _images, known=torch.ones(12, 12)), "give both, known and sources"),
         (lambda: quality.compare(_images, _images, known=torch.ones(12, 12), sources=_images[:1]), r"\(1, 3, 12, 12\)"),
@@ -159,13 +162,13 @@ def test_lpips_is_a_distance_of_each_picture(monkeypatch):
     monkeypatch.setattr(torchvision.models, "alexnet", lambda weights: SimpleNamespace(features=features))
     monkeypatch.setattr(quality, "_network", lambda url: None)
     results, targets = (torch.randint(17, (257, 3, 32, 32)).byte() for _ in range(2))
-    distances = quality.lpips(results, targets, num_levels=17)
+    distances = quality.lpips(results, targets, num_grey_levels=17)
     # The last chunk holds one picture.
     assert distances.shape == (257,) and (distances > 0).all()
     pair = (results[:2] / 16, targets[:2] / 16)
     theirs = learned_perceptual_image_patch_similarity(*pair, normalize=True, reduction="none")
     assert torch.allclose(distances[:2], theirs, rtol=1e-4)
-    assert (quality.lpips(targets[:2], targets[:2], num_levels=17) == 0).all()
+    assert (quality.lpips(targets[:2], targets[:2], num_grey_levels=17) == 0).all()
     grey = results[:2, :1]
     colour = [images[:2, :1].expand(-1, 3, -1, -1) for images in (results, targets)]
     assert torch.equal(quality.lpips(grey, targets[:2, :1], 17), quality.lpips(*colour, 17))
@@ -186,8 +189,8 @@ def test_fid_is_its_formula_of_mean_and_covariance(monkeypatch):
     features = [(images.double() * 255 / 16).round().mean((2, 3)).numpy() for images in (results, targets)]
     (m1, s1), (m2, s2) = ((f.mean(0), np.cov(f, rowvar=False)) for f in features)
     expected = ((m1 - m2) ** 2).sum() + np.trace(s1 + s2 - 2 * linalg.sqrtm(s1 @ s2).real)
-    assert quality.fid(results, targets, num_levels=17) == pytest.approx(expected, rel=1e-4)
-    assert quality.fid(targets, targets, num_levels=17) == pytest.approx(0, abs=1e-3)
+    assert quality.fid(results, targets, num_grey_levels=17) == pytest.approx(expected, rel=1e-4)
+    assert quality.fid(targets, targets, num_grey_levels=17) == pytest.approx(0, abs=1e-3)
 
 
 def test_fid_says_what_to_install(monkeypatch):

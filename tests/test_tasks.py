@@ -45,7 +45,7 @@ def test_super_resolution_is_pils_bicubic_within_one_level_each_way(photos, fact
 
 def test_super_resolution_stays_within_few_levels():
     images = 16 * torch.randint(2, (50, 1, 8, 8)).byte()
-    sources, _ = SuperResolution(2).pair(images, num_levels=17)
+    sources, _ = SuperResolution(2).pair(images, num_grey_levels=17)
     # Black and white overshoot, in both directions; 17 levels end at 16.
     assert sources.max() == 16 and sources.min() == 0
 
@@ -124,8 +124,8 @@ def test_the_baseline_of_inpainting_keeps_what_is_known_and_fills_each_image_by_
 
 def test_the_baseline_of_inpainting_continues_a_ramp():
     ramp = torch.arange(16).byte().expand(1, 1, 16, 16)
-    sources, _ = Inpainting().pair(ramp, num_levels=17)
-    assert torch.equal(Inpainting().baseline(sources, 1, num_levels=17), ramp)
+    sources, _ = Inpainting().pair(ramp, num_grey_levels=17)
+    assert torch.equal(Inpainting().baseline(sources, 1, num_grey_levels=17), ramp)
 
 
 def test_a_sketch_has_the_edges_and_nothing_else():
@@ -138,7 +138,7 @@ def test_a_sketch_has_the_edges_and_nothing_else():
     # The detector leaves the outermost pixels out.
     assert set(columns.tolist()) <= {7, 8} and set(rows.tolist()) == set(range(1, 15))
     assert sources.unique().tolist() == [0, 255]
-    assert Sketch().pair(images // 16, num_levels=17)[0].max() == 16
+    assert Sketch().pair(images // 16, num_grey_levels=17)[0].max() == 16
     # Contrast counts relative to the range of grey.
     assert not Sketch().pair(images // 16)[0].any()
     assert Sketch().baseline(sources, 3).shape == (2, 3, 16, 16)
@@ -182,7 +182,7 @@ def test_a_task_makes_the_same_pairs_of_all_splits_each_time(task):
         assert sources.shape[2:] == targets.shape[2:] == pairs.shape[1:]
     assert pairs.model_arguments() == {
         "shape": pairs.shape,
-        "num_levels": 256,
+        "num_grey_levels": 256,
         "source_channels": pairs.sources["test"].shape[1],
     }
     assert (pairs.known is None) == (task.name != "inpainting")
@@ -192,7 +192,7 @@ def test_a_task_makes_the_same_pairs_of_all_splits_each_time(task):
 def test_few_levels_reach_the_task():
     images = data.load("digits")
     pairs = tasks.apply(SuperResolution(2), images)
-    assert pairs.num_levels == 17 and max(sources.max() for sources in pairs.sources.values()) <= 16
+    assert pairs.num_grey_levels == 17 and max(sources.max() for sources in pairs.sources.values()) <= 16
     assert "; super-resolution x2 by bicubic interpolation" in pairs.variant
 
 
@@ -275,7 +275,7 @@ def _two_folders(path, count=30, folder="."):
 def test_folders_of_the_same_names_are_pairs_in_every_split(tmp_path):
     pairs = tasks.load_pairs(*_two_folders(tmp_path), root=tmp_path)
     assert pairs.name == "in-to-out" and pairs.variant == "pairs of folders in and out, 8x8, 25/2/3 images"
-    assert pairs.model_arguments() == {"shape": (3, 8, 8), "num_levels": 256, "source_channels": 1}
+    assert pairs.model_arguments() == {"shape": (3, 8, 8), "num_grey_levels": 256, "source_channels": 1}
     assert tasks.get(**pairs.task) == SideBySide() and pairs.known is None
     for split in data.SPLITS:
         assert torch.equal(pairs.sources[split], getattr(pairs, split)[:, :1] + 1)

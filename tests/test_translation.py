@@ -218,7 +218,7 @@ def _by_autograd(flow, z, latent):
 
     def values(z):
         squeezed = torch.sigmoid(target.inverse(relation.inverse(z[None], latent)))
-        return (dequantize.num_levels * (squeezed - dequantize.alpha / 2) / (1 - dequantize.alpha)).flatten()
+        return (dequantize.num_grey_levels * (squeezed - dequantize.alpha / 2) / (1 - dequantize.alpha)).flatten()
 
     jacobian = torch.autograd.functional.jacobian(values, z)
     return _log_normal(z[None])[0] - torch.linalg.slogdet(jacobian).logabsdet
@@ -227,7 +227,7 @@ def _by_autograd(flow, z, latent):
 @ALL
 @pytest.mark.parametrize("temperature", [1.0, [0.5, 0.8]])
 def test_scores_are_the_log_density_of_the_values_before_rounding(relation, temperature):
-    flow = _flow(relation, (1, 4, 4), num_levels=5, num_noise_steps=1)
+    flow = _flow(relation, (1, 4, 4), num_grey_levels=5, num_noise_steps=1)
     sources = random_images(2, (1, 4, 4), 5)
     scores = _translate(flow, sources, 3, temperature).scores
     noise = _noise(flow, 6, temperature)

@@ -157,7 +157,7 @@ def draw_sample(name: str, folder: str | Path) -> Path:
         flow = weights.rebuild(weights.parse(content, file), entry, name)
     with seeded(0):
         groups = _translated(flow, entry["task"]) if "task" in entry else [flow.sample(NUM_SAMPLES, None, TEMPERATURE)]
-    levels = flow.bijection[0].num_levels
+    levels = flow.num_grey_levels
     pixels = _arrange([(group.float() * 255 / (levels - 1)).round().byte() for group in groups])
     drawn = picture(name, folder)
     drawn.parent.mkdir(exist_ok=True)

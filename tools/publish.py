@@ -121,7 +121,7 @@ def fixed_images(flow: Flow, task: dict | None = None) -> tuple[Tensor, Tensor |
         return images, None
     splits = {"train": images, "validation": images, "test": images}
     levels = 17 if flow.shape == (1, 8, 8) else 256
-    pairs = tasks.apply(tasks.get(**task), data.ImageData("fixed", "fixed images", **splits, num_levels=levels))
+    pairs = tasks.apply(tasks.get(**task), data.ImageData("fixed", "fixed images", **splits, num_grey_levels=levels))
     return pairs.test, pairs.sources["test"]
 
 

@@ -58,16 +58,16 @@ def translate_files(
         FileNotFoundError: no such picture or folder.
         ValueError: a picture cannot be read or does not fit; nothing is written then.
     """
-    from nbflows.data.pictures import num_levels_of, save_samples
+    from nbflows.data.pictures import save_samples
 
     num_samples = inputs.whole(num_samples, "num_samples", 1)
     source, out = Path(source), Path(out)
     outputs, remarks = _outputs(source, out, 1 if best else num_samples, mask)
-    num_levels = num_levels_of(flow)
+    num_grey_levels = flow.num_grey_levels
     # All of them first: an hour of samples should not end at a picture that does not fit.
     sources = []
     for file in bar(outputs, "reading", delay=1):
-        image, known, more = _read_source(file, flow.context_shape, task, num_levels, mask, resize)
+        image, known, more = _read_source(file, flow.context_shape, task, num_grey_levels, mask, resize)
         sources.append((image, known))
         remarks += [f"{file}: {remark}" for remark in more]
     if remarks:
@@ -80,12 +80,12 @@ def translate_files(
             samples = torch.where(known, image, samples)
         files[0].parent.mkdir(parents=True, exist_ok=True)
         for file, sample in zip(files, samples, strict=False):
-            _save(sample, file, num_levels)
+            _save(sample, file, num_grey_levels)
         written += files
-        rows.append(_row(image, samples, num_levels))
+        rows.append(_row(image, samples, num_grey_levels))
         if len(rows) == _ROWS or len(sheets) * _ROWS + len(rows) == len(sources):
             sheets.append(_sheets(source, out, len(sources))[len(sheets)])
-            save_samples(torch.cat(rows), sheets[-1], num_levels, columns=len(rows[0]))
+            save_samples(torch.cat(rows), sheets[-1], num_grey_levels, columns=len(rows[0]))
             rows = []
     return written + sheets
 
@@ -94,7 +94,7 @@ def read_source(
     file: str | Path,
     shape: Sequence[int],
     task: Task,
-    num_levels: int = 256,
+    num_grey_levels: int = 256,
     mask: str | Path | None = None,
     resize: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
@@ -109,7 +109,7 @@ def read_source(
         file: the picture.
         shape: of a source, ``(C_s, H, W)``.
         task: what the picture is for.
-        num_levels: of the source's grey; those of the picture are shared out evenly.
+        num_grey_levels: of the source's grey; those of the picture are shared out evenly.
         mask: an image file of the picture's size, for inpainting: white where the picture is known, black in the hole.
         resize: bring a picture that does not fit to the size of the source (the small one, in super-resolution), and
             crop its middle.
@@ -120,14 +120,14 @@ def read_source(
     Raises:
         ValueError: the picture cannot be read, does not fit, or has transparent pixels that mean nothing here.
     """
-    return _read_source(file, shape, task, num_levels, mask, resize)[:2]
+    return _read_source(file, shape, task, num_grey_levels, mask, resize)[:2]
 
 
 def _read_source(
     file: str | Path,
     shape: Sequence[int],
     task: Task,
-    num_levels: int,
+    num_grey_levels: int,
     mask: str | Path | None,
     resize: bool,
 ) -> tuple[Tensor, Tensor | None, list[str]]:
@@ -155,7 +155,7 @@ def _read_source(
     # A copy: torch warns of arrays that cannot be written to.
     values = np.array(reading.fit(picture, None if picture.size in sizes else sizes[0][::-1]))
     values = torch.from_numpy(values).permute(2, 0, 1)
-    image, opaque = (values[None, :-1].int() * num_levels // 256).byte(), values[-1] == 255
+    image, opaque = (values[None, :-1].int() * num_grey_levels // 256).byte(), values[-1] == 255
     if isinstance(task, SideBySide):
         image, opaque = image[..., :width], opaque[:, :width]
     if isinstance(task, Colorization):
@@ -171,7 +171,7 @@ def _read_source(
             "understands; put it on a background first"
         )
     if isinstance(task, SuperResolution) and image.shape[2:] != (height, width):
-        image = task.enlarge(image, num_levels)
+        image = task.enlarge(image, num_grey_levels)
     return image[0], None, remarks
 
 
@@ -246,18 +246,18 @@ def _draw(
     return result.images[0, result.scores[0].argsort(descending=True)].cpu()
 
 
-def _row(image: Tensor, samples: Tensor, num_levels: int) -> Tensor:
+def _row(image: Tensor, samples: Tensor, num_grey_levels: int) -> Tensor:
     cells = [image[None], samples]
     if len(samples) > 1:
         mean, std = per_pixel(samples[None])
-        cells += [mean.round().byte(), (4 * std).round().clamp(max=num_levels - 1).byte()]
+        cells += [mean.round().byte(), (4 * std).round().clamp(max=num_grey_levels - 1).byte()]
     channels = max(cell.shape[1] for cell in cells)
     return torch.cat([tasks.with_channels(cell, channels) for cell in cells])
 
 
-def _save(image: Tensor, file: Path, num_levels: int) -> None:
+def _save(image: Tensor, file: Path, num_grey_levels: int) -> None:
     from PIL import Image
 
-    values = (image.float() * 255 / (num_levels - 1)).round().byte().permute(1, 2, 0).numpy()
+    values = (image.float() * 255 / (num_grey_levels - 1)).round().byte().permute(1, 2, 0).numpy()
     # The reader of a training says so, should the pictures become data.
     Image.fromarray(values[..., 0] if len(image) == 1 else values).save(file, **reading.mark(reading.DRAWN))

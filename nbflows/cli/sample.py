@@ -53,7 +53,7 @@ def draw(
     chunk_size: int = 256,
 ) -> None:
     """Draws samples from a flow, writes them into a PNG, and says so."""
-    from nbflows.data.pictures import num_levels_of, save_samples
+    from nbflows.data.pictures import save_samples
 
     if flow.context_shape is not None:
         raise ValueError("this model makes pictures of pictures: nbflows translate, with a source")
@@ -61,5 +61,5 @@ def draw(
     samples = flow.sample(
         num_samples, temperature=temperature, generator=generator, chunk_size=chunk_size, progress=True
     )
-    save_samples(samples, png, num_levels_of(flow))
+    save_samples(samples, png, flow.num_grey_levels)
     print(f"{num_samples} samples at temperature {temperature}, seed {seed}: {png}")

@@ -98,7 +98,7 @@ def encode(flow: Flow, images: Tensor, seed: int = 0, std_bits: int = 22, grid_b
     Source: Ho et al., "Compression with flows via local bits-back coding", 2019, section 3.2 (arXiv:1905.08500).
     """
     coder = _LocalBitsBack(flow, std_bits, grid_bits)
-    rows = _rows(images, flow.shape, coder.num_levels)
+    rows = _rows(images, flow.shape, coder.num_grey_levels)
     seed = inputs.whole(seed, "seed", 0, 2**32 - 1)
     with _reproducible(flow):
         # A trial with more than enough bits shows how many the first image borrows. From other bits it borrows slightly
@@ -164,7 +164,7 @@ class _LocalBitsBack:
             raise ValueError(f"std_bits + grid_bits is between 1 and 32, got {std_bits} + {grid_bits}")
         dequantize, layers = _first_and_rest(flow)
         logit = Identity() if dequantize.alpha is None else Logit(dequantize.alpha)
-        self.layers, self.shape, self.num_levels = Chain(logit, *layers), flow.shape, dequantize.num_levels
+        self.layers, self.shape, self.num_grey_levels = Chain(logit, *layers), flow.shape, dequantize.num_grey_levels
         self.latent_shape, self.num_dims = flow.latent_shape, math.prod(flow.shape)
         self.noise_bits, self.std = std_bits + grid_bits, 2.0**grid_bits
         self.step = 2.0**-self.noise_bits
@@ -200,8 +200,8 @@ class _LocalBitsBack:
         """Returns N(f^-1(z), s^2) for each dequantized value, on the whole range of values."""
         latent = (torch.tensor(z, dtype=torch.float64) * self.step).view(1, *self.latent_shape)
         with torch.no_grad():
-            means = self.layers.inverse(latent).flatten() * (self.num_levels / self.step) - 0.5
-        return [DiscreteGaussian(mean, self.std, 0, self.num_levels << self.noise_bits) for mean in means.tolist()]
+            means = self.layers.inverse(latent).flatten() * (self.num_grey_levels / self.step) - 0.5
+        return [DiscreteGaussian(mean, self.std, 0, self.num_grey_levels << self.noise_bits) for mean in means.tolist()]
 
     def _latents_near(self, v: list[int], choose: Callable[[int, DiscreteGaussian], int]) -> list[int]:
         """Finds z of N(f(v), s^2 J J^T) one by one: z_i is ``choose(i, N(z_i | z_1, ..., z_(i-1)))``.
@@ -227,7 +227,7 @@ class _LocalBitsBack:
 
     def _linearize(self, v: list[int]) -> tuple[Tensor, Tensor]:
         """Returns f(v) in steps ``(D,)`` and J = dz/dv ``(D, D)``: row i is the gradient of copy i of v."""
-        values = (torch.tensor(v, dtype=torch.float64) + 0.5) * (self.step / self.num_levels)
+        values = (torch.tensor(v, dtype=torch.float64) + 0.5) * (self.step / self.num_grey_levels)
         means, rows = [], []
         # 64 copies at a time bound the memory.
         for chunk in torch.arange(self.num_dims).split(64):
@@ -236,7 +236,7 @@ class _LocalBitsBack:
                 z = self.layers(copies)[0].flatten(1)
                 (gradient,) = torch.autograd.grad(z[torch.arange(len(chunk)), chunk].sum(), copies)
             means.append(z[0].detach() / self.step)
-            rows.append(gradient.flatten(1) / self.num_levels)
+            rows.append(gradient.flatten(1) / self.num_grey_levels)
         return means[0], torch.cat(rows)
 
 
@@ -251,9 +251,9 @@ def _first_and_rest(flow: Flow) -> tuple[Dequantize, Sequence[Bijection]]:
         raise ValueError(
             f"coding needs uniform Dequantize as the first layer of a Sequential, got {type(first).__name__}"
         )
-    if first.spacing != 1 / first.num_levels:
+    if first.spacing != 1 / first.num_grey_levels:
         raise ValueError(
-            f"coding needs bins without gaps, this flow has bins of 1/{first.num_levels} at a spacing of "
+            f"coding needs bins without gaps, this flow has bins of 1/{first.num_grey_levels} at a spacing of "
             f"{first.spacing}: take one with Dequantize(spacing=None)"
         )
     if math.prod(flow.shape) > MAX_DIMENSIONS:
@@ -268,15 +268,15 @@ def _first_and_rest(flow: Flow) -> tuple[Dequantize, Sequence[Bijection]]:
     return first, rest
 
 
-def _rows(images: Tensor, shape: tuple[int, ...], num_levels: int) -> list[list[int]]:
+def _rows(images: Tensor, shape: tuple[int, ...], num_grey_levels: int) -> list[list[int]]:
     if images.dtype != torch.uint8 or tuple(images.shape[1:]) != shape or not len(images):
         raise ValueError(
             f"expected uint8 images (N, {', '.join(map(str, shape))}), N at least 1, got {images.dtype} "
             f"{tuple(images.shape)}"
         )
     # Compared in Python: 256 does not fit uint8.
-    if (highest := images.max().item()) >= num_levels:
-        raise ValueError(f"this flow has {num_levels} grey levels, 0..{num_levels - 1}; got up to {highest}")
+    if (highest := images.max().item()) >= num_grey_levels:
+        raise ValueError(f"this flow has {num_grey_levels} grey levels, 0..{num_grey_levels - 1}; got up to {highest}")
     return images.flatten(1).tolist()
 
 

@@ -81,7 +81,7 @@ def _digits(root: Path) -> ImageData:
     images = shuffled_parts(torch.from_numpy(digits.images).to(torch.uint8)[:, None], sizes)
     labels = shuffled_parts(torch.from_numpy(digits.target).long(), sizes)
     variant = "UCI optical digits of scikit-learn, 8x8, 17 grey levels, 1437/180/180 images"
-    return ImageData("digits", variant, *images, num_levels=17, labels=by_split(labels))
+    return ImageData("digits", variant, *images, num_grey_levels=17, labels=by_split(labels))
 
 
 def _photo_patches(root: Path) -> ImageData:

@@ -7,12 +7,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nbflows.data.reading import SHEET, mark
-from nbflows.flow import Flow, first_layer
-
-
-def num_levels_of(flow: Flow) -> int | None:
-    """Grey levels of an image flow; None for a flow on points."""
-    return getattr(first_layer(flow.bijection), "num_levels", None)
 
 
 def picture_name(file: str | Path) -> str | Path:
@@ -24,18 +18,18 @@ def picture_name(file: str | Path) -> str | Path:
     return file
 
 
-def save_samples(samples: Tensor, file: str | Path, num_levels: int | None, columns: int = 8) -> None:
+def save_samples(samples: Tensor, file: str | Path, num_grey_levels: int | None, columns: int = 8) -> None:
     """Writes uint8 images as one PNG, small ones enlarged; of points ``(N, 2)``, how many fell where in [-4, 4]^2."""
     file = Path(picture_name(file))
     file.parent.mkdir(parents=True, exist_ok=True)
-    if num_levels is None:
+    if num_grey_levels is None:
         counts = torch.histogramdd(samples.cpu(), bins=[128, 128], range=[-4.0, 4.0, -4.0, 4.0]).hist
         # The picture's rows go down, y goes up.
         shown = (counts / counts.max().clamp(min=1)).T.flip(0).repeat_interleave(3, 0).repeat_interleave(3, 1)
         _save(shown.expand(3, -1, -1), file)
         return
     scale = max(1, 32 // samples.shape[-1])
-    enlarged = (samples.float() / (num_levels - 1)).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    enlarged = (samples.float() / (num_grey_levels - 1)).repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     _save(_grid(enlarged, min(columns, len(samples))), file)
 
 

@@ -23,13 +23,13 @@ def with_channels(images: Tensor, channels: int) -> Tensor:
     return grey(images).expand(-1, channels, -1, -1).contiguous()
 
 
-def resize(images: Tensor, height: int, width: int, num_levels: int = 256) -> Tensor:
+def resize(images: Tensor, height: int, width: int, num_grey_levels: int = 256) -> Tensor:
     """Bicubic interpolation with antialiasing, uint8 ``(N, C, H, W)`` to ``(N, C, height, width)``, as PIL does it."""
 
     def interpolated(chunk: Tensor) -> Tensor:
         # One axis after the other, as in PIL, because values that leave the range are cut off after each.
         for size in ((chunk.shape[2], width), (height, width)):
-            chunk = F.interpolate(chunk, size, mode="bicubic", antialias=True).clamp(0, num_levels - 1)
+            chunk = F.interpolate(chunk, size, mode="bicubic", antialias=True).clamp(0, num_grey_levels - 1)
         return chunk.round().byte()
 
     # In floats all images of a data set would take four times their memory.

@@ -25,7 +25,7 @@ class Data:
         variant: what exactly the data are; stands beside every figure measured on them.
         origin: what ``load`` or ``tasks.load_pairs`` was given, paths in full; empty for data made otherwise.
         ignored: what the reader passed over, left out or changed, in one line; empty if nothing.
-        num_levels, labels, sources, known, task: None or empty for points; see ``ImageData`` and ``PairData``.
+        num_grey_levels, labels, sources, known, task: None or empty for points; see ``ImageData`` and ``PairData``.
 
     Raises:
         TypeError: a split is no tensor, or holds another kind of number.
@@ -39,7 +39,7 @@ class Data:
     test: Tensor
     origin: dict = field(default_factory=dict, kw_only=True)
     ignored: str = field(default="", kw_only=True)
-    num_levels: int | None = field(default=None, init=False, repr=False)
+    num_grey_levels: int | None = field(default=None, init=False, repr=False)
     labels: dict[str, Tensor] | None = field(default=None, init=False, repr=False)
     sources: dict[str, Tensor] | None = field(default=None, init=False, repr=False)
     known: Tensor | None = field(default=None, init=False, repr=False)
@@ -82,15 +82,15 @@ class ImageData(Data):
     """Images: uint8 ``(N, C, H, W)``.
 
     Attributes:
-        num_levels: grey levels; values are 0..num_levels - 1.
+        num_grey_levels: grey levels; values are 0..num_grey_levels - 1.
         labels: the class of each image, int64 ``(N,)`` under "train", "validation" and "test"; None if there are none.
     """
 
-    num_levels: int = 256
+    num_grey_levels: int = 256
     labels: dict[str, Tensor] | None = None
 
     def __post_init__(self):
-        inputs.whole(self.num_levels, "num_levels", 2, 256)
+        inputs.whole(self.num_grey_levels, "num_grey_levels", 2, 256)
         super().__post_init__()
         if self.shape[0] not in (1, 3):
             raise ValueError(f"{self.name}: images have 1 or 3 channels, these are (C, H, W) = {self.shape}")
@@ -110,10 +110,10 @@ class ImageData(Data):
     def _check(self, what: str, images: Tensor) -> None:
         _require(self.name, what, images, (torch.uint8,), "(N, C, H, W)")
         # 256 levels are all that there are.
-        if self.num_levels < 256 and images.numel() and images.max() >= self.num_levels:
+        if self.num_grey_levels < 256 and images.numel() and images.max() >= self.num_grey_levels:
             raise ValueError(
-                f"{self.name}: {what} has values up to {images.max()}, more than {self.num_levels - 1}, the last of "
-                f"{self.num_levels} levels"
+                f"{self.name}: {what} has values up to {images.max()}, more than {self.num_grey_levels - 1}, the last "
+                f"of {self.num_grey_levels} levels"
             )
 
     @property
@@ -123,7 +123,7 @@ class ImageData(Data):
 
     def model_arguments(self) -> dict:
         """What a builder of ``nbflows.models`` must know of the data."""
-        return {**super().model_arguments(), "num_levels": self.num_levels}
+        return {**super().model_arguments(), "num_grey_levels": self.num_grey_levels}
 
 
 @dataclass(frozen=True)
@@ -187,13 +187,13 @@ def _require(name: str, what: str, value, dtypes: tuple[torch.dtype, ...], form:
 
 def reduce_bits(data: Data, num_bits: int) -> ImageData:
     """Keeps the ``num_bits`` highest bits of images with 256 grey levels. Raises ValueError for other data."""
-    if data.num_levels != 256:
-        have = f"have {data.num_levels}" if data.num_levels else "are no images"
+    if data.num_grey_levels != 256:
+        have = f"have {data.num_grey_levels}" if data.num_grey_levels else "are no images"
         raise ValueError(f"{data.name}: only images of 256 levels can be reduced to {num_bits} bit, these {have}")
     return replace(
         data,
         variant=f"{data.variant}, reduced to {num_bits} bit",
-        num_levels=2**num_bits,
+        num_grey_levels=2**num_bits,
         **{split: getattr(data, split) >> (8 - num_bits) for split in SPLITS},
     )
 

@@ -50,11 +50,11 @@ class Dequantization(NotRecomputed):
 
     _like: Tensor
 
-    def __init__(self, num_levels: int, alpha: float | None):
+    def __init__(self, num_grey_levels: int, alpha: float | None):
         super().__init__()
-        self.num_levels = inputs.whole(num_levels, "num_levels", 2, 256)
+        self.num_grey_levels = inputs.whole(num_grey_levels, "num_grey_levels", 2, 256)
         self.alpha = None if alpha is None else _check_alpha(alpha)
-        self.spacing = 1 / self.num_levels
+        self.spacing = 1 / self.num_grey_levels
         # Follows .to() and .double(), because integers do not tell the precision of the flow.
         self.register_buffer("_like", torch.empty(0), persistent=False)
 
@@ -64,29 +64,29 @@ class Dequantization(NotRecomputed):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if x.is_floating_point():
-            raise ValueError(f"dequantization takes integers 0..{self.num_levels - 1} (uint8), got {x.dtype}")
+            raise ValueError(f"dequantization takes integers 0..{self.num_grey_levels - 1} (uint8), got {x.dtype}")
         self._check_range(x)
         u, rest, entropy = self.noise(x)
         x = x.to(u.dtype)
         u, rest = self._keep_off_the_edges(x, u, rest)
         if self.alpha is None:
             num_dims = math.prod(x.shape[1:])
-            return x * self.spacing + u / self.num_levels, entropy - math.log(self.num_levels) * num_dims
+            return x * self.spacing + u / self.num_grey_levels, entropy - math.log(self.num_grey_levels) * num_dims
         # From both ends: near white, 1 minus a rounded v has few correct digits.
-        v = (x + u) / self.num_levels
-        complement = ((self.num_levels - 1 - x) + rest) / self.num_levels
+        v = (x + u) / self.num_grey_levels
+        complement = ((self.num_grey_levels - 1 - x) + rest) / self.num_grey_levels
         z, log_det = _logit(v, complement, self.alpha)
         # Pixel by pixel before the sum: a difference of two large sums has few correct digits.
-        return z, sum_dimensions(log_det - math.log(self.num_levels)) + entropy
+        return z, sum_dimensions(log_det - math.log(self.num_grey_levels)) + entropy
 
     def _check_range(self, x: Tensor) -> None:
         # While a graph is recorded there are no numbers to check; and a byte is always one of 256 grey levels.
-        if traced() or not x.numel() or (x.dtype == torch.uint8 and self.num_levels == 256):
+        if traced() or not x.numel() or (x.dtype == torch.uint8 and self.num_grey_levels == 256):
             return
         low, high = (bound.item() for bound in x.aminmax())
-        if low < 0 or high >= self.num_levels:
+        if low < 0 or high >= self.num_grey_levels:
             raise ValueError(
-                f"this flow was built for {self.num_levels} grey levels, 0..{self.num_levels - 1}, "
+                f"this flow was built for {self.num_grey_levels} grey levels, 0..{self.num_grey_levels - 1}, "
                 f"got values in {low}..{high}"
             )
 
@@ -100,9 +100,9 @@ class Dequantization(NotRecomputed):
         eps = torch.finfo(torch.float32).eps
         below, above = x, x + 1
         if self.alpha is not None:
-            beyond = self.num_levels * self.alpha / 2 / (1 - self.alpha)
-            below = torch.minimum(below, self.num_levels - below) + beyond
-            above = torch.minimum(above, self.num_levels - above) + beyond
+            beyond = self.num_grey_levels * self.alpha / 2 / (1 - self.alpha)
+            below = torch.minimum(below, self.num_grey_levels - below) + beyond
+            above = torch.minimum(above, self.num_grey_levels - above) + beyond
         lower, upper = 8 * eps * below, 8 * eps * above
         # At the ends of the range it is enough to avoid log(0).
         lower, upper = lower.clamp(min=eps / 4), upper.clamp(min=eps / 4)
@@ -111,9 +111,9 @@ class Dequantization(NotRecomputed):
     def log_slope(self, z: Tensor) -> Tensor:
         """Returns log|dz/du| at z, ``(B,)``: added to log p(z) it gives the log-density of x + u, u in [0, 1)."""
         if self.alpha is None:
-            return z.new_full((len(z),), -math.log(self.num_levels) * math.prod(z.shape[1:]))
+            return z.new_full((len(z),), -math.log(self.num_grey_levels) * math.prod(z.shape[1:]))
         log_slope = math.log1p(-self.alpha) - F.logsigmoid(z) - F.logsigmoid(-z)
-        return sum_dimensions(log_slope - math.log(self.num_levels))
+        return sum_dimensions(log_slope - math.log(self.num_grey_levels))
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         # As integers they would be black.
@@ -125,11 +125,11 @@ class Dequantization(NotRecomputed):
                 "coupling scales with SigmoidScale(lowest=0.5)"
             )
         if self.alpha is None:
-            return (z / self.spacing).floor().clamp(0, self.num_levels - 1).to(torch.uint8)
-        from_black = _unshrink(torch.sigmoid(z), self.alpha) * self.num_levels
-        from_white = _unshrink(torch.sigmoid(-z), self.alpha) * self.num_levels
-        x = torch.where(z < 0, from_black.floor(), self.num_levels - 1 - from_white.floor())
-        return x.clamp(0, self.num_levels - 1).to(torch.uint8)
+            return (z / self.spacing).floor().clamp(0, self.num_grey_levels - 1).to(torch.uint8)
+        from_black = _unshrink(torch.sigmoid(z), self.alpha) * self.num_grey_levels
+        from_white = _unshrink(torch.sigmoid(-z), self.alpha) * self.num_grey_levels
+        x = torch.where(z < 0, from_black.floor(), self.num_grey_levels - 1 - from_white.floor())
+        return x.clamp(0, self.num_grey_levels - 1).to(torch.uint8)
 
 
 class Dequantize(Dequantization):
@@ -139,7 +139,7 @@ class Dequantize(Dequantization):
     E[log p(z) + log_det] is at most the log-probability of the discrete image. Each call draws noise by ``torch.rand``.
 
     Args:
-        num_levels: K, the number of grey levels.
+        num_grey_levels: K, the number of grey levels.
         alpha: as in ``Logit``; None leaves the values in [0, 1): z = (x + u) / K.
         spacing: distance between grey levels without the logit: z = x spacing + u / K. More than 1 / K leaves gaps that
             cost log2(K spacing) bits/dim; some published models were trained this way.
@@ -148,11 +148,11 @@ class Dequantize(Dequantization):
     Source: Theis et al., "A note on the evaluation of generative models", 2016, section 3.1 (arXiv:1511.01844).
     """
 
-    def __init__(self, num_levels: int = 256, alpha: float | None = 1e-5, spacing: float | None = None):
-        super().__init__(num_levels, alpha)
-        if spacing is not None and (alpha is not None or not spacing >= 1 / num_levels):
+    def __init__(self, num_grey_levels: int = 256, alpha: float | None = 1e-5, spacing: float | None = None):
+        super().__init__(num_grey_levels, alpha)
+        if spacing is not None and (alpha is not None or not spacing >= 1 / num_grey_levels):
             raise ValueError(
-                f"spacing goes with alpha=None and is at least 1/{num_levels}, or the bins overlap; got spacing "
+                f"spacing goes with alpha=None and is at least 1/{num_grey_levels}, or the bins overlap; got spacing "
                 f"{spacing} and alpha {alpha}"
             )
         self.spacing = self.spacing if spacing is None else spacing
@@ -171,7 +171,7 @@ class VariationalDequantize(Dequantization):
     Args:
         transform: a bijection whose ``forward`` maps base noise to dequantization noise, both as logits. Its context is
             the image scaled to [-1, 1], which has the shape of the noise.
-        num_levels: K, the number of grey levels.
+        num_grey_levels: K, the number of grey levels.
         alpha: as in ``Logit``.
 
     Shapes: integers ``(B, C, H, W)`` to reals of the same shape; ``inverse`` returns uint8.
@@ -180,13 +180,13 @@ class VariationalDequantize(Dequantization):
 
     alpha: float
 
-    def __init__(self, transform: Bijection, num_levels: int = 256, alpha: float = 1e-5):
-        super().__init__(num_levels, alpha)
+    def __init__(self, transform: Bijection, num_grey_levels: int = 256, alpha: float = 1e-5):
+        super().__init__(num_grey_levels, alpha)
         self.transform = transform
 
     def noise(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         base = torch.rand(x.shape, dtype=self._like.dtype, device=x.device)
-        image = x.to(base.dtype) * (2 / (self.num_levels - 1)) - 1
+        image = x.to(base.dtype) * (2 / (self.num_grey_levels - 1)) - 1
         z, logit_log_det = _logit(base, 1 - base, self.alpha)
         z, log_det = self.transform(z, context=image)
         sigmoid_log_det = F.logsigmoid(z) + F.logsigmoid(-z) - math.log1p(-self.alpha)

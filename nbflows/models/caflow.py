@@ -36,7 +36,7 @@ RELATIONS = ("gaussian", "per-level", "shared", "unshared")
 @builder
 def caflow(
     shape: tuple[int, int, int] = (3, 64, 64),
-    num_levels: int = 256,
+    num_grey_levels: int = 256,
     source_channels: int | None = None,
     relation: str = "unshared",
     num_scales: int = 4,
@@ -58,7 +58,7 @@ def caflow(
 
     Args:
         shape: the shape of a target; height and width divisible by 2 ** num_scales.
-        num_levels: grey levels.
+        num_grey_levels: grey levels.
         source_channels: channels of a source image, which has the size of the target; default: those of the target.
         relation: "unshared", "shared", "per-level" or "gaussian", the most expressive first.
         num_scales: n, levels of R and T.
@@ -76,7 +76,7 @@ def caflow(
     if num_shared_steps is not None and relation != "shared":
         raise ValueError(f"num_shared_steps is for the relation 'shared', got it with {relation!r}")
     source_shape = (shape[0] if source_channels is None else source_channels, *shape[1:])
-    sizes = num_levels, num_scales, num_steps, num_transitions, hidden_channels, num_noise_steps
+    sizes = num_grey_levels, num_scales, num_steps, num_transitions, hidden_channels, num_noise_steps
     source, target = _flow(source_shape, *sizes), _flow(shape, *sizes)
     shapes, source_shapes = _latent_shapes(target), _latent_shapes(source)
     priors: Sequence[Bijection]
@@ -103,7 +103,7 @@ def caflow(
 
 def _flow(
     shape: tuple[int, int, int],
-    num_levels: int,
+    num_grey_levels: int,
     num_scales: int,
     num_steps: int,
     num_transitions: int,
@@ -122,9 +122,9 @@ def _flow(
     levels, _ = flow_levels(shape[0], num_scales, num_steps, step, transitions)
     multiscale = Multiscale(levels, shape, keep="second")
     if num_noise_steps == 0:
-        return Sequential(Dequantize(num_levels), multiscale)
+        return Sequential(Dequantize(num_grey_levels), multiscale)
     noise_steps = [layer for _ in range(num_noise_steps) for layer in _noise_step(shape[0], hidden_channels)]
-    return Sequential(VariationalDequantize(Sequential(*noise_steps), num_levels), multiscale)
+    return Sequential(VariationalDequantize(Sequential(*noise_steps), num_grey_levels), multiscale)
 
 
 def _latent_shapes(flow: Sequential) -> list[tuple[int, ...]]:
@@ -205,7 +205,10 @@ def _gaussian(shapes: Shapes, source_shapes: Shapes, i: int, hidden_channels: in
 
 @builder
 def digits_caflow(
-    shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17, source_channels: int | None = None, **changes: Any
+    shape: tuple[int, int, int] = (1, 8, 8),
+    num_grey_levels: int = 17,
+    source_channels: int | None = None,
+    **changes: Any,
 ) -> TranslationFlow:
     """``caflow`` for the 8x8 digits of scikit-learn; the sizes are ours.
 
@@ -213,4 +216,4 @@ def digits_caflow(
         changes: further arguments of ``caflow``.
     """
     sizes = {"num_scales": 2, "num_steps": 4, "num_relation_steps": 4, "hidden_channels": 32, "relation_channels": 32}
-    return caflow(shape, num_levels, source_channels, **{**sizes, **changes})
+    return caflow(shape, num_grey_levels, source_channels, **{**sizes, **changes})

@@ -32,7 +32,7 @@ from nbflows.nets import ActNormConvNet, ZeroConv
 @builder
 def glow(
     shape: tuple[int, int, int] = (3, 32, 32),
-    num_levels: int = 256,
+    num_grey_levels: int = 256,
     num_scales: int = 3,
     num_steps: int = 32,
     hidden_channels: int = 512,
@@ -46,7 +46,7 @@ def glow(
 
     Args:
         shape: the shape of an image; height and width divisible by 2 ** num_scales.
-        num_levels: grey levels.
+        num_grey_levels: grey levels.
         num_scales: L, levels of the flow, each at half the resolution of the one before.
         num_steps: K, steps per level.
         hidden_channels: width of the conditioner networks.
@@ -74,9 +74,9 @@ def glow(
     levels, channels = flow_levels(shape[0], num_scales, num_steps, step)
     priors = learned_priors(channels) if prior == "learned" else None
     if num_noise_couplings:
-        dequantize = variational_dequantize(shape, num_levels, num_noise_couplings, noise_channels, num_blocks=3)
+        dequantize = variational_dequantize(shape, num_grey_levels, num_noise_couplings, noise_channels, num_blocks=3)
     else:
-        dequantize = Dequantize(num_levels, alpha=None)
+        dequantize = Dequantize(num_grey_levels, alpha=None)
     return Flow(Sequential(dequantize, Multiscale(levels, shape, priors)), shape)
 
 
@@ -114,10 +114,10 @@ def learned_priors(latent_channels: list[int]) -> list[Bijection]:
 
 
 @builder
-def digits_glow(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17, **changes: Any) -> Flow:
+def digits_glow(shape: tuple[int, int, int] = (1, 8, 8), num_grey_levels: int = 17, **changes: Any) -> Flow:
     """``glow`` for the 8x8 digits of scikit-learn; the sizes are ours.
 
     Args:
         changes: further arguments of ``glow``.
     """
-    return glow(shape, num_levels, **{"num_scales": 2, "num_steps": 6, "hidden_channels": 48, **changes})
+    return glow(shape, num_grey_levels, **{"num_scales": 2, "num_steps": 6, "hidden_channels": 48, **changes})

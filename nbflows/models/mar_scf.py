@@ -34,7 +34,7 @@ from nbflows.nets import ActNormConvNet, ConvLSTM, GatedAttentionNet
 @builder
 def mar_scf(
     shape: tuple[int, int, int] = (3, 32, 32),
-    num_levels: int = 256,
+    num_grey_levels: int = 256,
     coupling: str = "affine",
     num_scales: int = 3,
     num_steps: int = 32,
@@ -58,7 +58,7 @@ def mar_scf(
 
     Args:
         shape: the shape of an image; height and width divisible by 2 ** num_scales.
-        num_levels: grey levels.
+        num_grey_levels: grey levels.
         coupling: "affine" or "mixlogcdf", the mixture of logistics.
         num_scales: L, levels of the flow, each at half the resolution of the one before.
         num_steps: K, steps per level.
@@ -99,9 +99,9 @@ def mar_scf(
             _prior(i, None if i == num_scales - 1 else c, prior_channels, prior_layers) for i, c in enumerate(channels)
         ]
     if num_noise_couplings:
-        dequantize = variational_dequantize(shape, num_levels, num_noise_couplings, noise_channels, num_blocks=3)
+        dequantize = variational_dequantize(shape, num_grey_levels, num_noise_couplings, noise_channels, num_blocks=3)
     else:
-        dequantize = Dequantize(num_levels, alpha=None, spacing=spacing)
+        dequantize = Dequantize(num_grey_levels, alpha=None, spacing=spacing)
     return Flow(Sequential(dequantize, Multiscale(levels, shape, priors)), shape)
 
 
@@ -120,7 +120,7 @@ def _prior(index: int, context_channels: int | None, hidden_channels: int, num_l
 
 @builder
 def digits_mar_scf(
-    shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17, coupling: str = "mixlogcdf", **changes: Any
+    shape: tuple[int, int, int] = (1, 8, 8), num_grey_levels: int = 17, coupling: str = "mixlogcdf", **changes: Any
 ) -> Flow:
     """``mar_scf`` for the 8x8 digits of scikit-learn; the sizes are ours.
 
@@ -131,4 +131,6 @@ def digits_mar_scf(
     affine = {"num_steps": 4, "hidden_channels": 48}
     mixture = {"num_steps": 2, "hidden_channels": 24, "num_blocks": 1, "num_components": 4, "dropout": 0.1}
     sizes = {"num_scales": 2, "prior_channels": 12, "prior_layers": 1}
-    return mar_scf(shape, num_levels, coupling, **{**sizes, **(affine if coupling == "affine" else mixture), **changes})
+    return mar_scf(
+        shape, num_grey_levels, coupling, **{**sizes, **(affine if coupling == "affine" else mixture), **changes}
+    )

@@ -40,7 +40,7 @@ _TERMS = {
 @builder
 def residual_flow(
     shape: tuple[int, int, int] = (3, 32, 32),
-    num_levels: int = 256,
+    num_grey_levels: int = 256,
     num_blocks: Sequence[int] = (16, 16, 16),
     hidden_channels: int = 512,
     num_end_blocks: int = 4,
@@ -62,7 +62,7 @@ def residual_flow(
 
     Args:
         shape: the shape of an image; height and width divisible by 2 for every squeeze.
-        num_levels: grey levels.
+        num_grey_levels: grey levels.
         num_blocks: blocks per level, finest first.
         hidden_channels: width of the blocks' networks.
         num_end_blocks, end_features: fully connected blocks after the last level, and their width.
@@ -87,7 +87,7 @@ def residual_flow(
         return [ResidualBlock(net, training, evaluation), ActNorm(channels)]
 
     settings: dict[str, Any] = {"activation": activation, "coeff": coeff}
-    start: list[Bijection] = [Dequantize(num_levels, alpha), *([Squeeze()] if squeeze_first else [])]
+    start: list[Bijection] = [Dequantize(num_grey_levels, alpha), *([Squeeze()] if squeeze_first else [])]
     level_shape = first_shape = Sequential(*start).output_shape(shape)
     levels: list[Sequential] = []
     for i, count in enumerate(num_blocks):
@@ -112,26 +112,32 @@ def residual_flow(
 
 
 @builder
-def residual_flow_mnist(shape: tuple[int, int, int] = (1, 28, 28), num_levels: int = 256, **changes: Any) -> Flow:
+def residual_flow_mnist(shape: tuple[int, int, int] = (1, 28, 28), num_grey_levels: int = 256, **changes: Any) -> Flow:
     """``residual_flow`` for MNIST, 28x28 without padding. 16,608,589 parameters (the authors' code: 16,608,693)."""
-    return residual_flow(shape, num_levels, **{"alpha": 2e-6, **changes})
+    return residual_flow(shape, num_grey_levels, **{"alpha": 2e-6, **changes})
 
 
 @builder
-def residual_flow_imagenet32(shape: tuple[int, int, int] = (3, 32, 32), num_levels: int = 256, **changes: Any) -> Flow:
+def residual_flow_imagenet32(
+    shape: tuple[int, int, int] = (3, 32, 32), num_grey_levels: int = 256, **changes: Any
+) -> Flow:
     """``residual_flow`` for ImageNet 32x32. 47,099,089 parameters (the authors' code: 47,099,289)."""
-    return residual_flow(shape, num_levels, **{"num_blocks": (32, 32, 32), **changes})
+    return residual_flow(shape, num_grey_levels, **{"num_blocks": (32, 32, 32), **changes})
 
 
 @builder
-def residual_flow_imagenet64(shape: tuple[int, int, int] = (3, 64, 64), num_levels: int = 256, **changes: Any) -> Flow:
+def residual_flow_imagenet64(
+    shape: tuple[int, int, int] = (3, 64, 64), num_grey_levels: int = 256, **changes: Any
+) -> Flow:
     """``residual_flow`` for ImageNet 64x64. 53,294,275 parameters (the authors' code: 53,294,475)."""
     settings = {"num_blocks": (32, 32, 32), "squeeze_first": True, "factor_out": True}
-    return residual_flow(shape, num_levels, **{**settings, **changes})
+    return residual_flow(shape, num_grey_levels, **{**settings, **changes})
 
 
 @builder
-def residual_flow_celeba_hq(shape: tuple[int, int, int] = (3, 256, 256), num_levels: int = 32, **changes: Any) -> Flow:
+def residual_flow_celeba_hq(
+    shape: tuple[int, int, int] = (3, 256, 256), num_grey_levels: int = 32, **changes: Any
+) -> Flow:
     """``residual_flow`` for CelebA-HQ 256x256 in 5 bits. 136,777,176 parameters (the authors' code: 136,777,368)."""
     settings = {
         "num_blocks": (16,) * 6,
@@ -141,24 +147,24 @@ def residual_flow_celeba_hq(shape: tuple[int, int, int] = (3, 256, 256), num_lev
         "activation": "elu",
         "num_exact_terms": 8,
     }
-    return residual_flow(shape, num_levels, **{**settings, **changes})
+    return residual_flow(shape, num_grey_levels, **{**settings, **changes})
 
 
 @builder
-def digits_residual_flow(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17, **changes: Any) -> Flow:
+def digits_residual_flow(shape: tuple[int, int, int] = (1, 8, 8), num_grey_levels: int = 17, **changes: Any) -> Flow:
     """``residual_flow`` for the 8x8 digits of scikit-learn; the sizes are ours.
 
     Args:
         changes: further arguments of ``residual_flow``.
     """
     settings = {"num_blocks": (4, 4), "hidden_channels": 32, "num_end_blocks": 2, "end_features": 32, "alpha": 1e-5}
-    return residual_flow(shape, num_levels, **{**settings, **changes})
+    return residual_flow(shape, num_grey_levels, **{**settings, **changes})
 
 
 @builder
 def joint_residual_flow(
     shape: tuple[int, int, int] = (1, 28, 28),
-    num_levels: int = 256,
+    num_grey_levels: int = 256,
     num_classes: int = 10,
     features_per_level: int = 256,
     **changes: Any,
@@ -173,7 +179,7 @@ def joint_residual_flow(
     settings = {"alpha": 2e-6, **changes, "num_end_blocks": 0}
     if settings.get("factor_out"):
         raise ValueError("the classifier reads all channels of every level: joint_residual_flow has no factor_out")
-    layers = cast(Sequential, residual_flow(shape, num_levels, **settings).bijection)
+    layers = cast(Sequential, residual_flow(shape, num_grey_levels, **settings).bijection)
     heads, level_shape = {}, tuple(shape)
     for i, layer in enumerate(layers.layers):
         level_shape = layer.output_shape(level_shape)
@@ -184,7 +190,7 @@ def joint_residual_flow(
 
 @builder
 def digits_joint_residual_flow(
-    shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17, **changes: Any
+    shape: tuple[int, int, int] = (1, 8, 8), num_grey_levels: int = 17, **changes: Any
 ) -> JointFlow:
     """``joint_residual_flow`` for the 8x8 digits of scikit-learn; the sizes are ours.
 
@@ -192,7 +198,7 @@ def digits_joint_residual_flow(
         changes: further arguments of ``joint_residual_flow``.
     """
     settings = {"num_blocks": (4, 4), "hidden_channels": 32, "features_per_level": 32, "alpha": 1e-5}
-    return joint_residual_flow(shape, num_levels, **{**settings, **changes})
+    return joint_residual_flow(shape, num_grey_levels, **{**settings, **changes})
 
 
 @builder

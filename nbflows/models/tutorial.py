@@ -16,20 +16,20 @@ from nbflows.nets import GatedConvNet
 @builder
 def simple(
     shape: tuple[int, int, int] = (1, 28, 28),
-    num_levels: int = 256,
+    num_grey_levels: int = 256,
     num_couplings: int = 8,
     hidden_channels: int = 32,
     num_blocks: int = 3,
 ) -> Flow:
     """Uniform dequantization and checkerboard couplings at one resolution. 556,312 parameters."""
     couplings = _checkerboard_couplings(shape, num_couplings, hidden_channels, num_blocks)
-    return Flow(Sequential(Dequantize(num_levels), *couplings), shape)
+    return Flow(Sequential(Dequantize(num_grey_levels), *couplings), shape)
 
 
 @builder
 def variational(
     shape: tuple[int, int, int] = (1, 28, 28),
-    num_levels: int = 256,
+    num_grey_levels: int = 256,
     num_couplings: int = 8,
     hidden_channels: int = 32,
     num_blocks: int = 3,
@@ -37,7 +37,7 @@ def variational(
     noise_channels: int = 16,
 ) -> Flow:
     """``simple`` with dequantization noise learned by another flow. 628,388 parameters."""
-    dequantize = variational_dequantize(shape, num_levels, num_noise_couplings, noise_channels, num_blocks)
+    dequantize = variational_dequantize(shape, num_grey_levels, num_noise_couplings, noise_channels, num_blocks)
     couplings = _checkerboard_couplings(shape, num_couplings, hidden_channels, num_blocks)
     return Flow(Sequential(dequantize, *couplings), shape)
 
@@ -45,7 +45,7 @@ def variational(
 @builder
 def multiscale(
     shape: tuple[int, int, int] = (1, 28, 28),
-    num_levels: int = 256,
+    num_grey_levels: int = 256,
     num_couplings: tuple[int, int, int] = (2, 2, 4),
     hidden_channels: tuple[int, int, int] = (32, 48, 64),
     num_blocks: int = 3,
@@ -62,7 +62,7 @@ def multiscale(
     """
     c = shape[0]
     full, half, quarter = num_couplings
-    dequantize = variational_dequantize(shape, num_levels, num_noise_couplings, noise_channels, num_blocks)
+    dequantize = variational_dequantize(shape, num_grey_levels, num_noise_couplings, noise_channels, num_blocks)
     levels = [
         Sequential(Squeeze(), *_channel_couplings(4 * c, half, hidden_channels[1], num_blocks)),
         Sequential(Squeeze(), *_channel_couplings(8 * c, quarter, hidden_channels[2], num_blocks)),
@@ -78,17 +78,17 @@ def multiscale(
 
 
 @builder
-def digits_simple(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17) -> Flow:
+def digits_simple(shape: tuple[int, int, int] = (1, 8, 8), num_grey_levels: int = 17) -> Flow:
     """``simple`` for the 8x8 digits of scikit-learn; the sizes are ours."""
-    return simple(shape, num_levels, num_couplings=8, hidden_channels=24, num_blocks=1)
+    return simple(shape, num_grey_levels, num_couplings=8, hidden_channels=24, num_blocks=1)
 
 
 @builder
-def digits_variational(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17) -> Flow:
+def digits_variational(shape: tuple[int, int, int] = (1, 8, 8), num_grey_levels: int = 17) -> Flow:
     """``variational`` for the 8x8 digits of scikit-learn; the sizes are ours."""
     return variational(
         shape,
-        num_levels,
+        num_grey_levels,
         num_couplings=8,
         hidden_channels=24,
         num_blocks=1,
@@ -98,11 +98,11 @@ def digits_variational(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int 
 
 
 @builder
-def digits_multiscale(shape: tuple[int, int, int] = (1, 8, 8), num_levels: int = 17) -> Flow:
+def digits_multiscale(shape: tuple[int, int, int] = (1, 8, 8), num_grey_levels: int = 17) -> Flow:
     """``multiscale`` for the 8x8 digits of scikit-learn; the sizes are ours."""
     return multiscale(
         shape,
-        num_levels,
+        num_grey_levels,
         num_couplings=(2, 4, 4),
         hidden_channels=(24, 32, 32),
         num_blocks=1,
@@ -141,8 +141,8 @@ def _channel_couplings(channels: int, num_couplings: int, hidden_channels: int, 
 
 
 def variational_dequantize(
-    shape: tuple[int, int, int], num_levels: int, num_couplings: int, hidden_channels: int, num_blocks: int
+    shape: tuple[int, int, int], num_grey_levels: int, num_couplings: int, hidden_channels: int, num_blocks: int
 ) -> VariationalDequantize:
     """Makes noise learned by checkerboard couplings that see the image."""
     couplings = _checkerboard_couplings(shape, num_couplings, hidden_channels, num_blocks, context_channels=shape[0])
-    return VariationalDequantize(Sequential(*couplings), num_levels)
+    return VariationalDequantize(Sequential(*couplings), num_grey_levels)

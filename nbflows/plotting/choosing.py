@@ -132,7 +132,7 @@ def bits_of_kinds(
     images: dict[str, Tensor],
     reference: tuple[str, float] | None = None,
     complexity: dict[str, Tensor] | None = None,
-    num_levels: int = 256,
+    num_grey_levels: int = 256,
     log: bool = False,
     title: str | None = None,
 ) -> Figure:
@@ -143,7 +143,7 @@ def bits_of_kinds(
         images: kind -> uint8 ``(N, C, H, W)``; the first two are drawn.
         reference: name and bits/dim of the images that the model was trained on, a vertical line.
         complexity: kind -> bits/dim of the same images in another code, whose mean is drawn as a diamond.
-        num_levels: grey levels of the images.
+        num_grey_levels: grey levels of the images.
         log: whether the axis is logarithmic.
         title: the finding.
     """
@@ -160,7 +160,7 @@ def bits_of_kinds(
         if complexity is not None:
             axes.plot(complexity[kind].mean().item(), row, "D", color="C3", markersize=6, fillstyle="none")
         for place, image in enumerate(images[kind][:2]):
-            picture = as_array(image).transpose(1, 2, 0).repeat(3 // len(image), 2) / (num_levels - 1)
+            picture = as_array(image).transpose(1, 2, 0).repeat(3 // len(image), 2) / (num_grey_levels - 1)
             box = OffsetImage(picture, zoom=28 / picture.shape[0], interpolation="nearest")
             where = (-0.13 + 0.08 * place, row)
             axes.add_artist(

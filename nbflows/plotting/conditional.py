@@ -19,18 +19,18 @@ _SOURCE, _RELATION, _TARGET = "#9ecae1", "#eeeeee", "#fdd0a2"
 
 
 def answers(
-    panels: dict[str, Tensor], num_levels: int = 256, title: str | None = None, image_inches: float = 0.55
+    panels: dict[str, Tensor], num_grey_levels: int = 256, title: str | None = None, image_inches: float = 0.55
 ) -> Figure:
     """Questions and their answers, one row per question: the source, several samples, their mean, the target.
 
     Args:
         panels: name above the panel -> ``(N, R, C, H, W)``, R images for each of N questions.
-        num_levels: grey levels; num_levels - 1 is white.
+        num_grey_levels: grey levels; num_grey_levels - 1 is white.
         title: the finding.
         image_inches: width of one image.
     """
     grids = [(name, images.flatten(0, 1), images.shape[1], None) for name, images in panels.items()]
-    return _panels(grids, num_levels, title, None, image_inches)
+    return _panels(grids, num_grey_levels, title, None, image_inches)
 
 
 def context_derivatives(panels: dict[str, tuple[Tensor, Sequence[str]]], title: str | None = None) -> Figure:

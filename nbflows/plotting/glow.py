@@ -67,7 +67,7 @@ def channel_matrices(matrices: dict[str, Tensor], title: str | None = None) -> F
 
 
 def predicted_latents(
-    images: Tensor, maps: dict[str, Tensor], std: Tensor, num_levels: int = 256, title: str | None = None
+    images: Tensor, maps: dict[str, Tensor], std: Tensor, num_grey_levels: int = 256, title: str | None = None
 ) -> Figure:
     """Images, and a prior's predictions of their latents: one row per image, one column per map.
 
@@ -75,7 +75,7 @@ def predicted_latents(
         images: uint8 ``(N, 1, H, W)``.
         maps: name -> ``(N, h, w)``: the latent, its predicted mean, the noise; on one diverging scale around 0.
         std: the predicted standard deviations ``(N, h, w)``, the last column.
-        num_levels: grey levels of the images.
+        num_grey_levels: grey levels of the images.
         title: the finding.
     """
     largest = max(values.abs().max().item() for values in maps.values())
@@ -87,7 +87,7 @@ def predicted_latents(
         layout="constrained",
     )
     for axes, image in zip(all_axes[:, 0], images.cpu().numpy(), strict=True):
-        axes.imshow(image[0], cmap="gray", vmin=0, vmax=num_levels - 1)
+        axes.imshow(image[0], cmap="gray", vmin=0, vmax=num_grey_levels - 1)
     for column, values in zip(all_axes.T[1:-1], maps.values(), strict=True):
         for axes, one in zip(column, values.detach().cpu().numpy(), strict=True):
             signed = axes.imshow(one, cmap=_SIGNED, vmin=-largest, vmax=largest)

@@ -15,7 +15,7 @@ __all__ = ["image_grid", "image_rows", "latent_levels", "reconstruction", "side_
 
 def image_grid(
     images: Tensor,
-    num_levels: int = 256,
+    num_grey_levels: int = 256,
     columns: int = 8,
     title: str | None = None,
     row_labels: Sequence[str] | None = None,
@@ -26,18 +26,18 @@ def image_grid(
 
     Args:
         images: uint8 ``(N, C, H, W)``, grey (C = 1) or colour (C = 3).
-        num_levels: grey levels; num_levels - 1 is white.
+        num_grey_levels: grey levels; num_grey_levels - 1 is white.
         columns: images in a row.
         title: the finding.
         row_labels, column_titles: one per row, one per column.
         image_inches: width of one image.
     """
-    return _panels([("", images, columns, column_titles)], num_levels, title, row_labels, image_inches)
+    return _panels([("", images, columns, column_titles)], num_grey_levels, title, row_labels, image_inches)
 
 
 def image_rows(
     rows: dict[str, Tensor],
-    num_levels: int = 256,
+    num_grey_levels: int = 256,
     title: str | None = None,
     column_titles: Sequence[str] | None = None,
     image_inches: float = 0.75,
@@ -46,43 +46,46 @@ def image_rows(
 
     Args:
         rows: label -> uint8 ``(N, C, H, W)``, the same N in all.
-        num_levels, title, column_titles, image_inches: as in ``image_grid``.
+        num_grey_levels, title, column_titles, image_inches: as in ``image_grid``.
     """
     images, columns = _stack(rows)
-    return image_grid(images, num_levels, columns, title, list(rows), column_titles, image_inches)
+    return image_grid(images, num_grey_levels, columns, title, list(rows), column_titles, image_inches)
 
 
 def side_by_side(
-    panels: dict[str, dict[str, Tensor]], num_levels: int = 256, title: str | None = None, image_inches: float = 0.5
+    panels: dict[str, dict[str, Tensor]],
+    num_grey_levels: int = 256,
+    title: str | None = None,
+    image_inches: float = 0.5,
 ) -> Figure:
     """Panels of ``image_rows`` side by side: models at the same temperatures, or pairs interpolated in the same ways.
 
     Args:
         panels: name above the panel -> row label -> uint8 ``(N, C, H, W)``; all panels with the same row labels.
-        num_levels, title, image_inches: as in ``image_grid``.
+        num_grey_levels, title, image_inches: as in ``image_grid``.
     """
     all_labels = {tuple(rows) for rows in panels.values()}
     if len(all_labels) != 1:
         raise ValueError(f"all panels need the same row labels, got {sorted(all_labels)}")
     grids = [(name, *_stack(rows), None) for name, rows in panels.items()]
-    return _panels(grids, num_levels, title, all_labels.pop(), image_inches)
+    return _panels(grids, num_grey_levels, title, all_labels.pop(), image_inches)
 
 
 def reconstruction(
-    images: Tensor, reconstructed: Tensor, num_levels: int = 256, columns: int = 10, image_inches: float = 0.75
+    images: Tensor, reconstructed: Tensor, num_grey_levels: int = 256, columns: int = 10, image_inches: float = 0.75
 ) -> Figure:
     """Images, their reconstructions, and the pixels that differ, in white; the title counts them over all images.
 
     Args:
         images, reconstructed: uint8 ``(N, C, H, W)``; the first ``columns`` are drawn.
-        num_levels, columns, image_inches: as in ``image_grid``.
+        num_grey_levels, columns, image_inches: as in ``image_grid``.
     """
     wrong = images != reconstructed
     # White for every difference: one grey level of 256 would be invisible.
-    rows = {"original": images, "decoded": reconstructed, "different": wrong.to(torch.uint8) * (num_levels - 1)}
+    rows = {"original": images, "decoded": reconstructed, "different": wrong.to(torch.uint8) * (num_grey_levels - 1)}
     return image_rows(
         {label: row[:columns] for label, row in rows.items()},
-        num_levels,
+        num_grey_levels,
         f"{int(wrong.sum()):,} of {images.numel():,} pixel values differ, in {len(images):,} images",
         image_inches=image_inches,
     )
@@ -91,7 +94,7 @@ def reconstruction(
 def latent_levels(
     images: Tensor,
     resampled: dict[str, Tensor],
-    num_levels: int = 256,
+    num_grey_levels: int = 256,
     title: str | None = None,
     image_inches: float = 0.55,
 ) -> Figure:
@@ -100,11 +103,11 @@ def latent_levels(
     Args:
         images: uint8 ``(N, C, H, W)``, one row each.
         resampled: which levels were kept -> uint8 ``(N, R, C, H, W)``, R draws of the other levels.
-        num_levels, title, image_inches: as in ``image_grid``.
+        num_grey_levels, title, image_inches: as in ``image_grid``.
     """
     panels = [("image", images, 1, None)]
     panels += [(label, draws.flatten(0, 1), draws.shape[1], None) for label, draws in resampled.items()]
-    return _panels(panels, num_levels, title, None, image_inches)
+    return _panels(panels, num_grey_levels, title, None, image_inches)
 
 
 def _stack(rows: dict[str, Tensor]) -> tuple[Tensor, int]:
@@ -121,7 +124,7 @@ def _text_inches(text: str, size: float) -> float:
 
 def _panels(
     panels: Sequence[tuple[str, Tensor, int, Sequence[str] | None]],
-    num_levels: int,
+    num_grey_levels: int,
     title: str | None,
     row_labels: Sequence[str] | None,
     image_inches: float,
@@ -144,7 +147,7 @@ def _panels(
     for i, ((name, images, columns, titles), (h, w)) in enumerate(zip(panels, shapes, strict=True)):
         size = inches * w / wide, inches * h / figure.get_figheight()
         axes = figure.add_axes((left / wide, 1 - above / figure.get_figheight() - size[1], *size))
-        _draw_grid(axes, images, num_levels, columns, row_labels if i == 0 else None, titles)
+        _draw_grid(axes, images, num_grey_levels, columns, row_labels if i == 0 else None, titles)
         if name:
             axes.set_title(name, size=12, pad=6)
         left += inches * w + space
@@ -168,7 +171,7 @@ def _gap(images: Tensor) -> int:
 def _draw_grid(
     axes: Axes,
     images: Tensor,
-    num_levels: int,
+    num_grey_levels: int,
     columns: int,
     row_labels: Sequence[str] | None,
     column_titles: Sequence[str] | None,
@@ -180,7 +183,7 @@ def _draw_grid(
         if labels is not None and len(labels) != count:
             raise ValueError(f"{len(labels)} {what} labels for {count} {what}s")
     picture = np.ones((*_grid_shape(images, columns), 3))
-    pixels = images.detach().cpu().double().div(num_levels - 1).permute(0, 2, 3, 1).expand(n, h, w, 3).numpy()
+    pixels = images.detach().cpu().double().div(num_grey_levels - 1).permute(0, 2, 3, 1).expand(n, h, w, 3).numpy()
     for i, image in enumerate(pixels):
         top, left = i // columns * (h + gap), i % columns * (w + gap)
         picture[top : top + h, left : left + w] = image

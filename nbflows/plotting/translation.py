@@ -260,14 +260,14 @@ def scores_against_quality(
 
 
 def uncertainty_maps(
-    images: dict[str, Tensor], maps: dict[str, Tensor], num_levels: int = 256, title: str | None = None
+    images: dict[str, Tensor], maps: dict[str, Tensor], num_grey_levels: int = 256, title: str | None = None
 ) -> Figure:
     """Images, and maps of the spread of samples and of the error of their mean; one column per source.
 
     Args:
         images: label -> grey levels ``(B, C, H, W)``: sources, targets, means.
         maps: label -> ``(B, H, W)``, in grey levels, on one scale of colours.
-        num_levels: grey levels of the images.
+        num_grey_levels: grey levels of the images.
         title: the finding.
     """
     count, rows = len(next(iter(images.values()))), len(images) + len(maps)
@@ -280,7 +280,7 @@ def uncertainty_maps(
             if label in maps:
                 scale = axes.imshow(picture, cmap="magma", vmin=0, vmax=largest)
             else:
-                shown = np.broadcast_to(np.moveaxis(picture, 0, 2), (*picture.shape[1:], 3)) / (num_levels - 1)
+                shown = np.broadcast_to(np.moveaxis(picture, 0, 2), (*picture.shape[1:], 3)) / (num_grey_levels - 1)
                 axes.imshow(shown.clip(0, 1))
             axes.set(xticks=[], yticks=[])
             axes.grid(False)

@@ -176,12 +176,16 @@ def rebuild(weights: dict[str, Tensor], description: dict, where: str | Path) ->
 
 
 def _arguments(arguments: dict, largest: int) -> dict:
-    """Lists as tuples. No size of a flow is larger than its weights have bytes, or than 65,536 grey levels."""
+    """Returns lists as tuples, and today's names. No size exceeds the bytes of the weights or 65,536 grey levels."""
     for value in arguments.values():
         for part in value if isinstance(value, list) else [value]:
             if isinstance(part, int | float) and abs(part) > max(largest, 2**16):
                 raise ValueError(f"{part:.3g} is too large for weights of {largest} bytes")
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in arguments.items()}
+    # The name of the argument in files that were written before it was renamed.
+    now = {"num_levels": "num_grey_levels"}
+    return {
+        now.get(name, name): tuple(value) if isinstance(value, list) else value for name, value in arguments.items()
+    }
 
 
 def first(error: Exception) -> str:

@@ -5,7 +5,6 @@ from pathlib import Path
 from torch import Tensor
 
 from nbflows import pretrained, provenance, ranks, recipes
-from nbflows.data.pictures import num_levels_of
 from nbflows.flow import Flow
 from nbflows.recipes import Recipe
 from nbflows.training.runs import read_log
@@ -71,7 +70,7 @@ def take_weights(model: str | Path, flow: Flow, trained_on: dict) -> dict:
     """Gives a flow the weights of another model; returns what its JSON says of that. ValueError if they do not fit."""
     theirs, known = pretrained.load(model), pretrained.describe(model)
     require_same_tensors(theirs.state_dict(), flow.state_dict(), str(model))
-    levels = num_levels_of(theirs), num_levels_of(flow)
+    levels = theirs.num_grey_levels, flow.num_grey_levels
     if levels[0] != levels[1]:
         raise ValueError(
             f"the weights of {model} are for images of {levels[0]} grey levels, these have {levels[1]}; start from a "

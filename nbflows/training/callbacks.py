@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nbflows import extras
 from nbflows.data import Data
-from nbflows.data.pictures import num_levels_of, save_samples
+from nbflows.data.pictures import save_samples
 from nbflows.nets import update_norms
 from nbflows.progress import bar
 from nbflows.training import compiling, runs
@@ -274,6 +274,6 @@ class DrawSamples(Callback):
         if trainer.is_global_zero:
             try:
                 samples = module.objective.draw(module.flow, self.data)
-                save_samples(samples, self.folder / f"step_{trainer.global_step:07d}.png", num_levels_of(module.flow))
+                save_samples(samples, self.folder / f"step_{trainer.global_step:07d}.png", module.flow.num_grey_levels)
             except RuntimeError as error:
                 print(f"no samples at step {trainer.global_step}: {error}")

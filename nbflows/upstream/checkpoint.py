@@ -14,14 +14,14 @@ from nbflows.upstream.uva import uva
 _PREFIXES = {"uva": "flows.", "mar_scf": "flow.layers.", "residual_flow": "transforms.", "caflow": "model.rflow."}
 
 
-def load_upstream(file: str | Path, shape: tuple[int, int, int] | None = None, num_levels: int = 256) -> Flow:
+def load_upstream(file: str | Path, shape: tuple[int, int, int] | None = None, num_grey_levels: int = 256) -> Flow:
     """Loads a checkpoint of the UvA tutorial, mAR-SCF, a Residual Flow or CAFLOW; returns the flow in eval mode.
 
     Args:
         file: the authors' file.
         shape: shape of an image. Default: the file's; ``(3, 32, 32)`` for mAR-SCF and ``(3, 64, 64)`` for CAFLOW,
             whose files do not hold it.
-        num_levels: grey levels of a Residual Flow; the others have 256.
+        num_grey_levels: grey levels of a Residual Flow; the others have 256.
 
     Raises:
         FileNotFoundError: no such file.
@@ -47,7 +47,7 @@ def load_upstream(file: str | Path, shape: tuple[int, int, int] | None = None, n
             elif kind == "mar_scf":
                 flow = mar_scf(state, (3, 32, 32) if shape is None else shape)
             elif kind == "residual_flow":
-                flow = residual_flow(content, shape, num_levels)
+                flow = residual_flow(content, shape, num_grey_levels)
             else:
                 flow = caflow(state, (3, 64, 64) if shape is None else shape)
     # The keys match a system, but the values may be anything.

@@ -29,7 +29,7 @@ class Published:
         sha256: hash of the file, if known.
         git_blob: git's hash of the content, the SHA-1 of a header and the bytes, if that is all we know.
         member: name of the checkpoint, if the file is a zip archive.
-        num_levels: grey levels of the images.
+        num_grey_levels: grey levels of the images.
         published: bits/dim that the authors report, and its M.
     """
 
@@ -40,7 +40,7 @@ class Published:
     sha256: str | None = None
     git_blob: str | None = None
     member: str | None = None
-    num_levels: int = 256
+    num_grey_levels: int = 256
     published: str = ""
 
     @property
@@ -112,7 +112,7 @@ PUBLISHED = {
         "Residual Flow of 96 blocks, 256x256 faces",
         _RESIDUAL_LICENCE,
         "celeba-hq-256-5bit",
-        num_levels=32,
+        num_grey_levels=32,
     ),
 }
 
@@ -153,7 +153,7 @@ def load_published(name: str, cache: Path, progress: bool = True) -> Flow:
             original = _fetch(name, folder, progress)
         _check(original, published)
         checkpoint = _extract(original, published.member, folder) if published.member else original
-        flow = load_upstream(checkpoint, num_levels=published.num_levels)
+        flow = load_upstream(checkpoint, num_grey_levels=published.num_grey_levels)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     try:

@@ -20,7 +20,7 @@ _UNUSED = re.compile(r"\.(geom_p|lamb|last_n_samples|last_firmom|last_secmom|sca
 def residual_flow(
     checkpoint: dict,
     shape: tuple[int, int, int] | None = None,
-    num_levels: int = 256,
+    num_grey_levels: int = 256,
     alpha: float | None = None,
     activation: str | None = None,
     coeff: float = 0.98,
@@ -31,7 +31,7 @@ def residual_flow(
     Args:
         checkpoint: the authors' file, read by ``read_checkpoint``, or a state dict of their ``ResidualFlow``.
         shape: shape of an image. Default: square, of the size at which the norms were computed.
-        num_levels: grey levels; 32 for models of 5-bit images.
+        num_grey_levels: grey levels; 32 for models of 5-bit images.
         alpha: shrink before the logit, see ``Logit``. Default: the authors', 2e-6 for one channel and 0.1 for three.
         activation: activation of the networks, see ``LipschitzConvNet``. Default: from the tensors or the settings.
         coeff: bound of the norms.
@@ -50,7 +50,7 @@ def residual_flow(
     shape = _image_shape(state, first) if shape is None else tuple(shape)
     flow = models.residual_flow(
         shape,
-        num_levels,
+        num_grey_levels,
         **_sizes(state, layers, shape),
         alpha=(2e-6 if shape[0] == 1 else 0.1) if alpha is None else alpha,
         activation=_activation(checkpoint, state) if activation is None else activation,

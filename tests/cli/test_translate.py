@@ -103,7 +103,7 @@ def test_a_small_picture_is_enlarged_and_an_enlarged_one_is_taken(tmp_path):
 
 def test_an_enlarged_picture_of_few_grey_levels_keeps_to_them(tmp_path):
     small = _save(tmp_path / "a.png", 255 * (_values(4, 4) > 127).astype(np.uint8))
-    source, _ = read_source(small, (1, 8, 8), SuperResolution(2), num_levels=17)
+    source, _ = read_source(small, (1, 8, 8), SuperResolution(2), num_grey_levels=17)
     assert source.max() == 16 and torch.equal(source, SuperResolution(2).enlarge(_read(small)[None] // 255 * 16, 17)[0])
 
 
@@ -125,12 +125,12 @@ def test_side_by_side_the_left_half_is_the_source(tmp_path):
     assert np.array_equal(source.permute(1, 2, 0).numpy(), values[:, :8])
 
 
-@pytest.mark.parametrize("num_levels", [2, 17, 32])
-def test_grey_levels_are_shared_out_evenly(tmp_path, num_levels):
+@pytest.mark.parametrize("num_grey_levels", [2, 17, 32])
+def test_grey_levels_are_shared_out_evenly(tmp_path, num_grey_levels):
     ramp = _save(tmp_path / "a.png", np.arange(256, dtype=np.uint8).reshape(16, 16))
-    source, _ = read_source(ramp, (1, 16, 16), Sketch(), num_levels)
+    source, _ = read_source(ramp, (1, 16, 16), Sketch(), num_grey_levels)
     counts = source.flatten().bincount()
-    assert len(counts) == num_levels and counts.max() - counts.min() <= 1
+    assert len(counts) == num_grey_levels and counts.max() - counts.min() <= 1
     assert (source.flatten().diff() >= 0).all()
 
 
@@ -209,7 +209,7 @@ def test_pictures_that_cannot_be_a_source_are_refused_with_numbers(tmp_path, mak
 # --- what is written --------------------------------------------------------------------------------------------------
 
 
-def _stand_in(num_levels=256):
+def _stand_in(num_grey_levels=256):
     """Sample n of a picture is 20 n everywhere; of each three, the second is the most probable."""
 
     def translate(sources, num_samples, temperature, generator, chunk_size, progress):
@@ -219,7 +219,7 @@ def _stand_in(num_levels=256):
 
     return SimpleNamespace(
         context_shape=COLOUR,
-        bijection=SimpleNamespace(num_levels=num_levels),
+        num_grey_levels=num_grey_levels,
         translate=translate,
         device=torch.device("cpu"),
     )
@@ -301,9 +301,9 @@ def test_known_pixels_are_pasted_into_every_sample(tmp_path):
 
 def test_few_grey_levels_are_spread_over_the_range(tmp_path):
     file = _save(tmp_path / "a.png", _values(8, 8, 3))
-    written = translate_files(_stand_in(num_levels=51), Sketch(), file, tmp_path / "b.png", num_samples=2)
+    written = translate_files(_stand_in(num_grey_levels=51), Sketch(), file, tmp_path / "b.png", num_samples=2)
     assert _read(written[0]).unique().item() == 20 * 255 // 50
-    again, _ = read_source(written[0], COLOUR, Sketch(), num_levels=51)
+    again, _ = read_source(written[0], COLOUR, Sketch(), num_grey_levels=51)
     assert (again == 20).all()
 
 

@@ -59,17 +59,19 @@ class Unsteady(Bijection):
         return z - self.shift
 
 
-def _linear(num_levels=17):
+def _linear(num_grey_levels=17):
     matrix = torch.eye(4) * 4 + torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
-    return Flow(Sequential(Dequantize(num_levels, alpha=None), Linear(matrix, -2.0)), (1, 2, 2)).double()
+    return Flow(Sequential(Dequantize(num_grey_levels, alpha=None), Linear(matrix, -2.0)), (1, 2, 2)).double()
 
 
-def _bent(num_levels=17):
-    return Flow(Sequential(Dequantize(num_levels, alpha=None), Linear(torch.eye(4), -0.5), Bend()), (1, 2, 2)).double()
+def _bent(num_grey_levels=17):
+    return Flow(
+        Sequential(Dequantize(num_grey_levels, alpha=None), Linear(torch.eye(4), -0.5), Bend()), (1, 2, 2)
+    ).double()
 
 
-def _images(count, num_levels=17, shape=(1, 2, 2)):
-    return torch.randint(num_levels, (count, *shape), generator=torch.Generator().manual_seed(1)).byte()
+def _images(count, num_grey_levels=17, shape=(1, 2, 2)):
+    return torch.randint(num_grey_levels, (count, *shape), generator=torch.Generator().manual_seed(1)).byte()
 
 
 @dataclass
@@ -114,9 +116,9 @@ def _overheads(flow, images, **options):
     return coded.net - coded.bound
 
 
-def _least_frequencies(num_levels, num_values, step):
+def _least_frequencies(num_grey_levels, num_values, step):
     """Bits lost to giving 2 of 2^48 frequencies to each step of a value, and to each of the 2^27 cells of a latent."""
-    num_cells = num_levels / step + 2.0**27
+    num_cells = num_grey_levels / step + 2.0**27
     return num_values * 2 * num_cells * 2.0**-PRECISION * math.log2(math.e)
 
 
@@ -128,7 +130,7 @@ def _equal_shares(index, low, mean, std):
     return squares.sum().item() / 2 * math.log2(math.e)
 
 
-def _known_and_unknown(v, z, mean_v, widths, t_z, num_levels=17, std_bits=22, grid_bits=8):
+def _known_and_unknown(v, z, mean_v, widths, t_z, num_grey_levels=17, std_bits=22, grid_bits=8):
     """Bits by which a net length differs from that by densities: those known, and a bound on the rest.
 
     ``widths`` are those of z given v and the z before, in units of s and of either sign; z is t_z widths off its mean.
@@ -140,7 +142,7 @@ def _known_and_unknown(v, z, mean_v, widths, t_z, num_levels=17, std_bits=22, gr
     near_mean = index - t_z * widths * 2.0**grid_bits
     known = _equal_shares(index, -(2.0**16) / step, 0.0, 1 / step)
     known -= _equal_shares(index, torch.floor(near_mean - 16 * stds), near_mean, stds)
-    known += _least_frequencies(num_levels, z.numel(), step.item())
+    known += _least_frequencies(num_grey_levels, z.numel(), step.item())
     t_v = (v - mean_v) * 2.0**std_bits
     nats = (t_v.square() - 1).abs().sum() * 4.0**-grid_bits + ((t_z.square() - 1) / stds.square()).abs().sum()
     nats += (z.square() - 1).abs().sum() * 4.0**-10
@@ -410,10 +412,12 @@ def test_overhead_shrinks_with_the_grid():
 
 
 @pytest.mark.parametrize("alpha", [None, 0.0, 1e-5])
-@pytest.mark.parametrize("num_levels", [2, 256])
-def test_black_and_white_come_back_with_every_dequantization(alpha, num_levels):
-    flow = Flow(Sequential(Dequantize(num_levels, alpha), Linear(torch.eye(4) * 2)), (1, 2, 2)).double()
-    images = torch.tensor([[0, 0, 0, 0], [num_levels - 1] * 4, [0, num_levels - 1, 0, 1]]).byte().view(3, 1, 2, 2)
+@pytest.mark.parametrize("num_grey_levels", [2, 256])
+def test_black_and_white_come_back_with_every_dequantization(alpha, num_grey_levels):
+    flow = Flow(Sequential(Dequantize(num_grey_levels, alpha), Linear(torch.eye(4) * 2)), (1, 2, 2)).double()
+    images = (
+        torch.tensor([[0, 0, 0, 0], [num_grey_levels - 1] * 4, [0, num_grey_levels - 1, 0, 1]]).byte().view(3, 1, 2, 2)
+    )
     for seed in range(10):
         assert torch.equal(decode(flow, encode(flow, images, seed)), images)
 

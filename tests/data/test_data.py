@@ -34,7 +34,7 @@ def _folder(path, count=30, **options):
 def test_data_without_download_are_uint8_in_three_disjoint_splits(name, shape, levels):
     images = data.load(name)
     assert images.shape == shape
-    assert images.num_levels == levels
+    assert images.num_grey_levels == levels
     splits = [images.train, images.validation, images.test]
     assert all(split.dtype == torch.uint8 and len(split) > 100 for split in splits)
     assert max(split.max() for split in splits) == levels - 1
@@ -141,7 +141,7 @@ def test_points_are_drawn_once_and_for_all_in_splits_that_share_none(name):
 
 def test_data_say_what_a_model_of_them_needs():
     assert data.load("moons").model_arguments() == {"shape": (2,)}
-    assert data.load("digits").model_arguments() == {"shape": (1, 8, 8), "num_levels": 17}
+    assert data.load("digits").model_arguments() == {"shape": (1, 8, 8), "num_grey_levels": 17}
     assert data.load("photo-patches").num_classes is None
 
 
@@ -153,7 +153,7 @@ def test_fewer_bits_are_the_highest_ones(tmp_path):
         expected = np.floor(values / 2 ** (8 - num_bits))
         for split in (images.train, images.validation, images.test):
             assert split.dtype == torch.uint8 and np.array_equal(split[:, 0].numpy(), expected)
-        assert images.num_levels == 2**num_bits == images.train.max() + 1
+        assert images.num_grey_levels == 2**num_bits == images.train.max() + 1
         assert images.variant == f"arrays of a.npz, 64/64/64 images, reduced to {num_bits} bit"
     assert data.load(tmp_path / "a.npz", num_bits=8).variant == "arrays of a.npz, 64/64/64 images"
 
@@ -209,7 +209,7 @@ def test_celeba_hq_is_resized_by_averaging_and_reduced_to_5_bit(tmp_path):
         for i in range(count):
             _picture(folder / split / f"{i}.png", size=(256, 256) if i else (512, 512), seed=i)
     images = data.load("celeba-hq-256-5bit", root=tmp_path)
-    assert images.shape == (3, 256, 256) and images.num_levels == 32
+    assert images.shape == (3, 256, 256) and images.num_grey_levels == 32
     assert images.name == "celeba-hq-256-5bit" and "9/1/2 images, reduced to 5 bit" in images.variant
     large, same = (np.asarray(Image.open(folder / "val" / f"{i}.png")).transpose(2, 0, 1) for i in range(2))
     assert np.array_equal(images.test[1].numpy(), same // 8)

@@ -699,12 +699,12 @@ def test_a_split_that_cannot_be_is_refused_before_anything_is_done_with_it(kind,
         ({"labels": _labels(train=torch.full((4,), -1))}, ValueError, "the smallest of train is -1"),
         ({"labels": _labels(train=[0] * 4)}, TypeError, "labels of train is a list"),
         (
-            {"num_levels": 17, "test": torch.full((3, 3, 4, 4), 17).byte()},
+            {"num_grey_levels": 17, "test": torch.full((3, 3, 4, 4), 17).byte()},
             ValueError,
             "test has values up to 17, more than 16",
         ),
-        ({"num_levels": 1}, ValueError, "num_levels is 2 or more"),
-        ({"num_levels": float("nan")}, ValueError, "num_levels is a whole number"),
+        ({"num_grey_levels": 1}, ValueError, "num_grey_levels is 2 or more"),
+        ({"num_grey_levels": float("nan")}, ValueError, "num_grey_levels is a whole number"),
     ],
 )
 def test_labels_and_levels_that_do_not_fit_are_refused(changes, exception, message):

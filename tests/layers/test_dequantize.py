@@ -14,7 +14,7 @@ from nbflows.nets import ConvNet
 from tests.reference_data import mnist, replayed_noise
 
 
-def _variational(num_levels=256, size=28):
+def _variational(num_grey_levels=256, size=28):
     """Random noise flows, strong enough to push the noise to the edges of its bins."""
     torch.manual_seed(0)
     couplings = [
@@ -23,11 +23,11 @@ def _variational(num_levels=256, size=28):
     ]
     for coupling in couplings:
         torch.nn.init.normal_(coupling.net.layers[-1].weight, std=0.5)
-    return VariationalDequantize(Sequential(*couplings), num_levels)
+    return VariationalDequantize(Sequential(*couplings), num_grey_levels)
 
 
-def _all_levels(num_levels=256, copies=400):
-    return torch.arange(num_levels, dtype=torch.uint8).repeat(copies).view(copies, 1, 16, -1)
+def _all_levels(num_grey_levels=256, copies=400):
+    return torch.arange(num_grey_levels, dtype=torch.uint8).repeat(copies).view(copies, 1, 16, -1)
 
 
 LAYERS = {
@@ -44,7 +44,7 @@ LAYERS = {
 def test_every_level_comes_back_exactly(name, dtype):
     torch.manual_seed(0)
     layer = LAYERS[name]().to(dtype)
-    x = _all_levels(layer.num_levels) if layer.num_levels == 256 else torch.randint(17, (200, 1, 8, 8)).byte()
+    x = _all_levels(layer.num_grey_levels) if layer.num_grey_levels == 256 else torch.randint(17, (200, 1, 8, 8)).byte()
     with torch.no_grad():
         back = layer.inverse(layer(x)[0])
     assert back.dtype == torch.uint8
@@ -63,14 +63,14 @@ def test_levels_come_back_also_when_the_noise_falls_on_the_edge_of_its_bin(alpha
 
 @settings(deadline=None, max_examples=300, derandomize=True)
 @given(
-    num_levels=st.integers(2, 256),
+    num_grey_levels=st.integers(2, 256),
     alpha=st.sampled_from([None, 0.0, 1e-6, 1e-5, 0.05, 0.5]),
     dtype=st.sampled_from([torch.float32, torch.float64]),
     u=st.floats(0, 1, exclude_max=True, width=32),
 )
-def test_every_level_comes_back_with_any_noise(num_levels, alpha, dtype, u):
-    layer = Dequantize(num_levels, alpha).to(dtype)
-    x = torch.arange(num_levels, dtype=torch.uint8).view(1, -1)
+def test_every_level_comes_back_with_any_noise(num_grey_levels, alpha, dtype, u):
+    layer = Dequantize(num_grey_levels, alpha).to(dtype)
+    x = torch.arange(num_grey_levels, dtype=torch.uint8).view(1, -1)
     with replayed_noise(torch.tensor(u)):
         z, log_det = layer(x)
     assert z.isfinite().all()
@@ -106,7 +106,7 @@ def test_log_det_is_that_of_the_jacobian_with_respect_to_the_noise(name):
     # z depends on x + u only, so dz/du is dz/dx: for uniform noise the whole log_det; a noise flow's adds to it.
     torch.manual_seed(0)
     layer = LAYERS[name]().double()
-    x = torch.randint(layer.num_levels, (3, 1, 16, 16)).byte()
+    x = torch.randint(layer.num_grey_levels, (3, 1, 16, 16)).byte()
     base = (torch.rand(3, 1, 16, 16, dtype=torch.float64) * 0.9 + 0.05).requires_grad_()
 
     # Not replayed_noise: its copy must stay in the graph.
@@ -161,7 +161,7 @@ def test_keeping_off_the_bins_edges_costs_no_bits():
 @pytest.mark.parametrize(
     ("make_it", "message"),
     [
-        (lambda: Dequantize(1), "num_levels is 2 or more and 256 or less, not 1"),
+        (lambda: Dequantize(1), "num_grey_levels is 2 or more and 256 or less, not 1"),
         (lambda: Dequantize(257), "256 or less, not 257"),
         (lambda: Dequantize(alpha=1.0), "[0, 1), got 1.0"),
         (lambda: Dequantize()(torch.zeros(1, 1, 2, 2)), "integers 0..255 (uint8), got torch.float32"),

@@ -164,7 +164,7 @@ BINARY = ((torch.arange(2**16)[:, None] >> torch.arange(16)) & 1).byte().view(-1
 @torch.no_grad()
 def test_the_probabilities_of_all_65536_binary_images_given_a_source_sum_to_one(relation):
     # The coarsest level is 1x1. "shared" is "unshared" with two levels, see above.
-    flow = random_caflow((1, 4, 4), relation, num_scales=2, dtype=torch.float32, num_levels=2)
+    flow = random_caflow((1, 4, 4), relation, num_scales=2, dtype=torch.float32, num_grey_levels=2)
     # Stronger networks make a few draws outweigh all others, and the error an estimate of nothing.
     for name, parameter in flow.named_parameters():
         if "net.layers.4" in name:
@@ -317,9 +317,9 @@ def test_steps_and_transitions_are_as_many_as_asked_for():
             assert types == [Squeeze, *[ActNorm, Conv1x1] * 2, *step * (2 if k == 0 else 4)]
             assert all(block.bijection[i].form == "full" for i, t in enumerate(types) if t is Conv1x1)
     with torch.device("meta"):
-        plain = models.caflow((3, 16, 16), num_levels=32, relation="gaussian", **settings)
+        plain = models.caflow((3, 16, 16), num_grey_levels=32, relation="gaussian", **settings)
     assert isinstance(plain.bijection[0], Dequantize) and not isinstance(plain.bijection[0], VariationalDequantize)
-    assert plain.bijection[0].num_levels == plain.source.bijection[0].num_levels == 32
+    assert plain.num_grey_levels == plain.source.num_grey_levels == 32
     assert all(isinstance(prior.bijection, GaussianPrior) for prior in plain.bijection[2].priors)
 
 
@@ -337,7 +337,7 @@ def test_networks_start_at_zero_and_a_gaussian_relation_at_the_standard_normal(r
 
 def test_the_digits_model_is_a_small_caflow():
     flow = models.digits_caflow(relation="shared", source_channels=3, num_steps=1)
-    assert flow.shape == (1, 8, 8) and flow.context_shape == (3, 8, 8) and flow.bijection[0].num_levels == 17
+    assert flow.shape == (1, 8, 8) and flow.context_shape == (3, 8, 8) and flow.num_grey_levels == 17
     assert len(flow.bijection[1].levels) == 2 and len(flow.bijection[1].levels[0]) == 1 + 4 + 3
 
 
@@ -479,7 +479,7 @@ def test_a_pointwise_convolution_is_a_1x1_convolution(dtype):
 )
 def test_the_slope_of_dequantization_is_the_derivative_by_its_noise(dequantize):
     layer = dequantize().double()
-    images = torch.randint(layer.num_levels, (3, 2, 4, 4)).byte()
+    images = torch.randint(layer.num_grey_levels, (3, 2, 4, 4)).byte()
     # Away from the edges, where noise is moved.
     u = (0.01 + 0.98 * torch.rand(3, 2, 4, 4).double()).requires_grad_()
     layer.noise = lambda x: (u, 1 - u, u.new_zeros(len(u)))
@@ -511,7 +511,7 @@ def _small(**changes):
         (lambda: _small(num_steps=0), "at least 1 level and 1 step, got 2 and 0"),
         (lambda: _small(num_relation_steps=0), "at least 1 step, got 0"),
         (lambda: _small(relation="shared", num_scales=3, num_shared_steps=0), "at least 1 step, got 0"),
-        (lambda: _small(num_levels=300), "num_levels is 2 or more and 256 or less, not 300"),
+        (lambda: _small(num_grey_levels=300), "num_grey_levels is 2 or more and 256 or less, not 300"),
         (lambda: relation_block(4, 4, 0), "at least 1 step, got 0"),
         (lambda: AffineInjector(ConvNet(1, 2, 2))(torch.zeros(1, 1, 2, 2)), "AffineInjector got no context"),
         (lambda: AffineInjector(ConvNet(1, 2, 2)).inverse(torch.zeros(1, 1, 2, 2)), "AffineInjector got no context"),

@@ -14,8 +14,8 @@ from nbflows import plotting
 from nbflows.data import reading
 
 
-def images(n=6, channels=1, size=4, num_levels=17):
-    return torch.randint(num_levels, (n, channels, size, size), dtype=torch.uint8)
+def images(n=6, channels=1, size=4, num_grey_levels=17):
+    return torch.randint(num_grey_levels, (n, channels, size, size), dtype=torch.uint8)
 
 
 def title_of(figure):
@@ -24,7 +24,7 @@ def title_of(figure):
 
 def test_image_grid_puts_every_image_in_its_place():
     x = images(5)
-    figure = plotting.image_grid(x, num_levels=17, columns=3, title="five images")
+    figure = plotting.image_grid(x, num_grey_levels=17, columns=3, title="five images")
     (axes,) = figure.axes
     picture = torch.from_numpy(axes.get_images()[0].get_array().data)
     assert isinstance(figure, Figure) and title_of(figure) == "five images"
@@ -37,7 +37,7 @@ def test_image_grid_puts_every_image_in_its_place():
 
 
 def test_image_grid_draws_colour():
-    x = images(2, channels=3, num_levels=256)
+    x = images(2, channels=3, num_grey_levels=256)
     figure = plotting.image_grid(x, columns=2)
     picture = torch.from_numpy(figure.axes[0].get_images()[0].get_array().data)
     torch.testing.assert_close(picture[:, :4], x[0].permute(1, 2, 0).double() / 255)
@@ -60,7 +60,7 @@ def test_a_long_title_and_long_labels_stay_inside_the_figure():
 
 
 def test_image_rows_draws_one_labelled_row_each():
-    figure = plotting.image_rows({"first": images(3), "second": images(3)}, num_levels=17)
+    figure = plotting.image_rows({"first": images(3), "second": images(3)}, num_grey_levels=17)
     (axes,) = figure.axes
     assert axes.get_images()[0].get_array().shape == (9, 14, 3)
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["first", "second"]
@@ -68,7 +68,7 @@ def test_image_rows_draws_one_labelled_row_each():
 
 def test_side_by_side_draws_one_axes_per_panel_all_at_one_scale():
     panels = {"left": {"1": images(3), "2": images(3)}, "right": {"1": images(2), "2": images(2)}}
-    figure = plotting.side_by_side(panels, num_levels=17, title="both")
+    figure = plotting.side_by_side(panels, num_grey_levels=17, title="both")
     left, right = figure.axes
     assert title_of(figure) == "both" and [left.get_title(), right.get_title()] == ["left", "right"]
     pixel = [axes.get_position().width / axes.get_images()[0].get_array().shape[1] for axes in (left, right)]
@@ -77,7 +77,7 @@ def test_side_by_side_draws_one_axes_per_panel_all_at_one_scale():
 
 
 def test_reconstruction_counts_and_marks_what_differs():
-    x = images(3, num_levels=256)
+    x = images(3, num_grey_levels=256)
     decoded = x.clone()
     decoded[1, 0, 2, 3] ^= 1
     figure = plotting.reconstruction(x, decoded)
@@ -90,7 +90,7 @@ def test_reconstruction_counts_and_marks_what_differs():
 
 def test_latent_levels_draws_the_images_and_one_panel_per_kept_level():
     draws = {"fine": images(6).unflatten(0, (2, 3)), "coarse": images(6).unflatten(0, (2, 3))}
-    figure = plotting.latent_levels(images(2), draws, num_levels=17, title="levels")
+    figure = plotting.latent_levels(images(2), draws, num_grey_levels=17, title="levels")
     assert [axes.get_title() for axes in figure.axes] == ["image", "fine", "coarse"]
     assert [axes.get_images()[0].get_array().shape[1] for axes in figure.axes] == [4, 14, 14]
 
@@ -128,7 +128,7 @@ def shown(monkeypatch):
 
 
 def test_show_stores_a_png_with_alt_text_and_width_and_frees_the_figure(shown):
-    figure = plotting.image_grid(images(2), num_levels=17)
+    figure = plotting.image_grid(images(2), num_grey_levels=17)
     width, dpi = figure.get_figwidth() * figure.dpi, figure.dpi
     plotting.show(figure, alt='two "images"')
     assert shown[0]["data"].keys() == {"image/png", "text/plain"}
@@ -142,7 +142,7 @@ def test_show_stores_a_png_with_alt_text_and_width_and_frees_the_figure(shown):
 
 
 def test_show_repeats_the_alt_text_for_tools_that_give_a_picture_none(shown):
-    plotting.show(plotting.image_grid(images(2), num_levels=17), alt='"a" < b')
+    plotting.show(plotting.image_grid(images(2), num_grey_levels=17), alt='"a" < b')
     assert shown[1]["data"].keys() == {"text/html", "text/latex"} and not shown[1]["data"]["text/latex"]
     html = shown[1]["data"]["text/html"]
     assert html.endswith(">Figure: &quot;a&quot; &lt; b</div>") and "<img" not in html
@@ -150,7 +150,7 @@ def test_show_repeats_the_alt_text_for_tools_that_give_a_picture_none(shown):
 
 
 def test_save_figures_writes_what_show_left_in_a_notebook(shown, tmp_path):
-    plotting.show(plotting.image_grid(images(2), num_levels=17), alt='Two "images" & more')
+    plotting.show(plotting.image_grid(images(2), num_grey_levels=17), alt='Two "images" & more')
     cells = [{"cell_type": "markdown"}, {"cell_type": "code", "outputs": [{"output_type": "stream"}, *shown]}]
     (tmp_path / "a.ipynb").write_text(json.dumps({"cells": cells}))
     (file,) = plotting.save_figures(tmp_path / "a.ipynb", tmp_path / "figures")

@@ -154,8 +154,8 @@ ARGUMENTS = [
     {"shape": []},
     {"shape": {}},
     {"shape": [[[]]]},
-    {"num_levels": 10**9},
-    {"num_levels": float("nan")},
+    {"num_grey_levels": 10**9},
+    {"num_grey_levels": float("nan")},
     {"nothing": 1},
 ]
 
@@ -167,6 +167,15 @@ def test_sizes_that_do_not_fit_the_weights_are_refused_before_they_take_memory(t
     file.write_text(json.dumps({**description, "arguments": {**description["arguments"], **arguments}}))
     with pytest.raises(ValueError, match=r"model.safetensors: (its builder does not take|the weights are not)"):
         load_flow(tmp_path / "model")
+
+
+def test_a_file_from_before_grey_levels_had_their_own_name_is_read(tmp_path):
+    flow = models.digits_simple().eval()
+    file = save_flow(flow, tmp_path / "model").with_suffix(".json")
+    file.write_text(file.read_text().replace("num_grey_levels", "num_levels"))
+    assert '"num_levels": 17' in file.read_text()
+    loaded = load_flow(tmp_path / "model")
+    assert loaded.num_grey_levels == 17 and loaded.built_by == flow.built_by
 
 
 def test_the_limit_is_of_one_flow_and_leaves_the_others_alone():

@@ -36,7 +36,7 @@ def digits():
     sizes = {"train": 60, "validation": 129, "test": 41}
     labels = {split: full.labels[split][:size] for split, size in sizes.items()}
     parts = {split: getattr(full, split)[:size] for split, size in sizes.items()}
-    return ImageData("digits", "230 digits", **parts, num_levels=17, labels=labels)
+    return ImageData("digits", "230 digits", **parts, num_grey_levels=17, labels=labels)
 
 
 def flow_without_chance():

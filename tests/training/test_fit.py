@@ -25,7 +25,7 @@ from nbflows import (
     recipes,
     training,
 )
-from nbflows.data import Data, ImageData, pictures, toys
+from nbflows.data import Data, ImageData, toys
 from nbflows.layers import AffineCoupling, Dequantize, checkerboard
 from nbflows.nets import ConvNet
 from nbflows.training import callbacks, fit, launch, steps
@@ -359,14 +359,14 @@ def test_every_recipe_builds_its_model_for_its_data(name):
     known |= {"celeba-hq-256-5bit": ((3, 256, 256), 32)} | dict.fromkeys(toys.names(), ((2,), None))
     shape, levels = known.get(recipe.data, ((3, 32, 32), 256))
     parts = [torch.zeros(1, *shape, dtype=torch.uint8 if levels else torch.float32)] * 3
-    examples = ImageData(recipe.data, "", *parts, num_levels=levels) if levels else Data(recipe.data, "", *parts)
+    examples = ImageData(recipe.data, "", *parts, num_grey_levels=levels) if levels else Data(recipe.data, "", *parts)
     # Residual flows without values: power iteration on every weight would take minutes. One flow in the plane has some:
     # all are built alike.
     without = "residual_flow" in recipe.builder and name not in ("digits-residual", "moons-residual")
     with torch.device("meta" if without else "cpu"):
         flow = recipe.build(examples)
     assert flow.shape == shape
-    assert pictures.num_levels_of(flow) == levels
+    assert flow.num_grey_levels == levels
     assert isinstance(flow, JointFlow) == recipe.objective.labelled
     json.dumps(recipe.model_arguments(examples))
 

@@ -44,7 +44,7 @@ def digits():
     full = data.load("digits")
     parts = {"train": full.train[:100], "validation": full.validation[:40], "test": full.test[:40]}
     labels = {split: full.labels[split][: len(images)] for split, images in parts.items()}
-    return ImageData("digits", "100 digits", **parts, num_levels=17, labels=labels)
+    return ImageData("digits", "100 digits", **parts, num_grey_levels=17, labels=labels)
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +195,7 @@ def test_points_are_trained_sampled_and_evaluated(points, tmp_path, monkeypatch,
 
 
 def test_a_model_of_8_bits_is_not_scored_on_fewer(digits, tmp_path, capsys):
-    eight = replace(digits, num_levels=256, labels=None)
+    eight = replace(digits, num_grey_levels=256, labels=None)
     recipe = replace(DIGITS, epochs=1)
     _train(recipe, eight, tmp_path / "run", max_steps=1)
     np.save(tmp_path / "images.npy", np.zeros((40, 8, 8), dtype=np.uint8))

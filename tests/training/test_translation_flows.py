@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from nbflows import data, load_flow, metrics, models, recipes, save_flow, tasks, training
-from nbflows.data import SPLITS, ImageData, PairData, pictures
+from nbflows.data import SPLITS, ImageData, PairData
 from nbflows.models.caflow import RELATIONS
 from nbflows.objectives import Translation
 from nbflows.storage import weights
@@ -332,14 +332,17 @@ def test_models_and_data_belong_together(digits, pairs, tmp_path):
     plain = replace(recipes.get("digits-glow"), batch_size=32)
     with pytest.raises(ValueError, match="trains a translation, and digits has no sources"):
         _train(
-            digits, tmp_path / "a", recipe=replace(RECIPE, objective=Translation()), flow=random_caflow(num_levels=17)
+            digits,
+            tmp_path / "a",
+            recipe=replace(RECIPE, objective=Translation()),
+            flow=random_caflow(num_grey_levels=17),
         )
     with pytest.raises(ValueError, match="digits has pairs of source and target: train them with"):
         _train(pairs, tmp_path / "b", recipe=plain, flow=models.digits_glow())
     with pytest.raises(ValueError, match="the objective Translation trains a TranslationFlow, the model is a Flow"):
         _train(pairs, tmp_path / "d", flow=models.digits_glow())
     with pytest.raises(ValueError, match=r"expected a context of \(32, 3, 8, 8\), one row per example, got \(32, 1, 8"):
-        _train(pairs, tmp_path / "c", flow=random_caflow(num_levels=17, source_channels=3))
+        _train(pairs, tmp_path / "c", flow=random_caflow(num_grey_levels=17, source_channels=3))
 
 
 # What is not a number ------------------------------------------------------------------------------------------------
@@ -359,7 +362,7 @@ def test_models_and_data_belong_together(digits, pairs, tmp_path):
 def test_a_layer_that_returns_no_numbers_is_named(module, name, pairs, tmp_path):
     # Sources and targets of other shapes: a second pass, too, must not confuse them.
     pairs = replace(pairs, sources={split: images.repeat(1, 3, 1, 1) for split, images in pairs.sources.items()})
-    flow = random_caflow(num_levels=17, source_channels=3, dtype=torch.float32)
+    flow = random_caflow(num_grey_levels=17, source_channels=3, dtype=torch.float32)
     torch.nn.init.constant_(module(flow)[-1].net.layers[2].bias, torch.nan)
     images = pairs.train[:4], pairs.sources["train"][:4]
     found = steps.first_non_finite(flow, *images)
@@ -426,12 +429,12 @@ def test_every_recipe_of_a_translation_builds_its_model_for_its_pairs(name):
     # Beside its target.
     width = shape[2] * (2 if recipe.objective.task == tasks.SideBySide() else 1)
     parts = [random_images(1, (*shape[:2], width), levels) for _ in range(3)]
-    pairs = recipe.objective.prepare(ImageData(str(recipe.data), "", *parts, num_levels=levels))
+    pairs = recipe.objective.prepare(ImageData(str(recipe.data), "", *parts, num_grey_levels=levels))
     with torch.device("meta"):
         flow = recipe.build(pairs)
     assert isinstance(flow, TranslationFlow) and flow.shape == shape == pairs.shape
     assert flow.context_shape == tuple(pairs.sources["train"].shape[1:])
-    assert pictures.num_levels_of(flow) == levels == flow.source.bijection[0].num_levels
+    assert flow.num_grey_levels == levels == flow.source.num_grey_levels
     assert recipe.objective.weight > 0
     json.dumps(recipe.model_arguments(pairs))
 

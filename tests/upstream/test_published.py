@@ -60,7 +60,7 @@ def zipped(members, form=zipfile.ZIP_STORED):
 def log_prob(flow):
     """With the same images and noise each time."""
     generator = torch.Generator().manual_seed(1)
-    images = torch.randint(flow.bijection[0].num_levels, (2, *flow.shape), generator=generator).byte()
+    images = torch.randint(flow.num_grey_levels, (2, *flow.shape), generator=generator).byte()
     torch.manual_seed(5)
     with torch.no_grad():
         return flow.log_prob(images)

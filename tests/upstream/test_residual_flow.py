@@ -161,7 +161,7 @@ def test_sizes_are_read_off_the_tensors(name):
     # The original counts two constants per block.
     assert sum(p.numel() for p in flow.parameters()) == meta["nparams"] - 2 * len(blocks)
     assert flow.shape == tuple(_arrays(name)["x"].shape[1:]) == tuple(meta["input"][1:])
-    assert flow.bijection[0].num_levels == 256
+    assert flow.num_grey_levels == 256
     assert [list(level.shape[1:]) for level in flow.unpack(torch.zeros(1, *flow.latent_shape))] == (
         meta["latent_dims"] if meta["config"]["factor_out"] else [[math.prod(flow.shape)]]
     )
@@ -355,7 +355,7 @@ def test_a_published_file_is_loaded_and_evaluated_from_the_command_line(save, tm
     state, averages = _with_averages()
     file = save(state, averages)
     flow = upstream.load_upstream(file)
-    assert not flow.training and flow.shape == (1, 8, 8) and flow.bijection[0].num_levels == 256
+    assert not flow.training and flow.shape == (1, 8, 8) and flow.num_grey_levels == 256
     _assert_same_weights(flow, upstream.residual_flow(state | averages))
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
