@@ -78,8 +78,8 @@ class CountingModel:
             of_value, of_context, different = table.counts(context, pixels)
             back_off = strength * different
             # A context that never came says nothing.
-            seen = of_context > 0
-            probability[seen] = ((of_value + back_off * probability) / (of_context + back_off))[seen]
+            blended = (of_value + back_off * probability) / np.maximum(of_context + back_off, 1)
+            probability = np.where(of_context > 0, blended, probability)
         log_prob = torch.from_numpy(np.log(probability)).view(len(images), -1)
         return -log_prob.mean(1) / math.log(2)
 
