@@ -22,8 +22,9 @@ def test_uniform_noise_costs_its_entropy_and_a_copied_neighbour_nearly_nothing()
     # Never below the truth but by chance, 5 standard errors; above it by what counting costs.
     assert 2 - 5 * bits.std() / 10 < bits.mean() < 2.1
     rows = noise[..., :1].expand(-1, -1, -1, 8)
-    # Each row has one free pixel in eight: 2 / 8 bits.
-    assert 0.25 - 0.01 < CountingModel(rows[:1900], 4).bits_per_dim(rows[1900:]).mean() < 0.27
+    # Each row has one free pixel in eight, 2 / 8 bits; the edge looks like black, and so costs some more.
+    bits = CountingModel(rows[:1900], 4).bits_per_dim(rows[1900:])
+    assert 0.25 - 5 * bits.std() / 10 < bits.mean() < 2 * 0.25
 
 
 def test_an_image_says_the_same_alone_and_among_others():
