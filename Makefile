@@ -14,7 +14,7 @@ FAST = $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not full_s
 NBVAL := -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
 	-p no:cacheprovider -p tests.lesson_seconds --no-cov -W default
 
-.PHONY: demo docs test test-fast test-full coverage lab notebooks lint bench bench-peers clean lock test-lowest test-newest
+.PHONY: demo docs test test-fast test-full coverage lab notebooks lint bench bench-peers learning gpu clean lock test-lowest test-newest
 
 # Runs the quickstart and shows it as one HTML page and as pictures.
 demo: $(INSTALLED)
@@ -62,6 +62,14 @@ bench: $(INSTALLED)
 bench-peers: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --editable ".[bench]"
 	$(BIN)/python -m benchmarks
+
+# What only a GPU can do, in nine minutes on one: its tests, what models cost, training the queue. On a CPU, how it goes.
+gpu: $(INSTALLED)
+	$(BIN)/python -m tools.gpu
+
+# Bits/dim of MNIST after equal minutes of CPU: about three hours for all models.
+learning: $(INSTALLED)
+	$(BIN)/python -m benchmarks.learning
 
 clean:
 	rm -rf build .coverage .pytest_cache .ruff_cache

@@ -1,4 +1,4 @@
-"""What only a GPU can show: the numbers of the CPU, memory, no waiting. ``make gpu`` runs it; NBFLOWS_GPU=cpu tries it."""
+"""What only a GPU can show: the same numbers as a CPU, memory, no waiting. ``make gpu`` runs these tests there."""
 
 import os
 from functools import partial
@@ -187,4 +187,3 @@ def test_actnorm_starts_alike():
     # Its statistics are computed in float64, and kept in float32.
     assert torch.allclose(there.log_scale.cpu(), here.log_scale, atol=1e-6)
     assert torch.allclose(there.bias.cpu(), here.bias, atol=1e-6)
-

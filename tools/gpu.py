@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 
 from nbflows import models, pretrained, set_memory
+from nbflows.files import write
 from nbflows.nets import update_norms
-from nbflows.storage.files import write
 from nbflows.training import compiling
 
 ROOT = Path(__file__).parents[1]
@@ -100,7 +100,7 @@ def run_tests(out: Path, end: float, here: bool) -> dict:
 
 
 def costs(table: dict, device: str, end: float) -> dict:
-    """Images per second of a training step and of sampling, and GiB at its peak, in each setting; a third of the time."""
+    """Images per second and GiB at the peak, of training steps and of sampling, for a third of the time at most."""
     limit, measured = time.monotonic() + (end - time.monotonic()) / 3, {}
     for name, (build, shape) in table.items():
         for setting in ("float32", "bf16", "bf16, compiled", "bf16, invertible", "sampling"):

@@ -51,14 +51,19 @@ def learning_rate_factor(recipe: Recipe, budget: Budget, steps_per_epoch: int, s
     Args:
         steps_per_epoch: after which a recipe's learning rate decays.
         seconds: trained so far.
-
-    Source of the second schedule, warmup-stable-decay: Hu et al., "MiniCPM", 2024 (arXiv:2404.06395).
     """
-    warmup = (step + 1) / max(1, recipe.warmup_steps)
     if budget.whole_recipe:
+        warmup = (step + 1) / max(1, recipe.warmup_steps)
         drop = 0.1 if recipe.drop_at_step is not None and step >= recipe.drop_at_step else 1.0
         return min(1.0, warmup) * drop * recipe.decay_per_epoch ** (step // steps_per_epoch)
-    done = budget.done(step, seconds)
+    return warmup_stable_decay(step, budget.done(step, seconds), recipe.warmup_steps)
+
+
+def warmup_stable_decay(step: int, done: float, warmup_steps: int) -> float:
+    """The factor of the learning rate when the share ``done`` of a budget is used: it grows, stays, falls to 0.
+
+    Source: Hu et al., "MiniCPM", 2024 (arXiv:2404.06395).
+    """
     # A warm-up longer than the budget would never end.
-    warmup = max(warmup, done / WARMUP)
+    warmup = max((step + 1) / max(1, warmup_steps), done / WARMUP)
     return min(1.0, warmup, (1 - done) / DECAY)
