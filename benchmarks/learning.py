@@ -236,7 +236,13 @@ def main(arguments: list[str] | None = None) -> None:
         return
     names = [name for name in options.names or LEARNERS if _installed(LEARNERS[name].package)]
     tasks = [(name, minutes) for name in names for minutes in options.minutes]
-    rest = ["--test-images", str(options.test_images), "--seed", str(options.seed), "--set", *options.set]
+    rest = [
+        "--test-images",
+        str(options.test_images),
+        "--seed",
+        str(options.seed),
+        *(["--set", *options.set] if options.set else []),
+    ]
     with ThreadPoolExecutor(options.jobs) as pool:
         results = list(pool.map(lambda task: _in_a_process(*task, rest), tasks))
     rows = [{"model": n, "minutes": m, **result} for (n, m), result in zip(tasks, results, strict=True)]

@@ -88,7 +88,18 @@ def run_tests(out: Path, end: float, here: bool) -> dict:
     environment = os.environ if here else {**os.environ, "NBFLOWS_GPU": "cpu", "OMP_NUM_THREADS": "1"}
     # The stub shows that the tests are found; they run in the test suite.
     options = [] if here else ["--collect-only"]
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", *options, "tests/test_gpu.py"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-m",
+        "gpu",
+        "-p",
+        "no:cacheprovider",
+        *options,
+        "tests/test_gpu.py",
+    ]
     with open(out / "tests.log", "w") as log:
         try:
             done = subprocess.run(command, cwd=ROOT, stdout=log, stderr=log, env=environment, timeout=seconds)
