@@ -1,4 +1,4 @@
-"""What a training minimises: the density alone, together with a classifier, or of a target given its source."""
+"""Objectives of a training: the density of images, with a classifier, or of a target given its source."""
 
 import math
 from collections.abc import Callable
@@ -78,7 +78,7 @@ class Density:
         return None
 
     def to_json(self) -> dict:
-        """The settings as they stand in the JSON of a recipe, which names those of all objectives."""
+        """The settings for the JSON of a recipe, which has the keys of all objectives."""
         return {"density_weight": None, "task": None, "task_arguments": {}, "source_weight": 0.0}
 
 

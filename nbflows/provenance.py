@@ -1,4 +1,4 @@
-"""What a model was trained on: a fingerprint of the data, kept with it and compared before it is used again."""
+"""Fingerprints of data: kept with a model, and compared before its training data are used again."""
 
 import hashlib
 from pathlib import Path
@@ -15,7 +15,7 @@ _OWN = ("images of folder ", "arrays of ", "pairs of folders ")
 
 
 def fingerprint(data: Data, labelled: bool = False) -> dict:
-    """Where data came from, what they are, and a digest of every value in them; goes into JSON and checkpoints.
+    """A record of the data for JSON and checkpoints: their origin, what they are, and a digest of every value.
 
     Points that are those of ``data.load(name)`` up to rounding have the name instead of their values.
 
@@ -39,7 +39,7 @@ _ROUNDING = 1e-5
 
 
 def _is_as_drawn(data: Data) -> bool:
-    """Whether these are points of ``data.load``: drawn anew on each machine, where the last digits of a sine differ."""
+    """Whether these are points of ``data.load``. Each machine draws them itself, and the last digits of a sine differ."""
     name = data.origin.get("name")
     if not data.train.is_floating_point() or name not in toys.names():
         return False
@@ -91,7 +91,7 @@ def _named(known: dict) -> str:
 
 
 def load(known: dict, model: str | Path) -> Data:
-    """The data of a model's fingerprint, loaded anew from where they came; the caller compares the fingerprints.
+    """Loads the data of a model's fingerprint again from their origin; the caller compares the fingerprints.
 
     Raises:
         ValueError: they did not come from a name or path, they are gone, or the fingerprint is damaged.

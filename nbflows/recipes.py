@@ -1,4 +1,4 @@
-"""What ``nbflows train NAME`` runs: model, data, objective and schedule by name."""
+"""Recipes: model, data, objective and schedule by the name that ``nbflows train`` takes."""
 
 import inspect
 import json
@@ -35,9 +35,9 @@ class Recipe:
         accumulate: micro-batches per optimizer step (gradient accumulation).
         epochs: number of epochs.
         optimizer: "Adam", "AdamW" (Adam with decoupled weight decay) or "Adamax", from torch.optim.
-        learning_rate: of the optimizer.
-        betas: of the optimizer.
-        weight_decay: of AdamW.
+        learning_rate: the optimizer's, before the schedule.
+        betas: coefficients of Adam's running averages.
+        weight_decay: decoupled weight decay, for AdamW only.
         decay_per_epoch: the learning rate is multiplied by this after every epoch (StepLR).
         warmup_steps: number of steps over which the learning rate grows linearly from 0.
         drop_at_step: from this step on the learning rate is a tenth; None for never.
@@ -46,7 +46,7 @@ class Recipe:
         augment: random change of training images: "shift_and_flip", "mirror" or None.
         objective: what is minimised, see ``nbflows.objectives``.
         validate_every: epochs between validations, and between pictures of samples.
-        seed: of the weights, the order of the data and the noise.
+        seed: seed of the weights, the order of the data and the noise.
     """
 
     description: str

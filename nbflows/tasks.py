@@ -63,7 +63,7 @@ class SuperResolution(Task):
     source = enlarge(shrink(target)), both bicubic with antialiasing, each rounded to grey levels.
 
     Args:
-        factor: of height and width.
+        factor: ratio of the heights and of the widths.
     """
 
     name = "super-resolution"
@@ -100,7 +100,7 @@ class Colorization(Task):
     source = grey(target).
 
     Args:
-        num_channels: of the source: 1, or 3 equal ones as in CAFLOW.
+        num_channels: channels of the source: 1, or 3 equal ones as in CAFLOW.
     """
 
     name = "colorization"
@@ -206,7 +206,7 @@ class Sketch(Task):
     source = the edges of grey(target) found by Canny's detector, white on black, one channel.
 
     Args:
-        sigma: of the Gaussian that smooths before, in pixels; the larger, the fewer edges.
+        sigma: width in pixels of the Gaussian that smooths before; the larger, the fewer edges.
     """
 
     name = "sketch"
@@ -287,7 +287,7 @@ def apply(task: Task, data: Data) -> PairData:
     """Makes the pairs of all splits; labels stay with them.
 
     Raises:
-        ValueError: the data are no images or pairs already, or the task is not for such images.
+        ValueError: the data are points or pairs already, or the task is not for such images.
     """
     if data.num_grey_levels is None or data.sources is not None:
         found = "points" if data.num_grey_levels is None else "pairs already"

@@ -1,4 +1,4 @@
-"""What a training goes on from: an earlier part of its run, or a published model; whether they fit."""
+"""Checks what a training begins with: an earlier part of its run, or the weights of another model."""
 
 from pathlib import Path
 

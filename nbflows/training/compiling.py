@@ -48,7 +48,7 @@ class CompiledLayers:
 
     Args:
         module: a flow that has seen data.
-        backend: of torch.compile.
+        backend: backend of torch.compile.
     """
 
     def __init__(self, module: nn.Module, backend: str = "inductor"):

@@ -42,7 +42,7 @@ class TrainingResult:
     Attributes:
         flow: with the best averaged weights, in eval mode.
         test: its bits/dim on the test data, in float32.
-        accuracy: of its classes on the test data, for a ``JointFlow``; otherwise None.
+        accuracy: accuracy of its classes on the test data, for a ``JointFlow``; otherwise None.
         history: one dict per logged step, as in the CSV files.
         out: folder with checkpoints, log, samples and the model.
     """
@@ -79,28 +79,27 @@ def train(
 
     Args:
         recipe: see ``nbflows.recipes``; change a setting with ``dataclasses.replace``.
-        data: default: the recipe's.
+        data: the data to train on; default: the recipe's.
         out: folder of this run.
-        resume: go on from ``out``/last.ckpt, with optimiser, averaged weights, schedule and random state.
-        max_minutes, max_steps: end earlier than the recipe says; in all, parts before a resume included. The learning
-            rate then falls to 0 in the last quarter, see ``nbflows.training.schedule``.
-        precision: of the conditioner networks, as Lightning names it: "32-true", "bf16-mixed", ...; "auto" takes the
-            faster of these two, measured at the start; "32-true" on several CPUs. Coordinates and log-determinants stay
-            in float32.
+        resume: resume from ``out``/last.ckpt, with optimizer, averaged weights, schedule and random state.
+        max_minutes, max_steps: end earlier than the recipe says; parts before a resume count too. The learning rate
+            then falls to 0 in the last quarter, see ``nbflows.training.schedule``.
+        precision: precision of the conditioner networks, as Lightning names it: "32-true", "bf16-mixed", ...; "auto"
+            takes the faster of these two, measured at the start; "32-true" on several CPUs. Coordinates and
+            log-determinants stay in float32.
         device: "cpu", "cuda", "mps" or "auto".
-        devices, num_nodes: how many of them.
-        checkpoint_seconds: how often last.ckpt is written.
+        devices, num_nodes: number of devices on each machine, and of machines.
+        checkpoint_seconds: seconds between two writes of last.ckpt.
         progress: show progress bars.
         flow: a model of your own, instead of the recipe's; then only its checkpoints are saved.
         memory: what is kept for backward, see ``Sequential``: "plain" is the fastest, "invertible" takes least; None:
-            as the model says, which is "plain" for those of recipes.
-        compile: whether training steps run compiled layers, see ``training.compiling``; checkpoints and model are as
-            without.
-        start_from: a model by its name, its file or the folder of its training, whose weights training begins with;
-            the optimizer is a new one.
+            the model's own setting, which is "plain" for those of recipes.
+        compile: run compiled layers in training steps, see ``training.compiling``; checkpoints and model are the same.
+        start_from: a model by its name, its file or the folder of its training. Training begins with its weights and
+            a new optimizer; the weights are validated first and count as the best so far.
 
-    Ctrl-C and SIGTERM save last.ckpt after the step under way, and end in a ``KeyboardInterrupt`` that says how to go
-    on.
+    Ctrl-C and SIGTERM save last.ckpt after the current step, and end in a ``KeyboardInterrupt`` that says how to
+    resume.
 
     Raises:
         FileExistsError: ``out`` holds a run already and ``resume`` is off, or another training writes to it.
@@ -108,9 +107,9 @@ def train(
         NonFiniteError: the loss or a gradient is not finite.
         RuntimeError: ``compile`` is on, and there is no compiler.
         TypeError: ``recipe`` or ``data`` is something else.
-        ValueError: the run to resume is of other data or another recipe, is done, or its checkpoint is damaged;
+        ValueError: the run to resume has other data or another recipe, is done, or its checkpoint is damaged;
             ``compile`` is on, and the model has nothing to compile; the weights to start from do not fit the model or
-            are of data of another form; and other settings that do not fit.
+            are for another kind of data; data, model and objective do not fit; other settings do not fit.
     """
     _require_arguments(recipe, data, resume, start_from)
     budgets = {"max_minutes": max_minutes, "max_steps": max_steps, "checkpoint_seconds": checkpoint_seconds}

@@ -33,7 +33,7 @@ class ImageBatches(L.LightningDataModule):
     Args:
         data: the data set.
         batch_size: over all ranks, for training.
-        seed: of the order.
+        seed: seed of the order.
         paired: by split, what belongs to each image: its label or its source.
         position: training begins after this many batches of its endless stream.
     """

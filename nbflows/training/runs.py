@@ -1,4 +1,4 @@
-"""The folder of a training: who may write to it, its checkpoints, and its log."""
+"""The folder of a training: its lock, its checkpoints and its log."""
 
 import contextlib
 import csv
@@ -11,21 +11,22 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from nbflows import ranks
+from nbflows import ranks, recipes
 from nbflows.files import replacing, write
 from nbflows.storage import unpickle
 
 LAST, BEST = "last.ckpt", "best.ckpt"
-# What a checkpoint needs for training to go on; Lightning's own are among them.
+_OTHER_FILES = ("model.safetensors", "model.json", "training_curve.png", "log/metrics.csv")
+# Keys of a checkpoint that resuming needs, Lightning's own among them.
 _KEYS = {"state_dict", "current_model_state", "averaging_state", "global_step", "optimizer_states", "lr_schedulers"}
 _KEYS |= {"callbacks", "random_state", "seconds"}
 
 
 @contextlib.contextmanager
 def lock(out: Path) -> Iterator[None]:
-    """Keeps other trainings out of a folder; it is made if it does not exist, and removed if nothing came into it.
+    """Keeps other trainings out of a folder; makes the folder, and removes it again if it stays empty.
 
-    The system releases the lock of a process that ends, however it ends. Of several ranks, the first one holds it.
+    The system releases the lock when the process ends, however it ends. Only the first of several ranks holds it.
 
     Raises:
         FileExistsError: another training has it.
@@ -51,17 +52,27 @@ def lock(out: Path) -> Iterator[None]:
 
 
 def checkpoint_to_resume(out: Path) -> Path | None:
-    """The file to go on from: last.ckpt, or best.ckpt where that is all there is; None if there is no run."""
+    """The file to resume from: last.ckpt, or best.ckpt if that is the only one; None if there is no run.
+
+    Raises:
+        ValueError: a folder has the name of one of the files that a training writes.
+    """
+    folders = [name for name in (LAST, BEST, *_OTHER_FILES) if (out / name).is_dir()]
+    if folders:
+        raise ValueError(
+            f"{out} has folders where a training writes files: {', '.join(folders)}; move them elsewhere, or choose "
+            "another folder with --out"
+        )
     return next((out / name for name in (LAST, BEST) if (out / name).exists()), None)
 
 
 def begin(out: Path, resume: bool) -> dict:
-    """The checkpoint that a training in a folder goes on from, empty for a new one.
+    """The checkpoint that a training resumes from; empty for a new training.
 
     Raises:
-        FileExistsError: a new one, and there is a run already.
+        FileExistsError: the training is new, and the folder holds a run already.
         FileNotFoundError: there is nothing to resume.
-        ValueError: its checkpoint is damaged.
+        ValueError: the checkpoint is damaged, or a folder has the name of a file.
     """
     found = checkpoint_to_resume(out)
     if not resume:
@@ -77,30 +88,30 @@ def begin(out: Path, resume: bool) -> dict:
     gone = not (out / BEST).exists()
     if gone:
         kept.update(best=math.inf, best_step=None)
-    # A kill between the two files leaves the new last.ckpt and the old best.ckpt.
-    # The other ranks would meet a file that is being replaced.
+    # A kill between the two files leaves the new last.ckpt and the old best.ckpt. Only the first rank repairs that:
+    # others could read a file that is being replaced.
     if ranks.is_first():
         if gone or (found.name == LAST and kept["best_step"] == checkpoint["global_step"]):
             keep_as_best(out)
-        # Damage to it is found before training, not after.
+        # Damage to best.ckpt is found before training, not after.
         read_checkpoint(out / BEST)
     return checkpoint
 
 
 def read_checkpoint(file: Path) -> dict:
-    """A checkpoint of a training, nothing in it executed.
+    """Reads the checkpoint of a training without executing anything in it.
 
     Raises:
-        ValueError: the file is damaged, or something else; with the way out.
+        ValueError: the file is damaged or is something else; the message says what to do.
     """
     try:
         checkpoint = unpickle.read_checkpoint(file)
         if not set(checkpoint) >= _KEYS:
-            raise ValueError("it is no checkpoint of a training")
+            raise ValueError("it is not a checkpoint of a training")
         return _upgraded(checkpoint)
     except (OSError, MemoryError):
         raise
-    # A foreign file with the right keys may have anything in its values.
+    # A foreign file with the right keys may hold any values.
     except Exception as error:
         reason = (str(error) or type(error).__name__).removeprefix(f"{file} ").splitlines()[0]
         raise ValueError(f"{file} is damaged ({reason:.200}): {_way_out(file)}") from error
@@ -115,8 +126,11 @@ def _way_out(file: Path) -> str:
 
 
 def _upgraded(checkpoint: dict) -> dict:
-    """A checkpoint of an earlier version as one of this: those had one random state, and Lightning's best score."""
-    # Lightning's own account of where it was: it resumes from the middle of a step, and not always rightly.
+    """Turns a checkpoint of an earlier version into one of this version.
+
+    Earlier ones had one random state, Lightning's best score, and recipes without default arguments of their task.
+    """
+    # Lightning's own state of its loops: it may resume in the middle of a step, and not always correctly.
     checkpoint.pop("loops", None)
     if not isinstance(checkpoint["random_state"], list):
         checkpoint["random_state"] = [checkpoint["random_state"]]
@@ -126,11 +140,13 @@ def _upgraded(checkpoint: dict) -> dict:
     ]
     known = [{"best": float(score), "best_step": -1} for score in scores if score is not None]
     callbacks.setdefault("Checkpoints", known[0] if known else {"best": math.inf, "best_step": None})
+    if run := checkpoint.get("run"):
+        run["recipe"] = recipes.upgraded(run["recipe"])
     return {"run": {}, "started_from": {}, **checkpoint}
 
 
 def averaged_weights(checkpoint: dict) -> dict[str, Tensor]:
-    """The weights of a checkpoint that are validated, by their names in the flow."""
+    """The averaged weights of a checkpoint by their names in the flow."""
     return {name.removeprefix("flow."): tensor for name, tensor in checkpoint["state_dict"].items()}
 
 
@@ -155,8 +171,8 @@ class Log:
 
     Args:
         out: folder of the run.
-        columns: all that may come.
-        step: rows of this step and later ones are dropped: what a kill left of steps that are taken again.
+        columns: names of all values that may be written.
+        step: rows of this step and later ones are dropped, because these steps are taken again after a kill.
     """
 
     def __init__(self, out: Path, columns: list[str], step: int):
@@ -175,13 +191,13 @@ class Log:
 
 
 def read_log(out: str | Path) -> list[dict[str, float]]:
-    """All logged steps of a run, resumed parts included, in order, each of them once."""
+    """All logged steps of a run in order, each of them once, including resumed parts."""
     folder = Path(out) / "log"
     files = [folder / "metrics.csv"] if (folder / "metrics.csv").is_file() else _parts_of_earlier_versions(folder)
     rows: list[dict[str, float]] = []
     for file in files:
         part = _rows(file)
-        # A part begins where the one before it was last saved, not where it was killed.
+        # A part begins where the previous one was last saved, not where it was killed.
         rows = [row for row in rows if not part or row["step"] < part[0]["step"]] + part
     return rows
 
@@ -192,10 +208,10 @@ def _parts_of_earlier_versions(folder: Path) -> list[Path]:
 
 
 def _rows(file: Path) -> list[dict[str, float]]:
-    # Without the line that a failing machine was writing.
+    # An incomplete last line is left out: the machine failed while it was written.
     lines = [line for line in file.read_text(errors="replace").splitlines(keepends=True) if line.endswith("\n")]
     try:
         rows = [{key: float(value) for key, value in row.items() if key and value} for row in csv.DictReader(lines)]
     except (ValueError, TypeError, csv.Error):
-        raise ValueError(f"{file} is no log of a training: move it elsewhere") from None
+        raise ValueError(f"{file} is not a log of a training: move it elsewhere") from None
     return [row for row in rows if math.isfinite(row.get("step", math.nan))]

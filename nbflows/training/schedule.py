@@ -1,4 +1,4 @@
-"""How much training there is, how much of it is done, and the learning rate at each step."""
+"""The budget of a training, and the learning rate at each step."""
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ WARMUP, DECAY = 0.1, 0.25
 
 @dataclass(frozen=True)
 class Budget:
-    """What ends a training: whichever limit is reached first, parts before a resume included.
+    """The limits of a training, including parts before a resume: it ends when it reaches the first of them.
 
     Attributes:
         steps: in all.
@@ -32,17 +32,17 @@ class Budget:
         return cls(steps, seconds, whole_recipe=steps == recipe_steps and seconds == math.inf)
 
     def done(self, step: int, seconds: float) -> float:
-        """The share of the budget that is used, from 0 to 1 at the end."""
+        """The used share of the budget, from 0 to 1."""
         return min(1.0, max(step / self.steps, seconds / self.seconds))
 
     def expected_steps(self, step: int, seconds: float) -> int:
-        """How many steps there will be in all, at the pace so far."""
+        """The expected number of steps in all, at the pace so far."""
         done = self.done(step, seconds)
         return self.steps if done == 0 else max(step, min(self.steps, round(step / done)))
 
 
 def learning_rate_factor(recipe: Recipe, budget: Budget, steps_per_epoch: int, step: int, seconds: float) -> float:
-    """What the recipe's learning rate is multiplied by at a step, counted from 0.
+    """The factor of the recipe's learning rate at a step, counted from 0.
 
     A training of the recipe's full length follows the recipe: warm-up, then decay per epoch and drop, as its authors
     did. A shorter one warms up, stays, and falls linearly to 0 in the last quarter of its budget: most of what a decay

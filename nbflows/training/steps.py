@@ -166,7 +166,7 @@ class FlowModule(L.LightningModule):
         self._seconds_before = self.shared_seconds = checkpoint["seconds"]
         self.started_from = checkpoint["started_from"]
         # Lightning can resume in the middle of steps, epochs and validations, and loses its place in some of them.
-        # Here its loops begin anew, at this step.
+        # Here its loops restart at this step.
         step, loop = checkpoint["global_step"], self.trainer.fit_loop.epoch_loop
         loop.automatic_optimization.optim_progress.optimizer.step.total.completed = step
         loop.batch_progress.total.ready = step * self.recipe.accumulate

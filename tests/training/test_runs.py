@@ -500,3 +500,11 @@ def test_chains_of_real_kills(tmp_path, num_chains):
         shutil.rmtree(place)
     # How many come in time depends on the machine.
     assert counts["kills"] > 0 and counts["dead ends"] == 0 and counts["different"] == 0
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt", "model.json", "log/metrics.csv"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_in_place_of_a_file_is_one_clear_error(name, resume, digits, tmp_path):
+    (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(ValueError, match=rf"has folders where a training writes files: {name}; move them elsewhere"):
+        _train(digits, tmp_path, resume=resume)

@@ -477,3 +477,13 @@ def test_the_models_of_a_ladder_differ_in_their_relation_alone():
 def test_a_recipe_for_ones_own_images_asks_for_them(tmp_path):
     with pytest.raises(ValueError, match="for images of your own: give them as data"):
         training.train(recipes.get("edges2shoes-caflow"), out=tmp_path)
+
+
+def test_a_run_of_an_earlier_version_resumes_though_it_left_out_default_arguments(digits, tmp_path):
+    recipe = replace(RECIPE, objective=Translation(tasks.Inpainting(), 0.1))
+    _train(digits, tmp_path, recipe=recipe, max_steps=1)
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert checkpoint["run"]["recipe"]["task_arguments"] == {"mask": "square", "ratio": 0.15}
+    checkpoint["run"]["recipe"]["task_arguments"] = {}
+    torch.save(checkpoint, tmp_path / "last.ckpt")
+    assert _train(digits, tmp_path, recipe=recipe, max_steps=2, resume=True).history[-1]["step"] == 1
