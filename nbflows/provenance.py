@@ -39,7 +39,7 @@ _ROUNDING = 1e-5
 
 
 def _is_as_drawn(data: Data) -> bool:
-    """Whether these are points of ``data.load``. Each machine draws them itself, and the last digits of a sine differ."""
+    """Whether these are points of ``data.load``. Each machine draws them, and the last digits of a sine differ."""
     name = data.origin.get("name")
     if not data.train.is_floating_point() or name not in toys.names():
         return False

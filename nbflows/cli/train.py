@@ -77,7 +77,7 @@ def _train(options) -> None:
         "learning_rate": options.lr,
         "seed": options.seed,
     }
-    # A resumed run keeps what it was started with, unless it is given anew.
+    # A resumed run keeps its settings, unless they are given again.
     changes = {name: before["recipe"][name] if before and value is None else value for name, value in given.items()}
     recipe = replace(recipe, **{name: value for name, value in changes.items() if value is not None})
     if before and not (options.data or options.sources):
