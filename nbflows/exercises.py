@@ -1,4 +1,4 @@
-"""The self-check of a lesson's exercise: prints what is still wrong, and never stops the notebook."""
+"""The self-check of a lesson's exercises: prints what is wrong, and never stops the notebook."""
 
 from collections.abc import Callable
 
@@ -10,9 +10,9 @@ def check(number: int, answer: Callable[[], object], expected: Tensor | float, t
     """Prints "exercise 1: correct", or "exercise 1: not yet" with the measured difference or the error.
 
     Args:
-        number: of the exercise.
-        answer: called without arguments, returns a tensor or a number; what it raises is printed.
-        expected: of the same shape.
+        number: number of the exercise.
+        answer: function without arguments that returns a tensor or a number; its exceptions are printed.
+        expected: correct result, of the same shape.
         tolerance: largest absolute difference that counts as correct.
     """
     print(f"exercise {number}: {_verdict(answer, expected, tolerance)}")
@@ -26,7 +26,7 @@ def _verdict(answer: Callable[[], object], expected: Tensor | float, tolerance: 
             return "not yet: there is no answer so far"
         got = torch.as_tensor(got).detach().to(torch.float64)
     except Exception as error:
-        # The reader's code may be wrong in any way, and the rest of the lesson should still run.
+        # The reader's code may raise any exception, and the rest of the lesson should still run.
         return f"not yet: {type(error).__name__}: {error}"
     if got.shape != expected.shape:
         return f"not yet: the shape is {tuple(got.shape)}, it should be {tuple(expected.shape)}"

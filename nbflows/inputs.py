@@ -1,4 +1,4 @@
-"""What comes from outside, on the command line, in calls and in small files: each is checked at once, by its name."""
+"""Checks of inputs: numbers on the command line and in calls, and small JSON files."""
 
 import difflib
 import json
@@ -8,33 +8,33 @@ from functools import partial
 from operator import index
 from pathlib import Path
 
-# The limit of a JSON file. Our largest has 0.1 MB; in memory it takes twenty times its bytes at most.
+# The limit of a JSON file. Our largest has 0.1 MB; in memory, JSON takes up to twenty times its bytes.
 MAX_JSON_BYTES = 2**22
 
 
 def number(value, name: str, low: float = -math.inf, high: float = math.inf, *, above: float | None = None) -> float:
-    """``value`` as a float in [low, high], or larger than ``above``.
+    """Returns ``value`` as a float in [low, high], or larger than ``above``.
 
     It may be an int, a float, a string, or one number of torch or numpy. Raises ``ValueError`` with the name, the range
-    and what was given; NaN and infinities are in no range.
+    and the value; NaN and infinities are outside every range.
     """
     return _in_range(_single(value, name, float, "a number"), value, name, low, high, above)
 
 
 def whole(value, name: str, low: float = -math.inf, high: float = math.inf) -> int:
-    """``value`` as an int in [low, high]; like ``number``, and 2.5 is refused, not rounded."""
+    """Returns ``value`` as an int in [low, high], like ``number``; 2.5 is refused, not rounded."""
     return _in_range(_single(value, name, _whole, "a whole number"), value, name, low, high)
 
 
 def json_object(file: Path) -> dict:
-    """What a JSON file holds. Raises ``ValueError`` naming the file, unless it is one object of at most 4 MiB."""
+    """Reads a JSON file. Raises ``ValueError`` naming the file unless it holds one object of at most 4 MiB."""
     if not file.is_file() and file.exists():
-        raise ValueError(f"{file} is no file but a folder or a device")
+        raise ValueError(f"{file} is not a file, but a folder or a device")
     if file.stat().st_size > MAX_JSON_BYTES:
         raise ValueError(f"{file} has {file.stat().st_size} bytes, too many for a description in JSON")
     try:
         content = json.loads(file.read_bytes())
-    # RecursionError: lists in lists in lists.
+    # RecursionError: deeply nested lists.
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is not JSON: {error}") from None
     if not isinstance(content, dict):
@@ -43,13 +43,13 @@ def json_object(file: Path) -> dict:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A sentence with the names most like this one and a space behind it; nothing if there are none."""
+    """Returns a hint with the most similar names, ending in a space; an empty text if there are none."""
     close = difflib.get_close_matches(name, known)
     return f"did you mean {' or '.join(map(repr, close))}? " if close else ""
 
 
 def check(name: str, value) -> int | float:
-    """The number of this name within its range, see ``RANGES``. Raises ``ValueError`` as ``number`` does."""
+    """Checks a number against the range of its name in ``RANGES``. Raises ``ValueError`` as ``number`` does."""
     return RANGES[name](value, name)
 
 
@@ -60,7 +60,7 @@ RANGES = {
     **{name: partial(whole, low=1, high=10**4) for name in ("devices", "num_nodes", "image_size")},
     "num_bits": partial(whole, low=1, high=8),
     "max_steps": partial(whole, low=1, high=2**62),
-    # What torch takes, and what numpy takes.
+    # The ranges of torch and of numpy.
     "seed": partial(whole, low=0, high=2**63 - 1),
     "seed of a training": partial(whole, low=0, high=2**32 - 1),
     "max_minutes": partial(number, above=0, high=10**7),

@@ -1,4 +1,4 @@
-"""Where the files are that come with the package but are not code: beside it in a clone, inside it once installed."""
+"""Finds the files that come with the package: next to it in a clone, inside it once installed."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Figures with their error bars."""
+"""Bits/dim, accuracy and round-trip errors, with standard errors."""
 
 import contextlib
 import math
@@ -15,7 +15,7 @@ from nbflows.joint import JointFlow
 from nbflows.progress import bar
 from nbflows.seeded import STRIDE, seeded
 
-# Of the conditioner networks. Coordinates and log-determinants stay in the flow's own, which is float32.
+# Precisions of the conditioner networks. Coordinates and log-determinants stay in the flow's own, float32.
 PRECISIONS = ("32-true", "bf16-mixed")
 
 
@@ -27,8 +27,8 @@ class Mean:
     """The mean of one value per image.
 
     Attributes:
-        mean: over the images.
-        standard_error: of that mean; NaN for a single image.
+        mean: mean over the images.
+        standard_error: standard error of the mean; NaN for a single image.
         num_images: number of images.
     """
 
@@ -64,7 +64,7 @@ class BitsPerDim(Mean):
 
 @dataclass(frozen=True)
 class Accuracy(Mean):
-    """The share of images whose most probable class is the right one."""
+    """The fraction of images whose most probable class is correct."""
 
     def __str__(self) -> str:
         return f"{self._shown('.2%')} right ({self.num_images} images)"
@@ -75,7 +75,7 @@ class PrecisionChange(Mean):
     """The mean change of an image's bits/dim by half precision in the conditioner networks; positive is worse.
 
     Attributes:
-        largest: the largest change of one image, without its sign.
+        largest: the largest absolute change of one image.
     """
 
     largest: float
@@ -86,12 +86,12 @@ class PrecisionChange(Mean):
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """How images come back that were encoded and decoded.
+    """Errors of images that were encoded and decoded.
 
     Attributes:
-        wrong: values of pixels that differ; a colour pixel has three.
-        total: values in all.
-        largest: difference, in grey levels.
+        wrong: number of pixel values that differ; a colour pixel has three.
+        total: number of all values.
+        largest: largest difference, in grey levels.
     """
 
     wrong: int
@@ -123,14 +123,14 @@ def evaluate(
 
     Args:
         images: ``(N, C, H, W)``, on any device.
-        sources: of the images, for a flow from images to images; bits/dim are of the images alone.
-        num_draws: M; figures with different M do not compare.
+        sources: sources of the images, for a flow from images to images; bits/dim are those of the images alone.
+        num_draws: M; scores with different M are not comparable.
         chunk_size: images in one pass.
         progress: show a progress bar.
-        seed: of the dequantization noise; the global random state is left as it was.
-        precision: of the conditioner networks, one of ``PRECISIONS``.
-        shared: each rank takes a part of the images, with noise of its own, and gets the result of all of them; every
-            rank must call this.
+        seed: seed of the dequantization noise; the global random state does not change.
+        precision: precision of the conditioner networks, one of ``PRECISIONS``.
+        shared: each rank takes a part of the images, with its own noise, and gets the result of all; every rank must
+            call this.
     """
     for name, value in {"num_draws": num_draws, "chunk_size": chunk_size, "seed": seed}.items():
         inputs.check(name, value)
@@ -154,10 +154,10 @@ def evaluate(
 def precision_change(
     flow: Flow, images: Tensor, sources: Tensor | None = None, chunk_size: int = 128, seed: int = 0
 ) -> PrecisionChange:
-    """Bits/dim in "bf16-mixed" less those in "32-true", of the same images with the same noise (M = 1).
+    """Bits/dim in "bf16-mixed" minus those in "32-true", for the same images with the same noise (M = 1).
 
-    Everything random is drawn alike, probes and numbers of terms of an estimated log-determinant too: the differences
-    scatter much less than bits/dim do.
+    All random draws are equal, including probes and numbers of terms of an estimated log-determinant, so the
+    differences vary much less than bits/dim.
 
     Args:
         images, sources, chunk_size, seed: as in ``evaluate``.
@@ -184,7 +184,7 @@ def round_trip(
 
     Args:
         images, sources, chunk_size, seed, precision: as in ``evaluate``. Sources get the same noise both times.
-        decode_precision: of the way back; default: as on the way there.
+        decode_precision: precision of decoding; default: that of encoding.
     """
     wrong = largest = 0
     for x, context in _batches(flow, images, sources, chunk_size):
@@ -198,7 +198,7 @@ def round_trip(
 
 @contextlib.contextmanager
 def _evaluating(flow: Flow, seed: int, precision: str = "32-true") -> Iterator[None]:
-    """Eval mode, noise of this seed, networks in this precision; afterwards all is as it was."""
+    """Sets eval mode, the seed and the precision of networks, and restores them afterwards."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision is '32-true' or 'bf16-mixed', got {precision!r}")
     training, device = flow.training, flow.device
@@ -216,7 +216,7 @@ def _evaluating(flow: Flow, seed: int, precision: str = "32-true") -> Iterator[N
 def _batches(
     flow: Flow, images: Tensor, sources: Tensor | None, chunk_size: int
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Images and their sources, where the flow is."""
+    """Returns images and sources on the flow's device."""
     device = flow.device
     for start in range(0, len(images), chunk_size):
         rows = slice(start, start + chunk_size)
@@ -226,7 +226,7 @@ def _batches(
 def _bits_per_dim(
     flow: Flow, images: Tensor, sources: Tensor | None, num_draws: int, chunk_size: int, progress: bool = False
 ) -> Tensor:
-    """Of every image, ``(N,)``."""
+    """Returns the bits/dim of every image, ``(N,)``."""
     batches = bar(
         _batches(flow, images, sources, chunk_size),
         f"bits/dim (M = {num_draws})",
@@ -240,12 +240,12 @@ def _bits_per_dim(
 def accuracy(
     flow: JointFlow, images: Tensor, labels: Tensor, chunk_size: int = 128, seed: int = 0, shared: bool = False
 ) -> Accuracy:
-    """How often a flow's classifier is right on uint8 images ``(N, C, H, W)`` with labels ``(N,)``, in eval mode.
+    """Accuracy of a flow's classifier on uint8 images ``(N, C, H, W)`` with labels ``(N,)``, in eval mode.
 
     Args:
         chunk_size: images in one pass.
-        seed: of the dequantization noise; the global random state is left as it was.
-        shared: between ranks, as in ``evaluate``.
+        seed: seed of the dequantization noise; the global random state does not change.
+        shared: whether ranks share the images, as in ``evaluate``.
     """
     device = flow.device
     rows, seed = _share(len(images), seed, shared)
@@ -258,7 +258,7 @@ def accuracy(
 
 
 def _share(count: int, seed: int, shared: bool) -> tuple[slice, int]:
-    """This rank's rows of so many images, and its seed. Where there are fewer images than ranks, each takes all."""
+    """Returns this rank's rows of ``count`` images, and its seed; each takes all if images are fewer than ranks."""
     rank, world_size = ranks.rank_and_world_size()
     if not shared or count < world_size:
         return slice(None), seed
@@ -266,7 +266,7 @@ def _share(count: int, seed: int, shared: bool) -> tuple[slice, int]:
 
 
 def _of_all(own: Tensor, rows: slice, count: int) -> Tensor:
-    """One value for each of so many images, of which this rank has those of some rows."""
+    """Gathers per-image values from all ranks into one tensor of length ``count``."""
     if len(own) == count:
         return own
     values = own.new_zeros(count)

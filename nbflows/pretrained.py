@@ -1,4 +1,4 @@
-"""Models that are trained already, by their names: from ``saved_models/``, the user's cache, or downloaded."""
+"""Loads trained models by name: from ``saved_models/``, the user's cache, or a download."""
 
 import os
 import re
@@ -17,11 +17,11 @@ URL_VARIABLE, CACHE_VARIABLE = "NBFLOWS_PRETRAINED_URL", "NBFLOWS_CACHE"
 
 
 def load_pretrained(name: str | Path, device: str | torch.device = "cpu", progress: bool = True) -> Flow:
-    """A trained model, in eval mode, in one line.
+    """Loads a trained model in eval mode.
 
-    Its file is looked for in ``saved_models/`` (here, or of the package), then in the user's cache, and is
-    otherwise downloaded into the cache. Whichever it is, the bytes are compared with the SHA-256 of the manifest before
-    they are opened.
+    The file is looked for in ``saved_models/``, in the current folder or the package's, then in the user's cache, and
+    otherwise downloaded into the cache. Its bytes are always compared with the manifest's SHA-256 before they are
+    opened.
 
     Args:
         name: see ``list_pretrained``; "upstream/..." for the original authors' weights, which come from their own
@@ -31,7 +31,7 @@ def load_pretrained(name: str | Path, device: str | torch.device = "cpu", progre
 
     Raises:
         ValueError: no such model, or a file that is not the published one.
-        DownloadError: the file is not here and cannot be had; says what happened and what one can do.
+        DownloadError: the file cannot be downloaded; the message says why, and what to try.
     """
     name = _text(name)
     if _is_theirs(name):
@@ -39,7 +39,7 @@ def load_pretrained(name: str | Path, device: str | torch.device = "cpu", progre
     known = find_manifest()
     entry = known.entry(name)
     file = _find(name, known, progress)
-    # A file of another size is not read, whatever it is.
+    # A file of another size is not read at all.
     content = file.read_bytes() if (num_bytes := file.stat().st_size) == entry["bytes"] else None
     if content is None or sha256(content) != entry["sha256"]:
         found = f"it has {num_bytes} bytes" if content is None else f"its SHA-256 begins with {sha256(content)[:12]}"
@@ -52,7 +52,7 @@ def load_pretrained(name: str | Path, device: str | torch.device = "cpu", progre
 
 
 def list_pretrained() -> "Listing":
-    """The names that ``load_pretrained`` takes, with what is known of each; printed or shown, it is a table.
+    """Returns the entries of all names that ``load_pretrained`` accepts; printed or shown, they are a table.
 
     Each entry's "status" is that of ``status``.
     """
@@ -63,19 +63,19 @@ def list_pretrained() -> "Listing":
 
 
 class Listing(dict):
-    """What is known of each model, by name, as a table: in a terminal of names and purposes, in a notebook of all."""
+    """Entries of models by name, shown as a table: names and purposes in a terminal, all columns in a notebook."""
 
     headers = ("model", "file", "what it is for", "ours, bits/dim", "published", "data")
 
     def rows(self) -> list[tuple[str, ...]]:
-        """A row for each model, in the order of ``headers``."""
+        """Returns a row for each model, in the order of ``headers``."""
         return [
             (name, entry["status"], entry["purpose"], _score(entry), entry.get("published", ""), entry.get("data", ""))
             for name, entry in self.items()
         ]
 
     def facts(self, name: str) -> dict[str, str]:
-        """What is known of one model, for ``listing.facts``."""
+        """Returns the entry of one model, for ``listing.facts``."""
         entry = self[name]
         tighter = [key for key in entry if re.fullmatch(r"test_bits_per_dim_\d+_draws", key)]
         return {
@@ -112,7 +112,7 @@ def load(model: str | Path, device: str | torch.device = "cpu", progress: bool =
 
 
 def describe(model: str | Path) -> dict:
-    """What is known of a model: of a published one what the manifest says, of another the JSON beside it."""
+    """Returns the description of a model: the manifest's entry if it is published, otherwise its JSON."""
     if _is_theirs(model):
         return upstream.find_published(_text(model)).describe()
     return weights.describe(model) if _is_path(model) else find_manifest().entry(_text(model))
@@ -124,12 +124,12 @@ def record(model: str | Path, score: BitsPerDim, **details) -> str:
     ``test_bits_per_dim`` for M = 1, ``test_bits_per_dim_8_draws`` for M = 8, and so on.
 
     Args:
-        details: whatever else it should say.
+        details: further entries.
     """
     key = "test_bits_per_dim" + (f"_{score.num_draws}_draws" if score.num_draws > 1 else "")
     details = {key: asdict(score), **details}
     if _is_theirs(model):
-        raise ValueError(f"{model} is its authors' model: a score of it is not kept")
+        raise ValueError(f"{model} is its authors' model, for which no scores are stored")
     if _is_path(model):
         weights.update_description(model, **details)
     else:
@@ -140,18 +140,18 @@ def record(model: str | Path, score: BitsPerDim, **details) -> str:
 
 
 def saved_models() -> Path:
-    """The folder of published models: ``saved_models`` here if it has a manifest, or the one of the package."""
+    """Returns the folder of published models: ``saved_models`` here if it has a manifest, otherwise the package's."""
     here = Path("saved_models")
     return here if (here / "manifest.json").exists() else installed.folder("saved_models")
 
 
 def find_manifest() -> Manifest:
-    """That of ``saved_models()``, which lists all models, also those whose files are elsewhere."""
+    """Reads the manifest in ``saved_models()``, which lists all models, even if their files are elsewhere."""
     return Manifest.read(saved_models() / "manifest.json")
 
 
 def cache_folder() -> Path:
-    """Where downloads are kept: ``NBFLOWS_CACHE``, or the user's cache folder as the system has it."""
+    """Returns the folder of downloads: ``NBFLOWS_CACHE``, or the system's cache folder of the user."""
     import pooch
 
     return Path(os.environ.get(CACHE_VARIABLE) or pooch.os_cache("nbflows")).expanduser()
@@ -162,7 +162,7 @@ def status(name: str, known: Manifest | None = None) -> str:
 
     Args:
         name: see ``list_pretrained``.
-        known: the manifest, if it is read already.
+        known: the manifest, if it has been read.
     """
     if _is_theirs(name):
         return "here" if upstream.is_here(name, cache_folder()) else "download"
@@ -177,7 +177,7 @@ def _is_theirs(model: str | Path) -> bool:
 
 
 def _is_path(model: str | Path) -> bool:
-    """Whether it says where a model is, not what its name is: a name has no folder and no suffix."""
+    """Tells whether a model is given by a path, not by a name: a name has no folder and no suffix."""
     path = Path(_text(model))
     return not _is_theirs(model) and (path.name != str(model) or bool(path.suffix) or path.is_dir())
 
@@ -189,8 +189,8 @@ def _text(model: str | Path) -> str:
 
 
 def _places(name: str, known: Manifest) -> tuple[Path, Path]:
-    """The file of a published model in the folder of published models, and in the cache."""
-    # Versions of the package that publish other weights under this name share the cache.
+    """Returns the places of a published model's file: the folder of published models, and the cache."""
+    # Versions of the package with other weights under this name share the cache.
     cached = cache_folder() / f"{name}-{known.entry(name)['sha256'][:12]}.safetensors"
     return saved_models() / f"{name}.safetensors", cached
 
@@ -200,7 +200,7 @@ def _base_url(known: Manifest) -> str | None:
 
 
 def _find(name: str, known: Manifest, progress: bool) -> Path:
-    """The file of a published model; downloaded if need be."""
+    """Returns the file of a published model; downloads it if necessary."""
     entry = known.models[name]
     saved, cached = _places(name, known)
     if saved.exists():
@@ -235,7 +235,7 @@ def _score(entry: dict, key: str = "test_bits_per_dim") -> str:
 
 
 def total_budget(entry: dict) -> tuple[int, float]:
-    """Steps and minutes of all trainings of a model: its own, and those of the models that it started from."""
+    """Returns steps and minutes of a model's training, and of the models that it started from."""
     steps, minutes = total_budget(entry["started_from"]) if "started_from" in entry else (0, 0.0)
     return steps + entry["steps"], minutes + entry["seconds"] / 60
 

@@ -1,4 +1,4 @@
-"""How close pictures are to the true ones, by the usual measures; and how much several answers differ."""
+"""Image quality: distances of pictures from their targets, and the diversity of several answers."""
 
 import hashlib
 import math
@@ -19,7 +19,7 @@ from nbflows.seeded import seeded
 from nbflows.tasks import get
 from nbflows.translation import TranslationFlow
 
-# The Gaussian window of SSIM, and the smallest picture that AlexNet's second pooling leaves something of.
+# The Gaussian window of SSIM, and the smallest picture that AlexNet's two poolings accept.
 _SSIM_WINDOW, _LPIPS_SMALLEST = 11, 31
 _INCEPTION = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
@@ -31,7 +31,7 @@ class Score(Mean):
     """A mean measure over images.
 
     Attributes:
-        unit: of the mean and its standard error; "" for a measure without one.
+        unit: unit of the mean and its standard error; "" for a measure without one.
     """
 
     unit: str = ""
@@ -52,16 +52,16 @@ def compare(
     known: Tensor | None = None,
     sources: Tensor | None = None,
 ) -> dict[str, Score]:
-    """PSNR, SSIM and RMSE of pictures: under "psnr", "ssim" and "rmse".
+    """Returns PSNR, SSIM and RMSE of pictures, under "psnr", "ssim" and "rmse".
 
-    Where ``known`` pixels are given (inpainting), also with these pasted into the results: "psnr_pasted" and so on.
+    With ``known`` pixels (inpainting), it also pastes these into the results: "psnr_pasted" and so on.
     Pictures with fewer than 11 pixels on a side have no SSIM.
 
     Args:
         results, targets: ``(N, C, H, W)``, grey levels.
         num_grey_levels: values are 0..num_grey_levels - 1.
         known: bool ``(H, W)``.
-        sources: ``(N, C, H, W)``, from which the known pixels are taken.
+        sources: ``(N, C, H, W)``, the pictures with the known pixels.
 
     Raises:
         ValueError: the tensors do not fit each other, or hold more grey levels.
@@ -93,17 +93,17 @@ def translations(
     seed: int = 0,
     progress: bool = False,
 ) -> dict[str, dict[str, Score]]:
-    """How close a flow's answers to test sources come to the targets, beside the guess of the task's baseline.
+    """Compares a flow's answers to test sources, and the task's baseline, with the targets.
 
-    Rows: "baseline"; "sample", the first of N; "best", the one of N of the highest score; "mean" of the N, rounded.
+    Rows: "baseline"; "sample", the first of N; "best", the one with the highest score; "mean" of N, rounded.
     Columns: those of ``compare``; for "sample" also "diversity" of the N, in grey levels.
 
     Args:
-        pairs: its first ``num_images`` test images, or all there are, are used.
+        pairs: data set; its first ``num_images`` test images are used, or all if there are fewer.
         num_samples: N, at least 2.
-        temperature: of the samples.
+        temperature: temperature of the samples.
         chunk_size: sources in one pass.
-        seed: of all noise; the global random state is left as it was.
+        seed: seed of all noise; the global random state does not change.
         progress: show a progress bar.
     """
     inputs.whole(num_samples, "num_samples", 2)
@@ -138,8 +138,8 @@ def translations(
 def psnr(results: Tensor, targets: Tensor, num_grey_levels: int = 256) -> Tensor:
     """Peak signal-to-noise ratio of each picture in decibels, ``(N,)``; higher is closer.
 
-    10 log10((num_grey_levels - 1)^2 / MSE), over all pixels and channels, with an MSE of 1/12 at least, that of
-    rounding: at most 58.9 dB with 256 levels, where equal pictures would make every mean infinite.
+    10 log10((num_grey_levels - 1)^2 / MSE), over all pixels and channels, with an MSE of at least 1/12, that of rounding.
+    This limits it to 58.9 dB with 256 levels; without the limit, equal pictures would make every mean infinite.
     """
     with extras.explained():
         from torchmetrics.functional.image import peak_signal_noise_ratio
@@ -156,7 +156,7 @@ def ssim(results: Tensor, targets: Tensor, num_grey_levels: int = 256) -> Tensor
     """Structural similarity of each picture, ``(N,)``; 1 for equal ones.
 
     Gaussian windows of 11x11 pixels, sigma 1.5, constants 0.01 and 0.03; the mean over all windows, those at the edge
-    mirrored. Smaller pictures than the window are an error: a figure with another window would not compare.
+    mirrored. Pictures smaller than the window are an error, as a score with another window would not be comparable.
 
     Source: Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004.
     """
@@ -189,13 +189,13 @@ def rmse(results: Tensor, targets: Tensor, num_grey_levels: int = 256) -> Tensor
 def lpips(results: Tensor, targets: Tensor, num_grey_levels: int = 256) -> Tensor:
     """Learned perceptual distance of each picture, ``(N,)``; lower is closer. Grey pictures count as colour.
 
-    AlexNet's features, weighted as their authors did (version 0.1). Its weights are downloaded, once.
+    AlexNet's features, weighted as their authors did (version 0.1). Its weights are downloaded once.
 
     Source: Zhang et al., "The unreasonable effectiveness of deep features as a perceptual metric", 2018
     (arXiv:1801.03924).
 
     Raises:
-        FileNotFoundError: the network cannot be had; says where it belongs.
+        FileNotFoundError: the network cannot be downloaded; the message says where to put it.
     """
     with extras.explained():
         from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
@@ -220,17 +220,17 @@ def lpips(results: Tensor, targets: Tensor, num_grey_levels: int = 256) -> Tenso
 def fid(results: Tensor, targets: Tensor, num_grey_levels: int = 256) -> float:
     """Fréchet distance between the Inception features of two sets of pictures; lower is closer.
 
-    |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)),  with mean and covariance of 2048 features: the fewer the pictures, the
-    larger it comes out, so that only sets of the same size compare. Grey pictures count as colour. The network
-    comes from torch-fidelity, its weights are downloaded, once.
+    |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)),  with mean and covariance of 2048 features: few pictures
+    give a larger distance, so only sets of the same size are comparable. Grey pictures count as colour. The network
+    comes from torch-fidelity; its weights are downloaded once.
 
     Args:
-        results, targets: ``(N, C, H, W)``, two or more each; they need not be as many.
+        results, targets: ``(N, C, H, W)``, two or more each; the numbers may differ.
 
     Source: Heusel et al., "GANs trained by a two time-scale update rule", 2017 (arXiv:1706.08500).
 
     Raises:
-        FileNotFoundError: the network cannot be had; says what is missing and where it belongs.
+        FileNotFoundError: the network cannot be downloaded; the message says what is missing and where to put it.
     """
     for images in (results, targets):
         _check(images, images, num_grey_levels)
@@ -245,7 +245,7 @@ def fid(results: Tensor, targets: Tensor, num_grey_levels: int = 256) -> float:
 
 
 def diversity(samples: Tensor) -> Tensor:
-    """How much several answers differ: ``(B, N, C, H, W)`` to ``(B,)``, in grey levels.
+    """Diversity of several answers: ``(B, N, C, H, W)`` to ``(B,)``, in grey levels.
 
     The standard deviation over the N samples (unbiased), pixel by pixel, averaged over pixels and channels.
     """
@@ -271,7 +271,7 @@ def _check(results: Tensor, targets: Tensor, num_grey_levels: int) -> None:
 
 
 def _in_chunks(measure: Callable, results: Tensor, targets: Tensor) -> Tensor:
-    # In floats all pictures, with their windows, would take many times their memory.
+    # In chunks, because all pictures as floats, with their windows, would take many times their memory.
     chunks = zip(results.split(256), targets.split(256), strict=True)
     return torch.cat([measure(a, b) for a, b in chunks])
 
@@ -286,9 +286,9 @@ def _frechet_distance():
 
 
 def _network(url: str) -> Path:
-    """The weights of a network, in torch's folder for them; downloaded if they are not there."""
+    """Returns the file of a network's weights in torch's folder; downloads it if it is missing."""
     file = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[1]
-    # As torch names its files; they are unpickled, which runs what is in them.
+    # torch unpickles these files, which runs code in them, so the hash is compared before.
     digest = file.stem.rsplit("-", 1)[1]
     if not file.exists():
         try:

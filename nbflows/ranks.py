@@ -1,4 +1,4 @@
-"""What the ranks of a training have in common: the processes that share its batches, one on each device."""
+"""Ranks, the processes that share the batches of a training, one on each device: sums, gathering, common draws."""
 
 import os
 
@@ -10,27 +10,27 @@ _draws_alike = False
 
 
 def rank_and_world_size() -> tuple[int, int]:
-    """The number of this process, and how many there are: (0, 1) for one alone."""
+    """Returns the index of this process and the number of processes: (0, 1) for a single one."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
 
 
 def is_first() -> bool:
-    """Whether this process is the first rank, or alone: known before the ranks have found each other."""
-    # torchrun's, Lightning's own and SLURM's.
+    """Tells whether this process is the first or the only rank, even before the ranks are connected."""
+    # The variables of torchrun, Lightning and SLURM.
     return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"))
 
 
 def sum_over_ranks(value: Tensor) -> Tensor:
-    """Adds up a tensor of all ranks, in place; each of them must call this."""
+    """Sums a tensor over all ranks, in place; every rank must call this."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(value)
     return value
 
 
 def of_all_ranks(value: object) -> list:
-    """The values of all ranks, in their order; each of them must call this."""
+    """Returns the values of all ranks, in order; every rank must call this."""
     _, world_size = rank_and_world_size()
     if world_size == 1:
         return [value]
@@ -40,9 +40,9 @@ def of_all_ranks(value: object) -> list:
 
 
 def draw_alike(seed: int | None) -> None:
-    """From now on ``common_generator`` gives the same numbers on all ranks that call this with the same seed.
+    """Seeds ``common_generator``, so that all ranks with the same seed draw the same numbers from it.
 
-    Nothing is sent, so that a rank which draws more often than others does not wait for them. None: each for itself.
+    The ranks do not communicate, so a rank that draws more often does not wait for others. None: each draws its own.
     """
     global _draws_alike
     _draws_alike = seed is not None
@@ -51,5 +51,5 @@ def draw_alike(seed: int | None) -> None:
 
 
 def common_generator() -> torch.Generator:
-    """Of numbers on the CPU that must not differ between ranks; torch's global one outside of ``draw_alike``."""
+    """Returns the generator for CPU draws that must agree across ranks; outside ``draw_alike``, torch's default."""
     return _common if _draws_alike else torch.default_generator

@@ -221,7 +221,7 @@ def assert_names_the_three_ways_out(error, place):
 
 
 def test_without_an_address_the_error_names_the_ways_that_there_are(here):
-    with pytest.raises(DownloadError, match="there is no address to download it from yet") as refused:
+    with pytest.raises(DownloadError, match="there is not an address to download it from yet") as refused:
         load()
     assert "NBFLOWS_PRETRAINED_URL" not in str(refused.value)
     assert_names_the_ways_by_hand(refused.value, here)
@@ -268,7 +268,7 @@ def test_no_server_at_all_is_an_error_that_names_the_ways_out(here, server, monk
 def test_an_address_of_files_is_refused_with_the_ways_out(here, monkeypatch):
     (here.saved.parent / "tiny.safetensors").write_bytes(here.content)
     monkeypatch.setenv("NBFLOWS_PRETRAINED_URL", here.saved.parent.as_uri())
-    with pytest.raises(DownloadError, match="is no address of http or https") as refused:
+    with pytest.raises(DownloadError, match="is not an address of http or https") as refused:
         load()
     assert_names_the_three_ways_out(refused.value, here)
 
@@ -361,7 +361,7 @@ def test_a_pickle_under_our_name_is_refused_and_runs_nothing(here, server, monke
     else:
         offer(server, monkeypatch, http_server.whole(content))
     if announced:
-        with pytest.raises(ValueError, match=r"tiny.*\.safetensors is no safetensors file, or a damaged one"):
+        with pytest.raises(ValueError, match=r"tiny.*\.safetensors is not a safetensors file, or is damaged"):
             load()
     else:
         with pytest.raises((ValueError, DownloadError), match=r"is not the (published|file)|is neither in"):
@@ -390,7 +390,7 @@ LIES = {
     "a header that is cut": with_header({"a": tensor(0, 8)}, bytes(8), length=20),
     "a header that is not JSON": with_header(b"{'a': }"),
     "a header that is a list": with_header([1, 2]),
-    "a header that is no text": with_header(b"\xff\xfe{}"),
+    "a header that is not text": with_header(b"\xff\xfe{}"),
     "offsets behind the end": with_header({"a": tensor(0, 8000, (2000,))}, bytes(8)),
     "offsets that are gigantic": with_header({"a": tensor(0, 2**62, (2**60,))}, bytes(8)),
     "offsets that are negative": with_header({"a": tensor(-8, 0)}, bytes(8)),
@@ -411,7 +411,7 @@ LIES = {
 def test_a_header_that_lies_is_refused_even_if_the_manifest_has_its_hash(here, lie):
     announce(here, LIES[lie])
     (here.saved / "tiny.safetensors").write_bytes(LIES[lie])
-    with pytest.raises(ValueError, match=r"tiny.safetensors is no safetensors file, or a damaged one"):
+    with pytest.raises(ValueError, match=r"tiny.safetensors is not a safetensors file, or is damaged"):
         load()
 
 
@@ -419,7 +419,7 @@ def test_the_same_is_said_of_a_file_without_a_name(here):
     file = save_flow(here.flow, here.saved / "mine")
     for content in LIES.values():
         file.write_bytes(content)
-        with pytest.raises(ValueError, match=r"mine.safetensors is no safetensors file, or a damaged one"):
+        with pytest.raises(ValueError, match=r"mine.safetensors is not a safetensors file, or is damaged"):
             load_flow(file)
 
 

@@ -12,12 +12,12 @@ from nbflows.cli.train import add_train
 from nbflows.cli.translate import add_translate
 
 EXAMPLES = """examples:
-  nbflows list                                               what there is to train, and which models are here
+  nbflows list                                               recipes, and trained models
   nbflows train digits-multiscale --max-minutes 1            a first flow, no download
   nbflows train mnist-multiscale --device cuda               the tutorial's best flow, at full length
   nbflows train photo-patches-multiscale --data MY_PICTURES --image-size 32
-  nbflows train mnist-multiscale --resume                    go on after an interruption
-  nbflows train mnist-glow --start-from mnist-glow --max-minutes 60      go on from a published model
+  nbflows train mnist-multiscale --resume                    continue after an interruption
+  nbflows train mnist-glow --start-from mnist-glow --max-minutes 60      continue from a published model
   nbflows evaluate runs/digits-multiscale --num-draws 8
   nbflows sample runs/digits-multiscale samples.png --temperature 0.8
   nbflows translate --model runs/MODEL IN.png OUT.png --num-samples 10 --temperature 0.8 --best
@@ -32,9 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def run(parser: argparse.ArgumentParser, arguments: list[str] | None) -> int:
-    """Calls the ``command`` of the parsed options; returns the exit status. An error is one line, no traceback."""
+    """Calls the ``command`` of the parsed options; returns the exit status. An error is one line without traceback."""
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot print a character of ours gets a question mark.
+        # A terminal that cannot print a character shows a question mark.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     status = 0
@@ -53,17 +53,17 @@ def run(parser: argparse.ArgumentParser, arguments: list[str] | None) -> int:
 def _run(parser: argparse.ArgumentParser, arguments: list[str] | None) -> int:
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
-        # argparse itself would show the usage of nbflows here, not that of the command.
+        # argparse would show the usage of nbflows instead of the command's.
         options.parser.error(f"unknown: {' '.join(unknown)}. The options are listed above; --help explains them")
     try:
         return options.command(options) or 0
     except KeyboardInterrupt as stop:
-        # A training that was stopped says how to go on.
+        # A training that was stopped has printed how to continue.
         print(f"nbflows: {stop or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         raise
-    # RuntimeError: what torch says, and weights or gradients that are not finite.
+    # RuntimeError: torch's errors, and weights or gradients that are not finite.
     except (ValueError, TypeError, OSError, RuntimeError, MemoryError, extras.MissingPackageError) as error:
         if options.traceback:
             raise
@@ -71,7 +71,7 @@ def _run(parser: argparse.ArgumentParser, arguments: list[str] | None) -> int:
 
 
 def _say(error: Exception) -> int:
-    """An explained error, not a stack trace: one line with the numbers and the way out."""
+    """Prints an error as one line: fact, cause and fix, without a stack trace."""
     message = " ".join(str(error).split("\n")) or {MemoryError: "there is not enough memory"}.get(type(error), "")
     if not message:
         raise error

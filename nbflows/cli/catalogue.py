@@ -10,14 +10,14 @@ from nbflows.installed import folder
 
 def add_lessons(commands) -> None:
     """Adds ``nbflows lessons DIR``."""
-    parser = add_command(commands, "lessons", _lessons, "copy the lessons to a folder, to work on them there")
-    parser.add_argument("folder", metavar="DIR", help="where to; it is made if it does not exist")
+    parser = add_command(commands, "lessons", _lessons, "copy the lessons to a folder")
+    parser.add_argument("folder", metavar="DIR", help="folder for the lessons; created if missing")
 
 
 def add_list(commands) -> None:
     """Adds ``nbflows list``."""
-    parser = add_command(commands, "list", _list, "the recipes, and the models that are trained already")
-    parser.add_argument("name", nargs="?", help="show what is known of this recipe or model (default: list them all)")
+    parser = add_command(commands, "list", _list, "list the recipes and the trained models")
+    parser.add_argument("name", nargs="?", help="show the details of this recipe or model (default: list all)")
 
 
 def _lessons(options) -> None:
@@ -64,10 +64,10 @@ def _model_facts(name: str, known: pretrained.Listing) -> dict[str, str]:
 
 
 def copy_lessons(to: str | Path) -> list[Path]:
-    """Copies all notebooks into a folder, which is made if it does not exist; returns their new places.
+    """Copies all notebooks into a folder, which is created if missing; returns the new files.
 
     Raises:
-        FileExistsError: the folder has notebooks of these names already, perhaps with somebody's work in them.
+        FileExistsError: the folder already has notebooks with these names, perhaps with somebody's work in them.
     """
     notebooks = sorted(folder("notebooks").glob("*.ipynb"))
     copies = [Path(to) / notebook.name for notebook in notebooks]

@@ -23,20 +23,20 @@ from nbflows.translation import TranslationFlow
 
 def add_evaluate(commands) -> None:
     """Adds ``nbflows evaluate``."""
-    parser = add_command(commands, "evaluate", _evaluate, "bits/dim of a model on the test images")
+    parser = add_command(commands, "evaluate", _evaluate, "measure bits/dim of a model on the test images")
     parser.add_argument("model", help="a name of nbflows list, a .safetensors file, or the folder of a run")
     add_upstream(parser)
-    parser.add_argument("--task", metavar="NAME", help=f"of a checkpoint of CAFLOW: {', '.join(tasks.names())}")
+    parser.add_argument("--task", metavar="NAME", help=f"task of a CAFLOW checkpoint: {', '.join(tasks.names())}")
     add_data(parser, "default: the data it was trained on")
-    add_number(parser, "--num-draws", "draws of dequantization noise per image (default: 1)", metavar="M", default=1)
-    add_number(parser, "--limit", "only the first N test images", metavar="N")
-    add_number(parser, "--seed", "of the noise (default: 0)", metavar="N", default=0)
+    add_number(parser, "--num-draws", "number M of dequantization draws per image (default: 1)", metavar="M", default=1)
+    add_number(parser, "--limit", "use only the first N test images", metavar="N")
+    add_number(parser, "--seed", "random seed for the noise (default: 0)", metavar="N", default=0)
     add_device(parser)
     parser.add_argument(
         "--precision",
         default="32-true",
         choices=["32-true", "bf16-mixed"],
-        help="of the conditioner networks (default: 32-true)",
+        help="precision of the conditioner networks (default: 32-true)",
     )
     parser.add_argument(
         "--png",
@@ -44,10 +44,12 @@ def add_evaluate(commands) -> None:
         type=checked(picture_name),
         help="also draw 64 samples into FILE (with --upstream by default into MODEL.png here)",
     )
-    add_number(parser, "--num-samples", "of a translation model, per source (default: 10)", metavar="N")
-    add_number(parser, "--temperature", "of these samples (default: 0.8)", metavar="T")
-    add_number(parser, "--quality-images", "of how many test images (default: 500)", metavar="N")
-    parser.add_argument("--record", action="store_true", help="keep the result in the JSON beside the model")
+    add_number(parser, "--num-samples", "samples per source of a translation model (default: 10)", metavar="N")
+    add_number(parser, "--temperature", "temperature of these samples (default: 0.8)", metavar="T")
+    add_number(
+        parser, "--quality-images", "number of test images for the quality of translations (default: 500)", metavar="N"
+    )
+    parser.add_argument("--record", action="store_true", help="store the result in the JSON of the model")
 
 
 def _evaluate(options) -> None:
@@ -85,7 +87,7 @@ def _evaluate(options) -> None:
 
 
 def _model_and_images(options) -> tuple[Flow, data.Data]:
-    """The model to evaluate, and data that fit it."""
+    """Returns the model to evaluate, and data that fit it."""
     task = tasks.get(options.task) if options.task else None
     details = {} if options.upstream else pretrained.describe(options.model)
     own_task = provenance.task_of(details, options.model)
@@ -100,7 +102,7 @@ def _model_and_images(options) -> tuple[Flow, data.Data]:
     images = load(options.data) if options.data or options.sources else None
     if options.upstream:
         flow = upstream.load_upstream(options.model, images.shape if images else None).to(options.device)
-        # The tutorial's models; the others do not say what they were trained on.
+        # The tutorial's models; other checkpoints do not name their data.
         if not images and flow.shape == (1, 28, 28):
             images = load("mnist")
     else:
@@ -112,7 +114,7 @@ def _model_and_images(options) -> tuple[Flow, data.Data]:
         raise ValueError("the model does not say what it was trained on: name the data with --data")
     provenance.require_fit(flow, images)
     if isinstance(images, data.PairData):
-        # A grey source, where the authors' code takes three equal channels.
+        # The authors' code takes a grey source as three equal channels.
         channels = flow.context_shape[0]
         sources = {split: tasks.with_channels(part, channels) for split, part in images.sources.items()}
         images = replace(images, sources=sources)
@@ -120,14 +122,14 @@ def _model_and_images(options) -> tuple[Flow, data.Data]:
 
 
 def _own_data(options, details: dict, given: data.Data | None, load) -> data.Data | None:
-    """The data that a model was trained on; or those that the options name, and then it is said whether they differ."""
+    """Returns the data that a model was trained on, or those of the options; reports if these differ."""
     if given is None:
         if options.image_size or options.num_bits:
             raise ValueError(
                 "--image-size is for folders, and --num-bits for data that --data names (only images of 256 levels "
                 "can be reduced): give --data too"
             )
-        # Published by their authors, who have no recipe of ours.
+        # Weights of the original authors have no recipe.
         if str(options.model).startswith("upstream/"):
             return load(details["recipe"]["data"]) if details["recipe"]["data"] else None
         return provenance.training_data(details, options.model)
@@ -148,7 +150,7 @@ def _quality_settings(options) -> dict:
 
 
 def _quality(flow: TranslationFlow, pairs: data.PairData, options) -> dict:
-    """Prints how close the model's pictures come to the true ones; returns it for the JSON beside the model."""
+    """Prints the quality of the model's pictures; returns it for the JSON of the model."""
     from nbflows import quality
 
     settings = {"num_samples": 10, "temperature": 0.8, "quality_images": 500, **_quality_settings(options)}

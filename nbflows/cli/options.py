@@ -1,4 +1,4 @@
-"""What commands have in common: options with their ranges, and the data that they ask for."""
+"""Options that commands share, with their ranges, and the data that they choose."""
 
 import argparse
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from nbflows import data, hardware, inputs, tasks
 def add_command(commands, name: str, function, summary: str) -> argparse.ArgumentParser:
     """Adds a command that calls ``function`` with its options."""
     parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
-    # Arguments without a type of their own: names and paths.
+    # Arguments without another type: names and paths.
     parser.register("type", None, checked(not_empty))
     parser.add_argument("--traceback", action="store_true", help="show where in the code an error arose")
     parser.set_defaults(command=function, parser=parser)
@@ -28,12 +28,12 @@ def add_data(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument(
         "--sources",
         metavar="FOLDER",
-        help="for pairs of your own: their sources, files named as their targets in the folder --data",
+        help="folder of the sources of your own pairs; a source has the file name of its target in --data",
     )
 
 
 def add_number(parser: argparse.ArgumentParser, option: str, help: str, kind: str = "", **settings) -> None:
-    """A number with the range that ``inputs`` has for its name, or for another ``kind``."""
+    """Adds a number with the range of its name in ``inputs``, or of another ``kind``."""
     kind = kind or option.strip("-").replace("-", "_")
     parser.add_argument(option, type=checked(lambda text: inputs.check(kind, text)), help=help, **settings)
 
@@ -53,7 +53,7 @@ def not_empty(text: str) -> str:
 
 
 def checked(convert):
-    """A type of argparse that says what ``convert`` says."""
+    """Returns a type for argparse that passes on the message of ``convert``."""
 
     def checked(text: str):
         try:
@@ -74,7 +74,7 @@ def add_upstream(parser: argparse.ArgumentParser) -> None:
 
 
 def load_data(options, name: str, task: tasks.Task | None) -> data.Data:
-    """Data as the options ask for them, images large enough for the task; pairs where they come in two folders."""
+    """Loads the data that the options choose; images have the task's size, two folders give pairs."""
     if options.sources:
         if not options.data or options.num_bits not in (None, 8):
             raise ValueError("--sources goes with the targets' folder as --data, in 8 bits")
@@ -83,7 +83,7 @@ def load_data(options, name: str, task: tasks.Task | None) -> data.Data:
 
 
 def image_size(options, task: tasks.Task | None) -> int | tuple[int, int] | None:
-    """Size to which images are brought: what the option says, as the task needs it."""
+    """Returns the size of the images: the option's, adapted to the task."""
     return task.image_size(options.image_size) if task else options.image_size
 
 
@@ -103,7 +103,7 @@ def print_table(rows: list[tuple], headers: Sequence[str]) -> None:
     try:
         from tabulate import tabulate
     except ImportError:
-        # On a machine that only trains.
+        # tabulate is missing on a machine that only trains.
         print("\n".join("\t".join(row) for row in [headers, *rows]))
     else:
         print(tabulate(rows, headers))

@@ -1,4 +1,4 @@
-"""nbflows sample: images of a model in a PNG."""
+"""nbflows sample: samples of a model as a PNG."""
 
 import torch
 
@@ -13,21 +13,25 @@ def add_sample(commands) -> None:
     parser = add_command(commands, "sample", _sample, "draw images from a model into a PNG")
     parser.add_argument("model", help="a name of nbflows list, a .safetensors file, or the folder of a run")
     parser.add_argument(
-        "png", nargs="?", default="samples.png", type=checked(picture_name), help="where to (default: samples.png)"
+        "png",
+        nargs="?",
+        default="samples.png",
+        type=checked(picture_name),
+        help="file for the samples (default: samples.png)",
     )
     add_upstream(parser)
-    add_number(parser, "--image-size", "of mAR-SCF's checkpoints, which do not say it (default: 32)", metavar="N")
-    add_number(parser, "--num-samples", "how many (default: 64)", metavar="N", default=64)
+    add_number(parser, "--image-size", "image size of an mAR-SCF checkpoint (default: 32)", metavar="N")
+    add_number(parser, "--num-samples", "number of samples (default: 64)", metavar="N", default=64)
     add_number(
         parser,
         "--temperature",
-        "scales the noise; one, or one per level (default: 1)",
+        "factor on the noise; one, or one per level (default: 1)",
         metavar="T",
         nargs="+",
         default=[1.0],
     )
     add_chunk_size(parser)
-    add_number(parser, "--seed", "of the noise (default: 0)", metavar="N", default=0)
+    add_number(parser, "--seed", "random seed for the noise (default: 0)", metavar="N", default=0)
     add_device(parser)
 
 
@@ -52,7 +56,7 @@ def draw(
     device: str,
     chunk_size: int = 256,
 ) -> None:
-    """Draws samples from a flow, writes them into a PNG, and says so."""
+    """Draws samples from a flow and writes them into a PNG."""
     from nbflows.data.pictures import save_samples
 
     if flow.context_shape is not None:

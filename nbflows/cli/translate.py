@@ -1,4 +1,4 @@
-"""nbflows translate: pictures of pictures, with a model of an image-to-image task."""
+"""nbflows translate: images to images, with a model of p(target | source)."""
 
 from nbflows import pretrained, tasks
 from nbflows.cli.options import add_chunk_size, add_command, add_device, add_number
@@ -8,9 +8,7 @@ from nbflows.translation import TranslationFlow
 
 def add_translate(commands) -> None:
     """Adds ``nbflows translate``."""
-    parser = add_command(
-        commands, "translate", _translate, "make pictures of pictures, with a model of an image-to-image task"
-    )
+    parser = add_command(commands, "translate", _translate, "translate pictures with an image-to-image model")
     parser.add_argument("source", metavar="IN", help="a picture, or a folder of pictures")
     parser.add_argument(
         "out", metavar="OUT", help="a picture or a folder, as IN is; a contact sheet of all samples is written beside"
@@ -18,8 +16,8 @@ def add_translate(commands) -> None:
     parser.add_argument(
         "--model", required=True, help="a name of nbflows list, a .safetensors file, or the folder of a run"
     )
-    parser.add_argument("--task", choices=tasks.names(), help="what the model is for (default: what its JSON says)")
-    add_number(parser, "--num-samples", "for each picture (default: 10)", metavar="N", default=10)
+    parser.add_argument("--task", choices=tasks.names(), help="task of the model (default: from its JSON)")
+    add_number(parser, "--num-samples", "samples per picture (default: 10)", metavar="N", default=10)
     add_number(
         parser,
         "--temperature",
@@ -34,13 +32,13 @@ def add_translate(commands) -> None:
     parser.add_argument(
         "--mask",
         metavar="FILE",
-        help="for inpainting: a picture, black in the hole (default: where IN is transparent, or else the model's own)",
+        help="mask for inpainting: a picture, black in the hole (default: transparency of IN, else the model's hole)",
     )
     parser.add_argument(
         "--resize", action="store_true", help="bring pictures that do not fit to the model's size and crop their middle"
     )
     add_chunk_size(parser)
-    add_number(parser, "--seed", "of the noise (default: 0)", metavar="N", default=0)
+    add_number(parser, "--seed", "random seed for the noise (default: 0)", metavar="N", default=0)
     add_device(parser)
 
 

@@ -153,7 +153,7 @@ def _cached(
 def _read_cache(file: Path) -> tuple[dict[str, Tensor], list[str]]:
     # A pipe would be waited for, and a link may lead anywhere.
     if file.is_symlink() or not file.is_file():
-        raise ValueError(f"{file} is no regular file")
+        raise ValueError(f"{file} is not a regular file")
     arrays = reading.arrays(file)
     remarks = arrays.pop("remarks", np.empty(0))
     fits = all(array.dtype == np.uint8 and array.ndim == 4 and array.size for array in arrays.values())

@@ -12,7 +12,7 @@ from nbflows.data.reading import SHEET, mark
 def picture_name(file: str | Path) -> str | Path:
     """The name, if a picture can be written there. Raises ValueError before any work is done for it."""
     if Path(file).suffix.lower() not in (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"):
-        raise ValueError(f"{str(file)!r} is no name of a picture: end it in .png")
+        raise ValueError(f"{str(file)!r} is not a name of a picture: end it in .png")
     if Path(file).is_dir():
         raise ValueError(f"{file} is a folder: name a picture in it")
     return file

@@ -1,4 +1,4 @@
-"""Gets a file from an address: whole and with the right bytes, or not at all."""
+"""Downloads a file, which is complete and has the expected hash, or fails."""
 
 import errno
 import time
@@ -6,42 +6,43 @@ from pathlib import Path
 
 from nbflows.progress import bar
 
-# Seconds to wait for a connection, and for the next bytes.
+# Timeout in seconds for a connection, and for the next bytes.
 TIMEOUT = (10, 30)
 RETRIES = 2
-# The limit where the size is not known; the largest that has a name has 1.2 GB.
+# The limit of a file of unknown size; the largest named one has 1.2 GB.
 MAX_BYTES = 2**32
-# Bytes a second, on average, after a minute: a server that sends one now and then would never be given up.
+# The lowest average bytes per second after a minute; a timeout alone would accept a byte now and then.
 SLOWEST = 1000
 
 
 class DownloadError(OSError):
-    """A file could not be had; the message says what happened."""
+    """A file could not be downloaded; the message says why."""
 
 
 def fetch(
     address: str, file: Path, sha256: str | None = None, num_bytes: int | None = None, progress: bool = True
 ) -> Path:
-    """Downloads to ``file``; a file that is there and has the right hash is left as it is.
+    """Downloads to ``file``, unless it exists with the right hash.
 
-    The bytes go to a temporary file beside it, which takes its name only once the hash is right. A connection that
-    fails is tried twice more; pooch, which does the work, cannot go on in the middle of a file.
+    A temporary file gets the bytes, and replaces ``file`` only if the hash is right. A connection that fails is tried
+    twice more, from the beginning, because pooch cannot continue in the middle of a file.
 
     Args:
         address: http or https.
-        sha256: of the file, in hexadecimal; None if it is not known.
-        num_bytes: of the file; a server that sends more is stopped, if it is None at 4 GiB.
+        sha256: hash of the file, in hexadecimal; None if unknown.
+        num_bytes: size of the file, at which a server that sends more is stopped; None means 4 GiB.
         progress: show a bar.
 
     Raises:
-        DownloadError: not there, not reachable, broken off, other bytes, or no room for it; nothing is left behind.
+        DownloadError: the file is missing or unreachable, the connection broke, the bytes differ, or the disk is full.
+            No file remains.
     """
     import pooch
     import requests
 
     pooch.get_logger().setLevel("WARNING")
     if not address.lower().startswith(("http://", "https://")):
-        raise DownloadError(f"{address} is no address of http or https")
+        raise DownloadError(f"{address} is not an address of http or https")
     keeper = pooch.create(
         file.parent, base_url="", registry={file.name: sha256}, urls={file.name: address}, retry_if_failed=RETRIES
     )
@@ -61,17 +62,17 @@ def fetch(
             received = 0
             for chunk in response.iter_content(2**16):
                 received += len(chunk)
-                # A disk is not filled before the hash is compared.
+                # Stop before an endless file fills the disk.
                 if received > limit:
                     raise ValueError(f"the server sends more than the {limit} bytes that the file has at most")
-                # Weights do not compress: what does is no file of weights, but of a few bytes that become any number.
+                # Weights do not compress: a response that does may be a few bytes that unpack to any size.
                 if received > 20 * response.raw.tell() + 2**20:
                     raise ValueError(f"the server sends {response.raw.tell()} bytes that unpack to {received} and more")
                 if (seconds := time.monotonic() - start) > 60 and received < SLOWEST * seconds:
                     raise ValueError(f"{received} bytes came in {seconds:.0f} seconds: too slow to wait for")
                 stream.write(chunk)
                 received_bytes.update(len(chunk))
-        # Temporary files are for one user alone; a cache may be a whole class's.
+        # Temporary files are readable by one user only, but a class may share a cache.
         Path(output_file).chmod(0o644)
 
     try:
@@ -83,7 +84,7 @@ def fetch(
     except requests.exceptions.ChunkedEncodingError as error:
         raise DownloadError(f"{address} broke off in the middle; tried {RETRIES + 1} times ({error})") from error
     except requests.RequestException as error:
-        # In the middle of a file a timeout comes as a lost connection.
+        # In the middle of a file, a timeout is reported as a lost connection.
         stalled = isinstance(error, requests.Timeout) or "timed out" in str(error)
         what = f"sends nothing for {TIMEOUT[1]} s" if stalled else "cannot be reached"
         raise DownloadError(f"{address} {what}; tried {RETRIES + 1} times ({error})") from error

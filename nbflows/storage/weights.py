@@ -1,4 +1,4 @@
-"""Saves a flow to two small files and loads it back: weights as safetensors, the rest as JSON."""
+"""Saves a flow to two small files and loads it again: weights as safetensors, the rest as JSON."""
 
 import hashlib
 import json
@@ -30,14 +30,14 @@ _OTHER_SUFFIXES = {
 
 
 def save_flow(flow: Flow, file: str | Path, half: bool = False, **details) -> Path:
-    """Writes ``FILE.safetensors`` and ``FILE.json``, which has its SHA-256, each at once or not at all.
+    """Writes ``FILE.safetensors``, and ``FILE.json`` with its SHA-256, each atomically.
 
     Args:
-        flow: made by a function of ``nbflows.models``; its name and arguments go into the JSON.
+        flow: result of a function of ``nbflows.models``, whose name and arguments go into the JSON.
         file: with or without the suffix; dots within a name are part of it.
-        half: store float32 as float16, in half the bytes; ``load_flow`` makes float32 of it again. Scores are then to
-            be measured anew. Otherwise float32 and float64 come back as such.
-        details: whatever else the JSON should say: recipe, data, bits/dim, budget.
+        half: store float32 as float16, in half the bytes; ``load_flow`` returns float32 again. Measure scores again
+            after rounding. Otherwise float32 and float64 are stored unchanged.
+        details: further entries of the JSON: recipe, data, bits/dim, budget.
 
     Returns:
         The safetensors file.
@@ -56,7 +56,7 @@ def save_flow(flow: Flow, file: str | Path, half: bool = False, **details) -> Pa
     if half:
         details = {"weights": "float16", **details}
     content = to_bytes(flow, half)
-    # Last: details may be those of another file.
+    # Last, because details may be those of another file.
     details["weights_sha256"] = hashlib.sha256(content).hexdigest()
     try:
         description = json.dumps({"builder": builder, "arguments": arguments, **details}, indent=1).encode()
@@ -78,30 +78,30 @@ def load_flow(model: str | Path, device: str | torch.device = "cpu") -> Flow:
     """Loads a flow in eval mode, in float64 if its weights are, otherwise in float32.
 
     Args:
-        model: a .safetensors file that has its .json beside it, or the folder of a training run.
-        device: where its parameters go.
+        model: a .safetensors file with its .json in the same folder, or the folder of a training run.
+        device: device of the parameters.
 
     Raises:
-        FileNotFoundError: no such files.
-        ValueError: the files do not belong together, by the SHA-256 in the JSON too (older ones have none); are damaged
-            or of another kind, or hold numbers that are not finite.
+        FileNotFoundError: a file is missing.
+        ValueError: the files do not belong together (the SHA-256 in the JSON differs; older ones have none), are
+            damaged or of another kind, or hold numbers that are not finite.
     """
     file, beside = _existing_files(model)
     description = describe(model)
     if file.suffix == ".ckpt":
         state = read_checkpoint(file).get("state_dict")
         if not isinstance(state, dict):
-            raise ValueError(f"{file} is no checkpoint of a training: it has no weights")
+            raise ValueError(f"{file} is not a checkpoint of a training: it has no weights")
         weights = {key.removeprefix("flow."): value for key, value in state.items() if str(key).startswith("flow.")}
     else:
         weights = parse(file, file)
     flow = rebuild(weights, description, file)
-    # The checkpoint of a training under way is described before it has weights.
+    # A running training writes its description before its weights.
     if file.suffix != ".ckpt" and "weights_sha256" in description and description["weights_sha256"] != _sha256(file):
         raise ValueError(
             f"{beside} describes other weights than those of {file} (their SHA-256 differs): if their training was "
-            "stopped while it saved them, go on with --resume, which writes both anew; otherwise bring back both files "
-            "of one model"
+            "stopped while it saved them, continue it with --resume, which writes both again; otherwise restore both "
+            "files of one model"
         )
     return flow.to(device)
 
@@ -115,7 +115,7 @@ def _sha256(file: Path) -> str:
 
 
 def to_bytes(flow: Flow, half: bool = False) -> bytes:
-    """The content of a safetensors file; with ``half`` in float16 instead of float32."""
+    """Returns the content of a safetensors file; with ``half`` in float16 instead of float32."""
     from safetensors.torch import save
 
     if half and flow.dtype == torch.float64:
@@ -123,47 +123,47 @@ def to_bytes(flow: Flow, half: bool = False) -> bytes:
             "half stores float32 as float16, and this flow is in float64: save flow.float(), or without half"
         )
     state = flow.state_dict()
-    # Of layers that several parts of a flow share, each tensor once.
+    # A layer that parts of a flow share is stored once.
     weights = {name: state[name].detach().cpu().contiguous() for name, *_ in _names(flow) if name in state}
     if half:
         weights = {name: w.half() if w.dtype == torch.float32 else w for name, w in weights.items()}
-    # float16 ends at 65,504. A file that load_flow refuses is not written.
+    # Values beyond float16's limit, 65,504, would make a file that load_flow refuses.
     if bad := [name for name, w in weights.items() if not w.isfinite().all()]:
         raise ValueError(f"{bad[0]} has values that are not finite{' in float16' * half}: nothing was written")
     return save(weights)
 
 
 def parse(content: bytes | Path, where: str | Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, from its bytes or its place. Raises ValueError naming ``where`` if damaged."""
+    """Reads safetensors from bytes or a path. Raises ValueError naming ``where`` if the file is damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load, load_file
 
     try:
-        # A file takes memory only when its tensors are copied, once it is known that they fit.
+        # A file takes memory only when its tensors are copied, after the checks that they fit.
         return load_file(content) if isinstance(content, Path) else load(content)
-    # KeyError: a number format of safetensors that torch has not. RuntimeError: more memory than there is.
+    # KeyError: a number format that torch lacks. RuntimeError: out of memory.
     except (SafetensorError, KeyError, RuntimeError) as error:
-        raise ValueError(f"{where} is no safetensors file, or a damaged one: {first(error)}") from error
+        raise ValueError(f"{where} is not a safetensors file, or is damaged: {first(error)}") from error
 
 
 def rebuild(weights: dict[str, Tensor], description: dict, where: str | Path) -> Flow:
-    """The flow that a description names, with these weights, in eval mode.
+    """Builds the flow of a description with these weights, in eval mode.
 
-    Raises ValueError naming ``where`` if they do not fit, or are not finite; before it takes memory for a flow that is
-    larger than the weights.
+    Raises ValueError naming ``where`` if they do not fit or are not finite. A flow larger than the weights is refused
+    before it takes memory.
     """
     _check(description, where)
     builders = {name: getattr(models, name) for name in models.__all__}
     if description["builder"] not in builders:
         raise ValueError(f"{where}: unknown builder {description['builder']!r}; known: {', '.join(sorted(builders))}")
     try:
-        # As many elements at most, of one byte each.
+        # The flow has at most this number of elements, because each takes at least one byte.
         num_bytes = stored_bytes(weights)
         with no_larger_than(len(weights), num_bytes):
             flow = builders[description["builder"]](**_arguments(description["arguments"], num_bytes))
         if any(tensor.dtype == torch.float64 for tensor in weights.values()):
             flow.double()
-    # What a builder says of arguments of any kind and size.
+    # A builder may raise any error for such arguments.
     except Exception as error:
         raise ValueError(f"{where}: its builder does not take the arguments that it names: {first(error)}") from error
     try:
@@ -189,13 +189,13 @@ def _arguments(arguments: dict, largest: int) -> dict:
 
 
 def first(error: Exception) -> str:
-    """What an error says, in one line and not at any length: torch lists every key that differs."""
+    """Shortens the message of an error to one line, because torch lists every key that differs."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 300 else f"{text[:300]} ..."
 
 
 def describe(model: str | Path) -> dict:
-    """What the JSON of a model says; ``model`` as in ``load_flow``. Raises ValueError if it is no such JSON."""
+    """Reads the JSON of a model; ``model`` as in ``load_flow``. Raises ValueError if it is not such a JSON."""
     file = _existing_files(model)[1]
     description = inputs.json_object(file)
     _check(description, file)
@@ -204,24 +204,24 @@ def describe(model: str | Path) -> dict:
 
 def _check(description: dict, where: str | Path) -> None:
     kinds = {"builder": str, "arguments": dict}
-    # What is missing here is missing in old files too.
+    # Old files also lack these entries.
     kinds |= {name: dict for name in ("recipe", "task") if name in description}
     for name, kind in kinds.items():
         if not isinstance(description.get(name), kind):
-            raise ValueError(f"{where} is no description of a model: it has no {name!r} that is a {kind.__name__}")
+            raise ValueError(f"{where} is not a description of a model: it has no {name!r} that is a {kind.__name__}")
     data, task = description.get("recipe", {}).get("data"), description.get("task", {"name": ""})
     if not isinstance(data, str | None) or (task and not isinstance(task.get("name"), str)):
-        raise ValueError(f"{where} is no description of a model: a name of its data or its task is no text")
+        raise ValueError(f"{where} is not a description of a model: a name of its data or its task is not text")
 
 
 def update_description(model: str | Path, **details) -> None:
-    """Writes more into the JSON of a model; ``model`` as in ``load_flow``."""
+    """Adds entries to the JSON of a model; ``model`` as in ``load_flow``."""
     description = {**describe(model), **details}
     files.write(_existing_files(model)[1], json.dumps(description, indent=1).encode())
 
 
 def _names(flow: Flow) -> list[list[str]]:
-    """The names of every parameter and buffer, in order; more than one where parts of the flow share it."""
+    """Returns the names of every parameter and buffer, in order; shared ones have several names."""
     names: dict[int, list[str]] = {}
     for tensors in (flow.named_parameters, flow.named_buffers):
         for name, tensor in tensors(remove_duplicate=False):
@@ -230,17 +230,17 @@ def _names(flow: Flow) -> list[list[str]]:
 
 
 def _pair(path: Path) -> tuple[Path, Path]:
-    """The two files of a model that is named with or without the suffix of one of them."""
+    """Returns the two files of a model, given with or without a suffix."""
     suffix = path.suffix.lower()
     if suffix in (".safetensors", ".json"):
         return path if suffix == ".safetensors" else path.with_suffix(".safetensors"), path.with_suffix(".json")
     if suffix in _OTHER_SUFFIXES:
         raise ValueError(
-            f"{path} is no .safetensors file: of a training run give the folder, {path.parent}; the checkpoints of "
+            f"{path} is not a .safetensors file: of a training run give the folder, {path.parent}; the checkpoints of "
             "other authors are for load_upstream, or --upstream"
         )
     if not path.name:
-        raise ValueError(f"{str(path)!r} is no name of a file")
+        raise ValueError(f"{str(path)!r} is not a name of a file")
     return path.with_name(f"{path.name}.safetensors"), path.with_name(f"{path.name}.json")
 
 
@@ -257,7 +257,7 @@ def _existing_files(model: str | Path) -> tuple[Path, Path]:
             stems = {name.stem for name in there.parent.glob("*")}
             hint = inputs.did_you_mean(there.stem, stems - {there.stem})
             raise FileNotFoundError(
-                f"{file} does not exist, or is no file; {hint}a model is a .safetensors file with its .json, or the "
+                f"{file} does not exist, or is not a file; {hint}a model is a .safetensors file with its .json, or the "
                 "folder of a training run; those that have a name are loaded with load_pretrained"
             )
     return pair

@@ -165,7 +165,7 @@ def test_without_a_known_hash_what_comes_is_taken_but_not_what_breaks_off(server
 
 @pytest.mark.parametrize("address", ["file:///etc/hostname", "ftp://127.0.0.1/a", "/etc/hostname", "a"])
 def test_only_http_is_asked(cache, address):
-    with pytest.raises(DownloadError, match=f"^{address} is no address of http or https"):
+    with pytest.raises(DownloadError, match=f"^{address} is not an address of http or https"):
         download.fetch(address, cache / "a")
     assert not cache.exists()
 

@@ -82,7 +82,9 @@ def test_bytes_that_are_no_text_are_an_error_that_names_the_file(file):
 @pytest.mark.parametrize("value", [[], "models", 3, None, {}, {"format": 1}, {"format": 1, "models": ["tiny"]}])
 def test_other_json_is_an_error_that_names_the_file(file, value):
     file.write_text(json.dumps(value))
-    with pytest.raises(ValueError, match=r"manifest.json (is no manifest: it has no 'models'|holds a \w+, not a JSON)"):
+    with pytest.raises(
+        ValueError, match=r"manifest.json (is not a manifest: it has no 'models'|holds a \w+, not a JSON)"
+    ):
         Manifest.read(file)
 
 
@@ -130,7 +132,7 @@ def test_an_entry_that_is_none_is_an_error(file, entry):
 @pytest.mark.parametrize("digits", ["", "0" * 63, "0" * 65, "g" * 64, "A" * 64, "0" * 64 + "\n", "../" * 21 + "a"])
 def test_a_hash_that_is_none_is_an_error(file, digits):
     file.write_text(json.dumps(content({**ENTRY, "sha256": digits})))
-    with pytest.raises(ValueError, match=r"the sha256 of tiny is no 64 hexadecimal digits"):
+    with pytest.raises(ValueError, match=r"the sha256 of tiny is not 64 hexadecimal digits"):
         Manifest.read(file)
 
 
@@ -172,7 +174,7 @@ NO_NAMES = [
 @pytest.mark.parametrize("name", NO_NAMES)
 def test_a_name_that_could_lead_out_of_the_folder_is_an_error(file, name):
     file.write_text(json.dumps(content(name=name)))
-    with pytest.raises(ValueError, match=r"is no name of a model: lower case, digits and single hyphens"):
+    with pytest.raises(ValueError, match=r"is not a name of a model: lower case, digits and single hyphens"):
         Manifest.read(file)
 
 

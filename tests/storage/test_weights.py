@@ -46,7 +46,7 @@ def test_two_names_are_two_files(tmp_path, name, second):
 def test_the_suffix_of_another_kind_of_file_is_refused(tmp_path, suffix):
     save_flow(other(0), tmp_path / "x")
     for act in (load_flow, weights.describe, lambda file: save_flow(other(1), file)):
-        with pytest.raises(ValueError, match=rf"x\{suffix} is no .safetensors file: .* give the folder"):
+        with pytest.raises(ValueError, match=rf"x\{suffix} is not a .safetensors file: .* give the folder"):
             act(tmp_path / f"x{suffix}")
     assert len(list(tmp_path.iterdir())) == 2 and is_same(load_flow(tmp_path / "x"), other(0))
 
@@ -78,7 +78,7 @@ def test_a_path_is_treated_as_a_path_wherever_a_model_is_named(run):
         for named in (way, str(way)):
             assert is_same(pretrained.load(named), other(0)) and pretrained.describe(named)["builder"]
     for way in (run / "best.ckpt", "runs/digits/best.ckpt"):
-        with pytest.raises(ValueError, match=r"best.ckpt is no .safetensors file: .* give the folder, runs/digits"):
+        with pytest.raises(ValueError, match=r"best.ckpt is not a .safetensors file: .* give the folder, runs/digits"):
             pretrained.load(way)
     for way in ("runs/digit", Path("runs/digit/model"), "runs/digits/modl"):
         with pytest.raises(FileNotFoundError, match=r"does not exist.* did you mean '(digits|model)"):
@@ -252,7 +252,7 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
         whole = (tmp_path / name).read_bytes()
         (tmp_path / name).unlink()
         os.mkfifo(tmp_path / name)
-        with pytest.raises(FileNotFoundError, match="does not exist, or is no file"):
+        with pytest.raises(FileNotFoundError, match="does not exist, or is not a file"):
             load_flow(tmp_path / "model")
         (tmp_path / name).unlink()
         (tmp_path / name).write_bytes(whole)

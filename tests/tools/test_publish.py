@@ -155,7 +155,7 @@ def test_eight_megabytes_are_too_much(place, monkeypatch):
 )
 def test_a_name_that_is_none_is_refused_before_anything_is_written(place, name):
     before = files(place)
-    with pytest.raises(ValueError, match="is no name of a model"):
+    with pytest.raises(ValueError, match="is not a name of a model"):
         publish.publish("run", name, "a test")
     assert files(place) == before and known() == {}
 
@@ -256,7 +256,7 @@ def test_half_is_an_option_of_the_command_line(place):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "../tiny", "--purpose", "a test"], "is no name of a model"),
+        (["run", "../tiny", "--purpose", "a test"], "is not a name of a model"),
         (["nowhere", "tiny", "--purpose", "a test"], "nowhere.safetensors does not exist"),
     ],
 )

@@ -186,7 +186,7 @@ DAMAGE = {
     "the JSON is empty": (0, lambda file: file.write_bytes(b"")),
     "the JSON is missing": (0, Path.unlink),
     "the JSON is no dict": (0, lambda file: file.write_text("[]")),
-    "the JSON is no text": (0, lambda file: file.write_bytes(b"\xff\xfe\x00")),
+    "the JSON is not text": (0, lambda file: file.write_bytes(b"\xff\xfe\x00")),
     "the JSON has no hash": (0, lambda file: file.write_text('{"builder": "multiscale", "arguments": {}}')),
 }
 
