@@ -1,4 +1,4 @@
-"""Pictures in, pictures out: what ``nbflows translate`` does with a model of p(target | source)."""
+"""Translates picture files with a model of p(target | source), for ``nbflows translate``."""
 
 import sys
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from nbflows.seeded import seeded
 from nbflows.tasks import Colorization, Inpainting, SideBySide, SuperResolution, Task
 from nbflows.translation import TranslationFlow
 
-# Of a contact sheet.
+# Layout of a contact sheet.
 _ROWS = 16
 
 
@@ -35,21 +35,21 @@ def translate_files(
 ) -> list[Path]:
     """Translates a picture into a picture, or every picture of a folder into another folder.
 
-    The samples of a picture depend on the seed and on the picture alone, not on the others of its folder. Beside them
-    goes a contact sheet, a row for each picture: the source, the samples with the most probable first, their mean and
-    their standard deviation, where white is a quarter of the range of grey.
+    The samples of a picture depend only on the seed and the picture, not on other pictures of the folder. A contact
+    sheet is also written, with a row for each picture: the source, the samples from the most probable on, their mean
+    and standard deviation, where white is a quarter of the grey range.
 
     Args:
-        flow: in eval mode, on its device.
-        task: the one that it was trained for.
+        flow: the model, in eval mode.
+        task: task of the model.
         source: a picture or a folder.
-        out: of the same kind.
-        num_samples: per picture.
-        temperature: of the noise; one, or one per level.
-        best: write the sample of the highest score as ``out``; otherwise all, numbered from the best on.
+        out: file or folder of the results, like ``source``.
+        num_samples: samples per picture.
+        temperature: factor on the noise; one, or one per level.
+        best: write only the sample with the highest score, as ``out``; otherwise all, numbered from the best.
         mask, resize: see ``read_source``.
-        seed: of the noise.
-        chunk_size: samples computed together; bounds the memory.
+        seed: seed of the noise.
+        chunk_size: samples computed together, which bounds the memory.
 
     Returns:
         The files that were written, contact sheets last.
@@ -64,7 +64,7 @@ def translate_files(
     source, out = Path(source), Path(out)
     outputs, remarks = _outputs(source, out, 1 if best else num_samples, mask)
     num_grey_levels = flow.num_grey_levels
-    # All of them first: an hour of samples should not end at a picture that does not fit.
+    # All sources are read first, so that a picture that does not fit is found before hours of sampling.
     sources = []
     for file in bar(outputs, "reading", delay=1):
         image, known, more = _read_source(file, flow.context_shape, task, num_grey_levels, mask, resize)
@@ -98,18 +98,18 @@ def read_source(
     mask: str | Path | None = None,
     resize: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """A picture as the source of a task.
+    """Reads a picture as the source of a task.
 
-    Which pictures are read, and how: data/README.md. A colour picture is made grey for a source of one channel, grey
-    repeated for three. For super-resolution it may be the small picture, which is enlarged, or one that was enlarged
-    already; a picture of twice the width is source and target side by side. In inpainting the hole is where the mask is
-    black or the picture not opaque; without either, where the model was trained to fill it.
+    data/README.md says which pictures are read, and how. Colour becomes grey for a source of one channel, grey is
+    repeated for three. For super-resolution it may be the small picture or an enlarged one;
+    a picture of twice the width is source and target side by side. In inpainting the hole is where the mask is black or
+    the picture not opaque; without either, it is the hole of the model's training.
 
     Args:
         file: the picture.
-        shape: of a source, ``(C_s, H, W)``.
-        task: what the picture is for.
-        num_grey_levels: of the source's grey; those of the picture are shared out evenly.
+        shape: shape of a source, ``(C_s, H, W)``.
+        task: task of the model.
+        num_grey_levels: grey levels of the source; the picture's are mapped to them evenly.
         mask: an image file of the picture's size, for inpainting: white where the picture is known, black in the hole.
         resize: bring a picture that does not fit to the size of the source (the small one, in super-resolution), and
             crop its middle.
@@ -118,7 +118,7 @@ def read_source(
         uint8 ``(C_s, H, W)``, and for inpainting bool ``(H, W)``, True where pixels are known; otherwise None.
 
     Raises:
-        ValueError: the picture cannot be read, does not fit, or has transparent pixels that mean nothing here.
+        ValueError: the picture cannot be read, does not fit, or has transparent pixels outside inpainting.
     """
     return _read_source(file, shape, task, num_grey_levels, mask, resize)[:2]
 
@@ -131,7 +131,7 @@ def _read_source(
     mask: str | Path | None,
     resize: bool,
 ) -> tuple[Tensor, Tensor | None, list[str]]:
-    """The same, and remarks on the picture."""
+    """Reads as ``read_source``, and returns remarks on the picture."""
     from PIL import Image, ImageChops
 
     channels, height, width = shape
@@ -152,7 +152,7 @@ def _read_source(
             f"{file} is {picture.width}x{picture.height}, this model takes "
             f"{' or '.join(f'{w}x{h}' for w, h in sizes)}; give --resize to crop its middle and bring it to size"
         )
-    # A copy: torch warns of arrays that cannot be written to.
+    # A copy, because torch warns about read-only arrays.
     values = np.array(reading.fit(picture, None if picture.size in sizes else sizes[0][::-1]))
     values = torch.from_numpy(values).permute(2, 0, 1)
     image, opaque = (values[None, :-1].int() * num_grey_levels // 256).byte(), values[-1] == 255
@@ -176,7 +176,7 @@ def _read_source(
 
 
 def _sizes(task: Task, width: int, height: int) -> list[tuple[int, int]]:
-    """The sizes of pictures that make a source of this size, the usual one first."""
+    """Returns the sizes of pictures that fit a source of this size, the usual one first."""
     if isinstance(task, SuperResolution):
         return [(width // task.factor, height // task.factor), (width, height)]
     return [(width, height), (2 * width, height)] if isinstance(task, SideBySide) else [(width, height)]
@@ -185,7 +185,7 @@ def _sizes(task: Task, width: int, height: int) -> list[tuple[int, int]]:
 def _outputs(
     source: Path, out: Path, num_files: int, mask: str | Path | None
 ) -> tuple[dict[Path, list[Path]], list[str]]:
-    """Where the results of each picture go, ``num_files`` each, and what was passed over."""
+    """Returns ``num_files`` files for the results of each picture, and a remark on skipped files."""
     remarks: list[str] = []
     if source.is_dir():
         if out.is_file():
@@ -209,7 +209,7 @@ def _outputs(
         ]
         for file, result in results.items()
     }
-    # Nothing is written over: neither a source nor the mask, nor another result.
+    # A result must not overwrite a source, the mask, or another result.
     taken = {file.resolve(): str(file) for file in (*outputs, *([] if mask is None else [Path(mask)]))}
     for file, paths in [(source, _sheets(source, out, len(outputs))), *outputs.items()]:
         for path in paths:
@@ -235,9 +235,9 @@ def _draw(
     seed: int,
     chunk_size: int,
 ) -> Tensor:
-    """Samples ``(N, C, H, W)``, the most probable first."""
+    """Draws samples ``(N, C, H, W)``, the most probable first."""
     device = flow.device
-    # The generator is for the samples; the noise of the source is drawn from the global one.
+    # The samples use the generator, the noise of the source the global one.
     with seeded(seed, device):
         generator = torch.Generator(device).manual_seed(seed)
         result = flow.translate(
@@ -259,5 +259,5 @@ def _save(image: Tensor, file: Path, num_grey_levels: int) -> None:
     from PIL import Image
 
     values = (image.float() * 255 / (num_grey_levels - 1)).round().byte().permute(1, 2, 0).numpy()
-    # The reader of a training says so, should the pictures become data.
+    # The reader of a training reports this mark if the pictures become data.
     Image.fromarray(values[..., 0] if len(image) == 1 else values).save(file, **reading.mark(reading.DRAWN))

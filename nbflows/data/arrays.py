@@ -32,7 +32,7 @@ def load_arrays(file: Path) -> ImageData:
         raise ValueError(
             f"{file}: there are images of {', '.join(parts)}, and labels of {', '.join(labels)}; each needs its own"
         )
-    # One by one, and held nowhere else: what is copied to another order needs its original no longer.
+    # One by one, so that the original of a reordered copy is freed.
     tensors = {split: _as_images(parts.pop(split), f"{file}, {split}") for split in list(parts)}
     classes = {split: _as_labels(array, len(tensors[split]), f"{file}, {split}") for split, array in labels.items()}
     ignored = [f"ignored the arrays {', '.join(unknown)}"] if unknown else []
@@ -42,7 +42,7 @@ def load_arrays(file: Path) -> ImageData:
     return complete_splits(file.stem, f"arrays of {file.name}", tensors, classes, ignored)
 
 
-# How arrays in a .npz are named, here, by Keras and by MedMNIST.
+# The names of arrays in a .npz, of nbflows, Keras and MedMNIST.
 _ARRAYS = {
     "x": ("images", "train"),
     "images": ("images", "train"),
@@ -71,7 +71,7 @@ def _as_images(array: np.ndarray, where: str) -> Tensor:
         )
     first, last = (array.ndim == 4 and array.shape[1] in (1, 3)), array.shape[-1] in (1, 3)
     if last and (first or array.ndim == 3):
-        meanings = "channels first or last" if first else "grey images so narrow or one image of so many channels"
+        meanings = "channels first or last" if first else "very narrow grey images or one image with many channels"
         raise ValueError(
             f"{where}: {array.shape} can be {meanings}; make tensors (N, C, H, W) and an ImageData of them in Python"
         )

@@ -10,7 +10,7 @@ from nbflows.seeded import STRIDE
 
 
 class Batches:
-    """Batches of a tensor by indexing, in memory, on the device that trains; iterating gives one epoch.
+    """Batches of a tensor in memory, by indexing, on the device that trains; iterating gives one epoch.
 
     Shuffled, it is one endless stream of epochs, each in an order drawn from (seed, epoch) alone and without its last
     incomplete batch; ``position`` counts the batches given so far, and setting it resumes the stream exactly there.
@@ -18,13 +18,13 @@ class Batches:
 
     Args:
         images: ``(N, C, H, W)``, or points ``(N, D)``.
-        batch_size: over all ranks.
-        shuffle: a training stream.
-        seed: of the order.
+        batch_size: images per batch over all ranks.
+        shuffle: whether it is a stream for training.
+        seed: seed of the order.
         rank, world_size: this process gets every ``world_size``-th image of a batch. In a training stream all get
-            equally many, so that the mean of their gradients is that of the whole batch.
-        paired: ``(N, ...)``, what belongs to each image, its label or its source; with it a batch is a pair.
-        device: where the batches are wanted; default: where the images are. If there is room for them
+            the same number, so that the mean of their gradients is that of the whole batch.
+        paired: ``(N, ...)``, the label or source of each image; with it a batch is a pair.
+        device: device of the batches; default: that of the images. If there is room for them
             (``has_room_for``) all images are copied there once, and a batch never leaves the device; otherwise
             each batch is copied while the device computes.
     """
@@ -76,7 +76,7 @@ class Batches:
                 new_epoch, i = divmod(self.position, len(self))
                 self.position += 1
             if new_epoch != epoch:
-                # With the images: a batch then is one look-up on the device, which nothing has to wait for.
+                # On the images' device, so that a batch is one look-up there, without synchronisation.
                 epoch, order = new_epoch, self._order(new_epoch).to(self.tensors[0].device)
             rows = order[i * self.batch_size : (i + 1) * self.batch_size][self.rank :: self.world_size]
             batch = [self._pick(tensor, rows) for tensor in self.tensors]
@@ -127,10 +127,10 @@ def mirror(images: Tensor) -> Tensor:
 
 
 def has_room_for(num_bytes: int, device: torch.device) -> bool:
-    """Whether a data set of this size may lie on a device all through training.
+    """Tells whether a data set of this size may stay on a device during training.
 
-    On a GPU it takes at most a tenth of the memory that is free when asked; the rest is the training's. On the CPU it
-    lies already. What other devices have free, they do not say.
+    On a GPU it may take a tenth of the free memory; the training needs the rest. On the CPU the data already are. Other
+    devices do not report their free memory.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)

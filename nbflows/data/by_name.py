@@ -28,20 +28,20 @@ def load(
 
     Args:
         name: one of ``names()``, or a path; ``./moons`` is a folder, where ``moons`` is a name. A folder may hold
-            ``train``, ``validation`` and ``test`` folders; a missing split is taken from the others at random with a
-            fixed seed, a tenth of them; with a validation set alone, that is the test set. Which files of a folder
-            and which arrays are read, skipped or refused: data/README.md; ``ignored`` of the result has what was.
+            ``train``, ``validation`` and ``test`` folders; a missing split is a tenth of the others, drawn with a
+            fixed seed; a validation set without a test set is the test set. data/README.md says which files and
+            arrays are read, skipped or refused; ``ignored`` of the result lists these.
         image_size: for folders: images are resized (area average) and cropped to this square, or height and width.
-        root: where downloads and caches go.
+        root: folder of downloads and caches.
         num_bits: fewer than 8 reduce images of 256 levels to their ``num_bits`` highest bits, 2**num_bits levels.
 
     Raises:
         ValueError: unknown name, nothing readable, or no 8 bits to reduce.
-        FileNotFoundError: neither there nor downloadable; says where it looked and how to get it.
+        FileNotFoundError: the data are missing and cannot be downloaded; the message says how to get them.
     """
     num_bits, image_size = inputs.whole(num_bits, "num_bits", 1, 8), checked_size(image_size)
     data = _load(name, image_size, root)
-    # The arguments of another call that loads the same.
+    # The arguments of another call that loads the same data.
     where = str(name) if str(name) in _LOADERS else str(Path(os.path.expanduser(name)).resolve())
     data = replace(data, origin={"name": where, "image_size": image_size, "num_bits": num_bits})
     return data if num_bits == 8 else reduce_bits(data, num_bits)
@@ -106,7 +106,7 @@ def _photo_patches(root: Path) -> ImageData:
     for photograph in photographs:
         patches = torch.from_numpy(np.array(photograph)).permute(2, 0, 1).unfold(1, 32, 32).unfold(2, 32, 32)
         columns = patches.shape[2]
-        # By region: a strip of columns for validation, the last strip for the test. No pixel is in two splits.
+        # Splits are strips of columns, so that no pixel is in two splits.
         held_out = max(1, round(columns / 10))
         for split, part in zip(parts, patches.split([columns - 2 * held_out, held_out, held_out], dim=2), strict=True):
             parts[split].append(part.permute(1, 2, 0, 3, 4).flatten(0, 1))
@@ -147,7 +147,7 @@ def _cifar10(root: Path) -> ImageData:
 
 
 def _torchvision(dataset: type, root: Path, title: str, addresses: list[str], file: str):
-    """Both parts of a torchvision data set: from ``root`` if they are there, downloaded otherwise."""
+    """Loads both parts of a torchvision data set from ``root``; downloads them if they are missing."""
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             return dataset(root, train=True, download=True), dataset(root, train=False, download=True)
@@ -161,7 +161,7 @@ def _torchvision(dataset: type, root: Path, title: str, addresses: list[str], fi
         # torchvision raises errors of any kind for damaged files.
         raise ValueError(
             f"the files of {title} below {root.resolve()} are damaged ({type(error).__name__}: {error}); delete "
-            "them, and they are downloaded anew"
+            "them, and they are downloaded again"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""A user's folders of images and of pairs: splits, sizes, and a cache of what was decoded."""
+"""A user's folders of images and of pairs: splits, sizes, and a cache of decoded images."""
 
 import hashlib
 import os
@@ -40,7 +40,7 @@ def load_folder(folder: Path, image_size: int | tuple[int, int] | None, cache: P
 
 
 def load_folder_pairs(sources: Path, targets: Path, image_size: int | None, cache: Path) -> PairData:
-    """Two folders that hold the same names, whatever the suffixes."""
+    """Loads pairs from two folders with the same file names, ignoring suffixes."""
     if sources.resolve() == targets.resolve():
         raise ValueError(f"sources and targets are the same folder {sources}; name two")
     image_size = checked_size(image_size)
@@ -52,7 +52,7 @@ def load_folder_pairs(sources: Path, targets: Path, image_size: int | None, cach
     files = {file: found[folder][0][file] for pair in pairs for folder, file in zip(found, pair, strict=True)}
     key = (image_size, str(sources.resolve()), str(targets.resolve()))
     parts, remarks = _cached(cache, name, key, files, partial(_decode_pairs, sources, targets, pairs, image_size))
-    # The order in which a missing split is drawn depends on the number of images alone: pairs stay together.
+    # The draw of a missing split depends only on the number of images, so pairs stay together.
     given, wanted = (
         complete_splits(
             name,
@@ -68,7 +68,7 @@ def load_folder_pairs(sources: Path, targets: Path, image_size: int | None, cach
 
 
 def _splits_missed(folder: Path, files: Iterable[Path]) -> list[str]:
-    """Folders whose names look like those of splits, and which are none; images beside the folders of splits."""
+    """Returns remarks on folders that only look like splits, and on images next to the folders of splits."""
     names = {name for folder_names in SPLITS.values() for name in folder_names}
     others = ("dev", "eval", "evaluation", "holdout", "trn", "tst")
     like = re.compile(rf"({'|'.join([*names, *others])})(s|set|[\W\d_].*)?")
@@ -116,18 +116,18 @@ def _form(parts: dict[str, Tensor], image_size: int | tuple[int, int] | None) ->
     return f"{width}x{height}{how}"
 
 
-# Another number when pictures are read by other rules: what was cached before is not used then.
+# Increase this number when the rules of reading change, so that older caches are not used.
 _RULES = 3
 
 
 def _cached(
     cache: Path, name: str, key: tuple, files: dict[Path, os.stat_result], decode: Callable
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """What ``decode()`` returns, kept in a file for as long as neither the key nor one of the images changes.
+    """Returns the result of ``decode()``, from a file as long as neither the key nor any image changes.
 
-    Of an image path, size, inode and the times of its last two kinds of change are compared, not the content. A file
-    that was written, copied, unpacked or moved into its place is decoded anew, whatever time it was given: the system
-    sets ``ctime`` itself. Not noticed is what leaves no trace there, as a clock set back to the nanosecond.
+    It compares path, size, inode, ``mtime`` and ``ctime`` of each image, not the content. A file that was written,
+    copied, unpacked or moved is decoded again, even with its old ``mtime``, because the system sets ``ctime`` itself.
+    Only a change that leaves no trace there, such as a clock set back to the nanosecond, goes unnoticed.
     """
     fingerprint = hashlib.sha256(repr((_RULES, *key)).encode())
     for file, status in files.items():
@@ -138,7 +138,7 @@ def _cached(
         try:
             return _read_cache(cached)
         except (ValueError, OSError) as error:
-            print(f"the images are decoded anew, because their cache cannot be used: {error}", file=sys.stderr)
+            print(f"the images are decoded again, because their cache cannot be used: {error}", file=sys.stderr)
     parts, remarks = decode()
     arrays = {**{part: images.numpy() for part, images in parts.items()}, "remarks": np.array(remarks, dtype=np.str_)}
     try:
@@ -151,7 +151,7 @@ def _cached(
 
 
 def _read_cache(file: Path) -> tuple[dict[str, Tensor], list[str]]:
-    # A pipe would be waited for, and a link may lead anywhere.
+    # Reading a pipe would block, and a link may lead anywhere.
     if file.is_symlink() or not file.is_file():
         raise ValueError(f"{file} is not a regular file")
     arrays = reading.arrays(file)
@@ -191,7 +191,7 @@ def _decode_pairs(
 def _decode_all(
     decode: Callable, items: list, folder: Path, what: str, stacklevel: int
 ) -> tuple[list[tuple], list[str]]:
-    """What could be read, each beside its item; remarks on it, and on what could not be read, by its name."""
+    """Returns the readable items with their contents, and remarks on these and on unreadable files."""
     results = list(zip(items, reading.each(decode, items, folder.name), strict=True))
     failed = [str(result) for _, result in results if isinstance(result, reading.Unreadable)]
     decoded = [pair for pair in results if not isinstance(pair[1], reading.Unreadable)]
@@ -206,13 +206,13 @@ def _decode_all(
 
 
 def _stack(images: dict[str, list[np.ndarray]], folder: Path) -> dict[str, Tensor]:
-    """The images of each split as one tensor ``(N, C, H, W)``."""
+    """Returns the images of each split as one tensor ``(N, C, H, W)``."""
     everything = [image for part in images.values() for image in part]
     sizes = {image.shape[:2] for image in everything}
     if len(sizes) > 1:
         some = ", ".join(f"{w}x{h}" for h, w in sorted(sizes)[:4])
         raise ValueError(f"the images below {folder} have {len(sizes)} sizes ({some} ...); give --image-size")
-    # Grey only if all are grey.
+    # The data are grey only if all images are.
     if any(image.ndim == 3 for image in everything):
         images = {
             split: [image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=2) for image in part]
@@ -222,19 +222,19 @@ def _stack(images: dict[str, list[np.ndarray]], folder: Path) -> dict[str, Tenso
 
 
 def _decode(file: Path, image_size: int | tuple[int, int] | None) -> tuple[np.ndarray, list[str]]:
-    """One image, ``(H, W)`` or ``(H, W, 3)`` uint8, and remarks on it."""
+    """Decodes one image, ``(H, W)`` or ``(H, W, 3)`` uint8, with remarks on it."""
     image, remarks = reading.opaque(file, image_size)
     return np.asarray(reading.fit(image, image_size)), remarks
 
 
 def _decode_pair(files: tuple[Path, Path], image_size: int | None) -> tuple[tuple[np.ndarray, np.ndarray], list[str]]:
-    """A source and its target, and remarks on them."""
+    """Decodes a source and its target, with remarks on them."""
     (source, remarks), (target, others) = (reading.opaque(file, image_size) for file in files)
     (w, h), (width, height) = source.size, target.size
     sizes = f"{files[0]} is {w}x{h} and its partner {files[1]} {width}x{height}"
     if image_size is None and (w, h) != (width, height):
         raise ValueError(f"{sizes}; bring them to the same size, or give --image-size")
-    # Up to the rounding of one pixel; otherwise a square cut out of both would not show the same thing.
+    # The proportions must agree up to one pixel, or squares cut out of both would show different parts.
     if abs(w * height - width * h) > max(h, w, height, width):
         raise ValueError(f"{sizes}; both need the same proportions")
     return tuple(np.asarray(reading.fit(image, image_size)) for image in (source, target)), remarks + others

@@ -10,7 +10,7 @@ from nbflows.data.reading import SHEET, mark
 
 
 def picture_name(file: str | Path) -> str | Path:
-    """The name, if a picture can be written there. Raises ValueError before any work is done for it."""
+    """Returns the name if a picture can be written there. Raises ValueError otherwise, before any other work."""
     if Path(file).suffix.lower() not in (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"):
         raise ValueError(f"{str(file)!r} is not a name of a picture: end it in .png")
     if Path(file).is_dir():
@@ -18,7 +18,7 @@ def picture_name(file: str | Path) -> str | Path:
     return file
 
 
-def save_samples(samples: Tensor, file: str | Path, num_grey_levels: int | None, columns: int = 8) -> None:
+    """Draws samples from a flow and writes them into a PNG."""
     """Writes uint8 images as one PNG, small ones enlarged; of points ``(N, 2)``, how many fell where in [-4, 4]^2."""
     file = Path(picture_name(file))
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -50,5 +50,5 @@ def _save(image: Tensor, file: str | Path) -> None:
     from PIL import Image
 
     values = image.cpu().mul(255).add(0.5).clamp(0, 255).byte()
-    # A folder of pictures may be where a run writes: its samples are not to become its data.
+    # Marked, because a run may write into a folder of pictures, and samples must not become data.
     Image.fromarray(values.permute(1, 2, 0).numpy()).save(file, **mark(SHEET))

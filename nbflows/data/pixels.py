@@ -1,4 +1,4 @@
-"""What is done to the pixels of images: grey values, channels, sizes."""
+"""Operations on the pixels of images: grey values, channels, sizes."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 
 def grey(images: Tensor) -> Tensor:
-    """The luma of ITU-R 601 as PIL rounds it, uint8 ``(N, 1, H, W)``; grey images stay as they are.
+    """Returns the luma of ITU-R 601, rounded as in PIL, uint8 ``(N, 1, H, W)``; grey images stay as they are.
 
     0.299 red + 0.587 green + 0.114 blue.
     """
@@ -17,7 +17,7 @@ def grey(images: Tensor) -> Tensor:
 
 
 def with_channels(images: Tensor, channels: int) -> Tensor:
-    """Images ``(N, C, H, W)`` with 1 or 3 channels instead: made grey, or grey repeated."""
+    """Converts images ``(N, C, H, W)`` to 1 or 3 channels: makes them grey, or repeats grey."""
     if images.shape[1] == channels:
         return images
     return grey(images).expand(-1, channels, -1, -1).contiguous()
@@ -32,5 +32,5 @@ def resize(images: Tensor, height: int, width: int, num_grey_levels: int = 256) 
             chunk = F.interpolate(chunk, size, mode="bicubic", antialias=True).clamp(0, num_grey_levels - 1)
         return chunk.round().byte()
 
-    # In floats all images of a data set would take four times their memory.
+    # In chunks, because a data set as floats would take four times its memory.
     return torch.cat([interpolated(chunk.float()) for chunk in images.split(1024)])

@@ -24,7 +24,7 @@ SUFFIXES = frozenset(
 _BY_SYSTEMS = frozenset(("__macosx", "@eadir", "thumbs"))
 # By name, because the content counts and not the suffix: Pillow would hand PostScript to Ghostscript.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-# Pixels of any kind: so many are decoded in less than 300 MiB; more than 16 bits in four channels is not a picture.
+# The limit of pixels of any kind, decoded in less than 300 MiB; more than 16 bits in four channels is not a picture.
 MAX_PIXELS = 4096 * 4096
 _TOO_LARGE = "more than 4096x4096 pixels; make it smaller first"
 # Before and around the pixels, which take up to 8 bytes each. Photographs have up to some MiB, in some ten parts.
@@ -45,7 +45,7 @@ _SOFTWARE = 0x0131
 
 
 def mark(maker: str, **more: str) -> dict:
-    """What Pillow's ``save`` is given to say who drew a picture, in all formats but BMP; and more, in PNG alone."""
+    """Returns arguments of Pillow's ``save`` that mark a picture as ours, except in BMP; ``more`` only in PNG."""
     from PIL import Image
     from PIL.PngImagePlugin import PngInfo
 
@@ -57,11 +57,11 @@ def mark(maker: str, **more: str) -> dict:
 
 
 class Unreadable(ValueError):
-    """A file is no picture that can be used; the message names it and says why."""
+    """A file is not a usable picture; the message names it and says why."""
 
 
 class _Bounded(io.BufferedReader):
-    """A file that is read in so many pieces and bytes at most: Pillow goes through headers piece by piece in Python."""
+    """A file with a limit of reads and bytes, because Pillow reads headers piece by piece in Python."""
 
     def __init__(self, file: str | Path):
         super().__init__(io.FileIO(file))
@@ -72,17 +72,17 @@ class _Bounded(io.BufferedReader):
         self.reads -= 1
         self.bytes -= len(content)
         if min(self.reads, self.bytes) < 0:
-            raise ValueError("more metadata, or in more parts, than a picture has; save it anew first")
+            raise ValueError("more metadata, or in more parts, than a picture has; save it again first")
         return content
 
 
 class Picture(NamedTuple):
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
-        image: a Pillow image of 8 bits, "L" or "RGB", turned as its camera says.
+        image: a Pillow image of 8 bits, "L" or "RGB", with the camera's rotation undone.
         opacity: "L", 255 where a pixel is opaque; None if all are.
-        remarks: what was left out or changed to get there.
+        remarks: what was left out or changed.
     """
 
     image: object
@@ -91,14 +91,14 @@ class Picture(NamedTuple):
 
 
 def find(folder: Path, once: bool = False) -> tuple[dict[Path, os.stat_result], list[str]]:
-    """The picture files below a folder, in order of their paths, and what was passed over, in words.
+    """Finds the picture files below a folder, in order of their paths, and describes the skipped ones.
 
-    Links are followed, each folder is entered once; hidden names, other suffixes, broken links and what is neither a
-    file nor a folder are passed over.
+    Links are followed, each folder is entered once. Hidden names, other suffixes, broken links, pipes and devices are
+    skipped.
 
     Args:
         folder: where to look.
-        once: of several names of one file, links for example, take one.
+        once: take only one of several names of a file, for example links.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -111,7 +111,7 @@ def find(folder: Path, once: bool = False) -> tuple[dict[Path, os.stat_result], 
     others: Counter[str] = Counter()
     found: list[tuple[bool, Path, os.stat_result]] = []
     entered: set[tuple[int, int]] = set()
-    # Links last: of a folder and a link to it, the folder itself gives its files their names.
+    # Links last, so that files are named after their folder, not after a link to it.
     pending, linked = [folder], []
 
     def pass_over(why: str, path: Path) -> None:
@@ -182,7 +182,7 @@ def _shortened(names: list[str]) -> str:
 
 
 def each(read: Callable, items: list, title: str) -> list[tuple]:
-    """What ``read`` makes of each of the items, several at a time, or the ``Unreadable`` that it raises."""
+    """Reads the items, several at a time; returns the results, or the ``Unreadable`` that was raised."""
 
     def tried(item):
         try:
@@ -203,20 +203,20 @@ def silent() -> Iterator[None]:
 
 
 def counted(remarks: Iterable[str]) -> list[str]:
-    """Remarks on many pictures, in words."""
+    """Summarises remarks on many pictures in words."""
     return [f"{count} pictures: {remark}" for remark, count in sorted(Counter(remarks).items())]
 
 
 def picture(file: str | Path, image_size: int | tuple[int, int] | None = None) -> Picture:
-    """A picture file.
+    """Reads a picture file.
 
     Args:
         file: BMP, GIF, JPEG, PNG, PBM to PPM, TIFF or WebP, by its content.
-        image_size: what it will be brought to; a larger JPEG than ``MAX_PIXELS`` is decoded at a half to an eighth
-            of its size if this leaves as much.
+        image_size: size that it will be brought to; a JPEG larger than ``MAX_PIXELS`` is decoded at 1/2 to 1/8 of its
+            size if enough pixels remain.
 
     Raises:
-        Unreadable: it is none, is broken, too large, or has no 8 or 16 bits.
+        Unreadable: the file is not a picture, is damaged, too large, or does not have 8 or 16 bits.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -228,7 +228,7 @@ def picture(file: str | Path, image_size: int | tuple[int, int] | None = None) -
             raise ValueError(f"{status.st_size} bytes, larger than any picture" if status.st_size else "empty file")
         with _Bounded(file) as stream:
             if stream.peek(12)[8:12] == b"WEBP":
-                # Read in one piece.
+                # These are read in one piece.
                 stream.bytes += status.st_size
             with Image.open(stream, formats=_FORMATS) as image:
                 _bound(image, file, image_size)
@@ -247,7 +247,7 @@ def picture(file: str | Path, image_size: int | tuple[int, int] | None = None) -
 
 
 def opaque(file: str | Path, image_size: int | tuple[int, int] | None = None) -> tuple[object, list[str]]:
-    """The image of ``picture`` and its remarks; ``Unreadable`` if a pixel is transparent: its colour means nothing."""
+    """Returns the image of ``picture`` and its remarks; ``Unreadable`` if a pixel is transparent."""
     image, opacity, remarks = picture(file, image_size)
     if opacity is None:
         return image, remarks
@@ -262,7 +262,7 @@ def _bound(image, file: str | Path, image_size: int | tuple[int, int] | None) ->
     width, height = image.size
     progressive = image.format in ("JPEG", "MPO") and "progressive" in image.info
     if progressive and Path(file).read_bytes().count(b"\xff\xda") > _MAX_SCANS:
-        raise ValueError(f"a progressive JPEG of more than {_MAX_SCANS} scans; save it anew first")
+        raise ValueError(f"a progressive JPEG of more than {_MAX_SCANS} scans; save it again first")
     if width * height > MAX_PIXELS and image_size is not None and not progressive:
         # Only a JPEG is decoded smaller; others ignore it. Turned later: both sides must have enough.
         image.draft(None, (np.max(image_size), np.max(image_size)))
@@ -275,7 +275,7 @@ def _bound(image, file: str | Path, image_size: int | tuple[int, int] | None) ->
 
 
 def _largest_level(image) -> int:
-    """What white is in a Netpbm file; 255 where Pillow's reader does not need to know."""
+    """Returns the value of white in a Netpbm file; 255 where Pillow's reader does not need it."""
     arguments = image.tile[0][3]
     return 255 if isinstance(arguments, str) else arguments[1]
 
@@ -324,7 +324,7 @@ def _decoded(image, file: str | Path) -> Picture:
     changed = image.format == "PNG" and image.mode in ("L", "RGB") and image.tile[0][3] != image.mode
     if changed and transparent is not None:
         raise ValueError("a transparent colour, and not 8 bits a channel; make it opaque first")
-    # Gone when it is decoded. Of BMP, 16 bits are those of a whole pixel.
+    # Read before decoding, which loses it. In BMP, 16 bits are those of a whole pixel.
     rawmode = image.tile[0][3] if image.tile else ""
     rawmode = str(rawmode if isinstance(rawmode, str) else rawmode[0])
     deep = image.format in ("PNG", "TIFF") and ";16" in rawmode
@@ -360,20 +360,20 @@ def _decoded(image, file: str | Path) -> Picture:
 
 
 def fit(image, image_size: int | tuple[int, int] | None):
-    """The middle of a Pillow image in this size, as much of it as fits: a square, or height and width."""
+    """Resizes a Pillow image and crops its middle to this size: a square, or height and width."""
     from PIL import Image, ImageOps
 
     if image_size is None:
         return image
     height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
-    # Area average when shrinking: no aliasing.
+    # Area averaging avoids aliasing when shrinking.
     shrinks = image.height >= height and image.width >= width
     method = Image.Resampling.BOX if shrinks else Image.Resampling.BICUBIC
     return ImageOps.fit(image, (width, height), method)
 
 
 def mask(file: str | Path, width: int, height: int) -> np.ndarray:
-    """Where a mask is white (above 127), bool ``(height, width)``.
+    """Reads a mask: True where it is white (above 127), bool ``(height, width)``.
 
     Raises:
         FileNotFoundError: no such file.
@@ -398,7 +398,7 @@ def mask(file: str | Path, width: int, height: int) -> np.ndarray:
 
 
 def arrays(file: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of a .npz file, or that of a .npy file under "".
+    """Reads the arrays of a .npz file, or that of a .npy file under "".
 
     Raises:
         ValueError: damaged, of Python objects, or it claims more than it holds; names the file.

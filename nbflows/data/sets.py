@@ -21,15 +21,15 @@ class Data:
     """A data set: three splits that never overlap, ``(N, *shape)``.
 
     Attributes:
-        name: as given to ``load``.
-        variant: what exactly the data are; stands beside every figure measured on them.
-        origin: what ``load`` or ``tasks.load_pairs`` was given, paths in full; empty for data made otherwise.
-        ignored: what the reader passed over, left out or changed, in one line; empty if nothing.
+        name: name given to ``load``.
+        variant: exact description of the data, given with every score measured on them.
+        origin: arguments of ``load`` or ``tasks.load_pairs``, with full paths; empty for other data.
+        ignored: one line that says what the reader skipped or changed; empty if nothing.
         num_grey_levels, labels, sources, known, task: None or empty for points; see ``ImageData`` and ``PairData``.
 
     Raises:
-        TypeError: a split is no tensor, or holds another kind of number.
-        ValueError: a split is empty, does not fit the others, or has values that mean nothing.
+        TypeError: a split is not a tensor, or holds another kind of number.
+        ValueError: a split is empty, does not fit the others, or has invalid values.
     """
 
     name: str
@@ -69,11 +69,11 @@ class Data:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one example: ``(C, H, W)`` of an image, ``(D,)`` of a point."""
+        """Shape of one example: ``(C, H, W)`` for an image, ``(D,)`` for a point."""
         return tuple(self.train.shape[1:])
 
     def model_arguments(self) -> dict:
-        """What a builder of ``nbflows.models`` must know of the data."""
+        """Arguments that a builder of ``nbflows.models`` takes from the data."""
         return {"shape": self.shape}
 
 
@@ -109,7 +109,7 @@ class ImageData(Data):
 
     def _check(self, what: str, images: Tensor) -> None:
         _require(self.name, what, images, (torch.uint8,), "(N, C, H, W)")
-        # 256 levels are all that there are.
+        # Bytes cannot exceed 256 grey levels.
         if self.num_grey_levels < 256 and images.numel() and images.max() >= self.num_grey_levels:
             raise ValueError(
                 f"{self.name}: {what} has values up to {images.max()}, more than {self.num_grey_levels - 1}, the last "
@@ -118,26 +118,26 @@ class ImageData(Data):
 
     @property
     def num_classes(self) -> int | None:
-        """Labels are 0..num_classes - 1; None without labels."""
+        """Number of classes, with labels 0..num_classes - 1; None without labels."""
         return None if self.labels is None else 1 + max(int(labels.max()) for labels in self.labels.values())
 
     def model_arguments(self) -> dict:
-        """What a builder of ``nbflows.models`` must know of the data."""
+        """Arguments that a builder of ``nbflows.models`` takes from the data."""
         return {**super().model_arguments(), "num_grey_levels": self.num_grey_levels}
 
 
 @dataclass(frozen=True)
 class PairData(ImageData):
-    """Images, the targets, and a source for each: what a translation is given to make the target of.
+    """Pairs for a translation: images, which are the targets, and a source for each.
 
     Attributes:
         sources: uint8 ``(N, C_s, H, W)`` under "train", "validation" and "test".
-        known: bool ``(H, W)``, True where the target's pixels are those of the source, as in inpainting; None if no
-            pixel is given.
-        task: the name of a task of ``nbflows.tasks`` and its arguments; goes into the JSON of a model.
+        known: bool ``(H, W)``, True where target and source have the same pixels, as in inpainting; None if no pixel is
+            known.
+        task: name of a task of ``nbflows.tasks`` and its arguments, for the JSON of a model.
 
     Raises:
-        TypeError, ValueError: sources or mask are no tensors of that kind, or do not fit the images.
+        TypeError, ValueError: sources or mask are not such tensors, or do not fit the images.
     """
 
     sources: dict[str, Tensor] = field(default_factory=dict)
@@ -168,12 +168,12 @@ class PairData(ImageData):
             raise ValueError(f"{self.name}: the mask is {tuple(self.known.shape)}, the images are {self.shape[1:]}")
 
     def model_arguments(self) -> dict:
-        """What a builder of ``nbflows.models`` must know of the data."""
+        """Arguments that a builder of ``nbflows.models`` takes from the data."""
         return {**super().model_arguments(), "source_channels": self.sources["train"].shape[1]}
 
 
 def _require(name: str, what: str, value, dtypes: tuple[torch.dtype, ...], form: str) -> None:
-    """A tensor of one of these kinds of number, with as many dimensions as its form names."""
+    """Checks that a value is a tensor of one of these kinds of number, with the dimensions that its form names."""
     if not isinstance(value, Tensor):
         raise TypeError(
             f"{name}: {what} is a {type(value).__name__}; give a tensor, torch.from_numpy makes one of an array"
@@ -188,7 +188,7 @@ def _require(name: str, what: str, value, dtypes: tuple[torch.dtype, ...], form:
 def reduce_bits(data: Data, num_bits: int) -> ImageData:
     """Keeps the ``num_bits`` highest bits of images with 256 grey levels. Raises ValueError for other data."""
     if data.num_grey_levels != 256:
-        have = f"have {data.num_grey_levels}" if data.num_grey_levels else "are no images"
+        have = f"have {data.num_grey_levels}" if data.num_grey_levels else "are not images"
         raise ValueError(f"{data.name}: only images of 256 levels can be reduced to {num_bits} bit, these {have}")
     return replace(
         data,
@@ -199,7 +199,7 @@ def reduce_bits(data: Data, num_bits: int) -> ImageData:
 
 
 def channels_first(array: np.ndarray) -> Tensor:
-    """``(N, H, W)`` or ``(N, H, W, C)`` to a tensor ``(N, C, H, W)``."""
+    """Converts ``(N, H, W)`` or ``(N, H, W, C)`` to a tensor ``(N, C, H, W)``."""
     array = array[..., None] if array.ndim == 3 else array
     return torch.from_numpy(np.ascontiguousarray(array.transpose(0, 3, 1, 2)))
 
@@ -211,13 +211,13 @@ def complete_splits(
     labels: dict[str, Tensor] | None = None,
     ignored: Sequence[str] = (),
 ) -> ImageData:
-    """Fills the missing splits from the others, a tenth of them, at random with a fixed seed; labels alike."""
+    """Fills missing splits with a tenth of the others, at random with a fixed seed; labels likewise."""
     parts, labels, ignored = dict(parts), dict(labels or {}), list(ignored)
     if "train" not in parts:
         raise ValueError(f"{name} has no training images, only {sorted(parts)}")
     if "test" not in parts and "validation" in parts:
-        # As with ImageNet, whose validation part everyone tests on.
-        ignored.append("there is no test set: the validation images are it, and others take their place")
+        # As with ImageNet, whose validation images are the usual test set.
+        ignored.append("there is no test set: the validation images become it, and training images replace them")
         for tensors in (parts, labels):
             if "validation" in tensors:
                 tensors["test"] = tensors.pop("validation")
@@ -233,7 +233,7 @@ def complete_splits(
         rows["train"], rows[split] = shuffled_parts(rows["train"], (count - count // 10, count // 10))
     for tensors in (parts, labels):
         if missing and "train" in tensors:
-            # Once, at the end: each step would copy nearly all of a large data set.
+            # Once, at the end, because each step would copy nearly all of a large data set.
             tensors.update({split: tensors["train"][order] for split, order in rows.items()})
     if copies := num_copies(parts["train"], parts["test"]):
         count = len(parts["test"])
@@ -266,5 +266,5 @@ def shuffled_parts(images: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:
 
 
 def by_split(labels: list[Tensor]) -> dict[str, Tensor]:
-    """Labels of train, validation and test, by the names of the splits."""
+    """Returns the labels of train, validation and test, by the names of the splits."""
     return dict(zip(SPLITS, labels, strict=True))

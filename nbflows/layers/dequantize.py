@@ -1,4 +1,4 @@
-"""From grey levels to real numbers and back: uniform noise, learned noise, the logit."""
+"""Layers between grey levels and real numbers: uniform noise, learned noise, the logit."""
 
 import math
 

@@ -80,5 +80,5 @@ def check_name(name: str) -> None:
 
 
 def sha256(content: bytes) -> str:
-    """In hexadecimal."""
+    """Returns the SHA-256 of bytes, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()

@@ -32,7 +32,7 @@ class Opaque:
     A class or function that is only mentioned is a subclass of ``Opaque`` with a ``name`` and nothing else.
 
     Attributes:
-        name: of the class or function, with its module: ``"lib.utils.ExponentialMovingAverage"``.
+        name: full name of the class or function: ``"lib.utils.ExponentialMovingAverage"``.
         args, kwargs: what the class or function would have been called with.
         state: the dict of the object's attributes, or whatever else its class pickles as its state.
         elements: the items of a subclass of list, or the pairs ``(key, value)`` of a subclass of dict.
@@ -374,7 +374,7 @@ def _tensor(
     dtype = dtype or storage.dtype
     available = storage.memory.nbytes() // dtype.itemsize
     if not all(type(number) is int for number in (offset, *size, *stride)) or len(size) > 64:
-        raise ValueError("a tensor whose size is no few whole numbers")
+        raise ValueError("a tensor whose size is not a short list of whole numbers")
     if len(size) != len(stride) or min(offset, *size, *stride, 0) < 0:
         raise ValueError(f"a tensor of size {tuple(size)} with strides {tuple(stride)} and offset {offset}")
     needed = offset + (1 + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if 0 not in size else 0)
@@ -417,7 +417,7 @@ def _collection(kind: type) -> Callable:
     def build(elements: Iterable = ()) -> Any:
         elements = elements if isinstance(elements, (list, tuple, set, frozenset, dict)) else None
         if elements is None:
-            raise ValueError(f"a {kind.__name__} of something that is no list")
+            raise ValueError(f"a {kind.__name__} of something that is not a list")
         pairs = kind is OrderedDict and not isinstance(elements, dict)
         _check_keys([key for key, _ in elements] if pairs else elements)
         return kind(elements)

@@ -174,7 +174,7 @@ def test_fewer_bits_keep_the_labels():
         ({"name": "photo-patches", "num_bits": 9}, "num_bits is 1 or more and 8 or less, not 9"),
         ({"name": "photo-patches", "num_bits": 4.5}, "num_bits is a whole number, not 4.5"),
         ({"name": "digits", "num_bits": 4}, "digits: only images of 256 levels .* 4 bit, these have 17"),
-        ({"name": "moons", "num_bits": 5}, "moons: only images of 256 levels .* 5 bit, these are no images"),
+        ({"name": "moons", "num_bits": 5}, "moons: only images of 256 levels .* 5 bit, these are not images"),
         ({"name": "moons", "image_size": 32}, "moons has a fixed size"),
     ],
 )

@@ -806,7 +806,7 @@ def test_a_cache_that_is_something_else_is_made_anew(tmp_path, capsys, kind):
     _replaced_by(kind, cached, tmp_path)
     again = data.load(tmp_path / "top", root=tmp_path)
     assert torch.equal(again.train, images.train) and torch.equal(again.test, images.test)
-    assert "decoded anew" in capsys.readouterr().err
+    assert "decoded again" in capsys.readouterr().err
     # Nothing is left behind, and the next one is used.
     assert list((tmp_path / "cache").iterdir()) == [cached]
     if kind != "folder":
