@@ -221,7 +221,7 @@ def assert_names_the_three_ways_out(error, place):
 
 
 def test_without_an_address_the_error_names_the_ways_that_there_are(here):
-    with pytest.raises(DownloadError, match="there is not an address to download it from yet") as refused:
+    with pytest.raises(DownloadError, match="there is no address to download it from yet") as refused:
         load()
     assert "NBFLOWS_PRETRAINED_URL" not in str(refused.value)
     assert_names_the_ways_by_hand(refused.value, here)

@@ -19,7 +19,14 @@ PAGES = sorted(
     for file in ROOT.glob(pattern)
 )
 # Files and folders whose English is not done yet; this becomes empty.
-PENDING = ("nbflows/",)
+PENDING = (
+    "nbflows/cli/train.py",
+    "nbflows/objectives.py",
+    "nbflows/provenance.py",
+    "nbflows/recipes.py",
+    "nbflows/tasks.py",
+    "nbflows/training/",
+)
 
 # What is wrong, what to write, and an example that must be found.
 RULES = {
