@@ -26,7 +26,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-# Of the tutorial's multi-scale flow, batch 128, on one thread without AMX, 2,000 test images, M = 1.
+# The original tutorial's multi-scale flow: batch 128, one thread without AMX, 2,000 test images, M = 1.
 ORIGINAL = {2: 1.765, 5: 1.445, 10: 1.355}
 
 
@@ -36,9 +36,9 @@ class Learner:
 
     Attributes:
         build: returns a module with ``bits_per_dim(images)``, one value per image, differentiable.
-        batch_size, learning_rate, optimizer, betas, ema_decay, warmup_steps: of the training.
-        precision: of the networks: "32-true" or "bf16-mixed".
-        package: that must be installed, if it is not ours.
+        batch_size, learning_rate, optimizer, betas, ema_decay, warmup_steps: settings of the training.
+        precision: precision of the networks, "32-true" or "bf16-mixed".
+        package: package that must be installed, if it is not ours.
     """
 
     build: Callable

@@ -4,8 +4,8 @@
 
 The tests marked ``gpu`` run first, then each model of ``COSTS`` is timed, then the models of ``QUEUE`` are trained one
 after the other until the time is up, each from its published weights where there are some; a training that is cut off
-leaves its last checkpoint. All of it goes to one folder: ``results.json`` is written anew after each part, beside the
-log of the tests and the runs. Without a GPU the same parts run on the CPU for seconds: it shows what would be done.
+leaves its last checkpoint. All of it goes to one folder: ``results.json``, written again after each part, the
+log of the tests, and the runs. Without a GPU the same parts run on the CPU for seconds, to show what they would do.
 """
 
 import argparse

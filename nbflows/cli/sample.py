@@ -60,7 +60,7 @@ def draw(
     from nbflows.data.pictures import save_samples
 
     if flow.context_shape is not None:
-        raise ValueError("this model makes pictures of pictures: nbflows translate, with a source")
+        raise ValueError("this model needs a source image: use nbflows translate")
     generator = torch.Generator(device).manual_seed(seed)
     samples = flow.sample(
         num_samples, temperature=temperature, generator=generator, chunk_size=chunk_size, progress=True

@@ -18,8 +18,8 @@ def picture_name(file: str | Path) -> str | Path:
     return file
 
 
-    """Draws samples from a flow and writes them into a PNG."""
-    """Writes uint8 images as one PNG, small ones enlarged; of points ``(N, 2)``, how many fell where in [-4, 4]^2."""
+def save_samples(samples: Tensor, file: str | Path, num_grey_levels: int | None, columns: int = 8) -> None:
+    """Writes uint8 images as one PNG, small ones enlarged; points ``(N, 2)`` as a histogram of [-4, 4]^2."""
     file = Path(picture_name(file))
     file.parent.mkdir(parents=True, exist_ok=True)
     if num_grey_levels is None:
