@@ -138,7 +138,7 @@ def translations(
 def psnr(results: Tensor, targets: Tensor, num_grey_levels: int = 256) -> Tensor:
     """Peak signal-to-noise ratio of each picture in decibels, ``(N,)``; higher is closer.
 
-    10 log10((num_grey_levels - 1)^2 / MSE), over all pixels and channels, with an MSE of at least 1/12, as rounding has.
+    10 log10((num_grey_levels - 1)^2 / MSE), over all pixels and channels, with an MSE of at least 1/12 (rounding).
     This limits it to 58.9 dB with 256 levels; without the limit, equal pictures would make every mean infinite.
     """
     with extras.explained():

@@ -28,16 +28,20 @@ def add_train(commands) -> None:
     )
     add_number(parser, "--max-steps", "the same after N training steps in all", metavar="N")
     add_number(parser, "--epochs", "passes over the data (default: the recipe's)", metavar="N")
-    add_number(parser, "--batch-size", "over all devices (default: the recipe's)", metavar="N")
+    add_number(parser, "--batch-size", "images per batch over all devices (default: the recipe's)", metavar="N")
     add_number(parser, "--lr", "learning rate (default: the recipe's)", metavar="R")
     add_number(
-        parser, "--seed", "of weights, order and noise (default: the recipe's)", "seed of a training", metavar="N"
+        parser,
+        "--seed",
+        "random seed for weights, order and noise (default: the recipe's)",
+        "seed of a training",
+        metavar="N",
     )
     parser.add_argument(
         "--precision",
         default="auto",
         choices=["auto", "32-true", "bf16-mixed", "64-true"],
-        help="of the conditioner networks; coordinates stay in float32. auto (default): the faster of the next two",
+        help="precision of the conditioner networks; coordinates stay in float32. auto (default): the faster of the next two",
     )
     parser.add_argument(
         "--memory",
@@ -50,15 +54,17 @@ def add_train(commands) -> None:
         "--compile",
         action="store_true",
         help="run couplings, priors of one Gaussian and their networks by torch.compile; meant for GPUs: on a CPU it "
-        "takes half a minute and more to start, and the steps are no faster",
+        "takes half a minute and more to start, and does not make steps faster",
     )
     parser.add_argument(
-        "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="where to train (default: auto)"
+        "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="device to train on (default: auto)"
     )
-    add_number(parser, "--devices", "how many devices on each machine (default: 1)", metavar="N", default=1)
-    add_number(parser, "--num-nodes", "how many machines (default: 1)", metavar="N", default=1)
-    add_number(parser, "--checkpoint-seconds", "how often last.ckpt is written (default: 30)", metavar="S", default=30)
-    parser.add_argument("--no-progress", action="store_true", help="no progress bars")
+    add_number(parser, "--devices", "number of devices on each machine (default: 1)", metavar="N", default=1)
+    add_number(parser, "--num-nodes", "number of machines (default: 1)", metavar="N", default=1)
+    add_number(
+        parser, "--checkpoint-seconds", "seconds between two writes of last.ckpt (default: 30)", metavar="S", default=30
+    )
+    parser.add_argument("--no-progress", action="store_true", help="show no progress bars")
 
 
 def _train(options) -> None:
