@@ -4,6 +4,7 @@ import math
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import ClassVar
 
 import numpy as np
@@ -69,7 +70,7 @@ class SuperResolution(Task):
     name = "super-resolution"
     factor: int = 4
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "factor", inputs.whole(self.factor, "the factor of super-resolution", 2))
 
     def pair(self, images: Tensor, num_grey_levels: int = 256) -> tuple[Tensor, Tensor]:
@@ -106,7 +107,7 @@ class Colorization(Task):
     name = "colorization"
     num_channels: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(
             self, "num_channels", inputs.whole(self.num_channels, "the number of channels of a grey source")
         )
@@ -138,7 +139,7 @@ class Inpainting(Task):
     mask: str = "square"
     ratio: float = 0.15
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         # A Path has no JSON.
         object.__setattr__(self, "mask", str(self.mask))
         ratio = inputs.number(self.ratio, "the square's share of the area", 0, 1)
@@ -212,7 +213,7 @@ class Sketch(Task):
     name = "sketch"
     sigma: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "sigma", inputs.number(self.sigma, "sigma", above=0))
 
     def pair(self, images: Tensor, num_grey_levels: int = 256) -> tuple[Tensor, Tensor]:
@@ -327,7 +328,7 @@ def load_pairs(
     return replace(pairs, task=SideBySide().describe(), origin={**folders, "image_size": image_size})
 
 
-def _scikit_image(module: str):
+def _scikit_image(module: str) -> ModuleType:
     # Imported here: training on other tasks runs without it.
     with extras.explained():
         return import_module(f"skimage.{module}")

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 # From the ground up; what stands in one line does not import each other, but for what is said in a folder of its own.
 FLOORS = [
     ["derivatives", "determinants", "exercises", "extras", "files", "hardware", "inputs", "installed"],
-    ["progress", "ranks", "seeded"],
+    ["counting", "progress", "ranks", "seeded"],
     ["bijection"],
     ["recompute"],
     ["compose"],

@@ -144,17 +144,9 @@ def train(
         if checkpoint:
             require_same_tensors(checkpoint["current_model_state"], module.state_dict(), f"the run in {out}")
         with launch.quiet():
-            trainer = launch.make_trainer(
-                module,
-                out,
-                _callbacks(module, data, out, checkpoint_seconds, compile),
-                checkpoint,
-                precision,
-                device,
-                devices,
-                num_nodes,
-                progress,
-            )
+            callbacks = _callbacks(module, data, out, checkpoint_seconds, compile)
+            machines = {"accelerator": device, "devices": devices, "num_nodes": num_nodes}
+            trainer = launch.make_trainer(module, out, callbacks, checkpoint, precision, machines, progress)
             if compile:
                 compiling.require_compiler(trainer.strategy.root_device)
             module.run = {"recipe": recipe.to_json(), "data": trained_on, "precision": trainer.precision}

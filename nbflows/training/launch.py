@@ -85,26 +85,23 @@ def make_trainer(
     callbacks: list[Callback],
     checkpoint: dict,
     precision: str,
-    device: str,
-    devices: int,
-    num_nodes: int,
+    machines: dict,
     progress: bool,
 ) -> L.Trainer:
     """The trainer of a run, as ``train`` was told.
 
     Args:
         checkpoint: to resume from; empty for a new run.
+        machines: accelerator, devices and num_nodes, as Lightning takes them.
 
     Raises:
         ValueError: torchrun or SLURM has started another number of processes.
     """
     accumulate = module.recipe.accumulate
     if precision == "auto":
-        precision = hardware.faster_precision(device, devices * num_nodes)
+        precision = hardware.faster_precision(machines["accelerator"], machines["devices"] * machines["num_nodes"])
     trainer = L.Trainer(
-        accelerator=device,
-        devices=devices,
-        num_nodes=num_nodes,
+        **machines,
         precision=precision,  # pyright: ignore[reportArgumentType]
         max_epochs=-1,
         # The interval counts batches, not epochs, so that a stop in the middle of an epoch validates too.
