@@ -111,7 +111,7 @@ def test_models_of_the_papers_sizes_have_the_parameters_that_their_builders_stat
         ),
         (lambda: models.mar_scf(num_scales=0, **SMALL), "at least 1 level and 1 step, got 0 and 1"),
         (lambda: models.mar_scf(coupling="mixlogcdf", **{**SMALL, "hidden_channels": 10}), "the 4 heads, got 10"),
-        (lambda: models.mar_scf(spacing=1 / 255, num_noise_couplings=2, **SMALL), "spacing is of uniform noise"),
+        (lambda: models.mar_scf(spacing=1 / 255, num_noise_couplings=2, **SMALL), "spacing is for uniform noise"),
         (lambda: models.glow(mixing="swap"), "mixing is 'conv1x1', 'shuffle' or 'flip', got 'swap'"),
         (lambda: models.glow(prior="mar"), "prior is 'learned' or 'standard', got 'mar'"),
     ],
