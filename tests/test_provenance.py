@@ -315,12 +315,14 @@ def test_training_says_first_what_it_loaded_and_what_it_passed_over(place, capsy
     for name in ("a.heic", "b.heic", "notes.xyz"):
         (place / "mine" / name).write_bytes(b"x")
     assert main(["train", "digits-simple", *QUICK, "--data", "mine", "--out", "new"]) == 0
-    first, second, *_ = capsys.readouterr().out.splitlines()
-    assert first == "data: images of folder mine, 8x8, 33/3/4 images"
+    # After the bar of reading.
+    first, second, *_ = capsys.readouterr().out.partition("data: ")[2].splitlines()
+    assert first == "images of folder mine, 8x8, 33/3/4 images"
     assert ".heic" in second and "3 files" in second
 
 
 def test_a_run_of_ones_own_data_is_not_published_as_one_of_the_recipes(place, capsys):
+    (place / ".git").mkdir()
     assert publish.main(["run", "mine", "--purpose", "a test"]) == 2
     assert "was not trained on a named data set, but on '" in capsys.readouterr().err
     assert not (place / "saved_models").exists()

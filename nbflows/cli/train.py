@@ -41,7 +41,8 @@ def add_train(commands) -> None:
         "--precision",
         default="auto",
         choices=["auto", "32-true", "bf16-mixed", "64-true"],
-        help="precision of the conditioner networks; coordinates stay in float32. auto (default): the faster of the next two",
+        help="precision of the conditioner networks; coordinates stay in float32. auto (default): the faster of the "
+        "next two",
     )
     parser.add_argument(
         "--memory",
