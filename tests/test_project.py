@@ -170,3 +170,40 @@ def test_every_job_of_a_workflow_ends_and_may_only_read_or_publish_pages(name):
         assert job.get("permissions") == ({"pages": "write", "id-token": "write"} if publishes else None)
         for step in job["steps"]:
             assert "uses" not in step or re.fullmatch(r"actions/[\w-]+@v\d+", step["uses"])
+
+
+# Modules whose tests are not in the file of their name, with the file that has them.
+TESTED_IN = {
+    # Properties that every bijection or every network has, over all cases.
+    "bijection": "test_properties.py",
+    "layers/split": "test_properties.py",
+    "nets/glow": "test_derivatives.py",
+    "nets/norm": "test_habits.py",
+    # Commands are tried one after the other, on the model that the first has made.
+    "cli/catalogue": "cli/test_cli.py",
+    "cli/evaluate": "cli/test_cli.py",
+    "cli/options": "cli/test_command_lines.py",
+    "cli/sample": "cli/test_cli.py",
+    "cli/train": "cli/test_cli.py",
+    "cli/picture_files": "cli/test_translate.py",
+    # Several processes are needed.
+    "ranks": "training/test_distributed.py",
+    # Figures of two lessons.
+    "plotting/comparisons": "plotting/test_noise.py",
+}
+
+
+def test_every_module_has_tests_that_its_name_leads_to():
+    """Tests of a folder's ``__init__`` are in the file of the folder's name; 40 lines, or names alone, need none."""
+    used = set()
+    for file in sorted((ROOT / "nbflows").rglob("*.py")):
+        room = file.relative_to(ROOT / "nbflows").parent
+        module = room / (file.parent.name if file.name == "__init__.py" else file.stem)
+        own = ROOT / "tests" / room / f"test_{module.name}.py"
+        lines = file.read_text(encoding="utf-8").splitlines()
+        defines = any(line.startswith(("def ", "class ")) for line in lines)
+        if len(lines) > 40 and defines and not own.exists():
+            assert module.as_posix() in TESTED_IN, f"{own.relative_to(ROOT)} is missing"
+            assert (ROOT / "tests" / TESTED_IN[module.as_posix()]).exists()
+            used.add(module.as_posix())
+    assert used == set(TESTED_IN)

@@ -8,7 +8,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from nbflows import data, models
 from nbflows.layers import MixtureCoupling, invert_mixture, mixture, mixture_logit
-from nbflows.nets import MLP, GatedAttention, GatedAttentionNet, position_code
+from nbflows.nets import MLP, GatedAttentionNet
 
 
 def _mixture(num_components, *shape, dtype=torch.float32, spread=1.0):
@@ -104,28 +104,6 @@ def test_an_element_that_does_not_converge_is_an_error_that_names_it(bad):
 def test_bad_arguments_are_errors_with_the_numbers(make, message):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-def test_dropout_acts_in_training_mode_only():
-    torch.manual_seed(0)
-    net, x = GatedAttentionNet(2, 8, 4, num_blocks=1, dropout=0.5), torch.randn(2, 2, 4, 4)
-    torch.nn.init.ones_(net.last.parametrizations.weight.original0)
-    assert not torch.equal(net(x), net(x))
-    net.eval()
-    assert torch.equal(net(x), net(x))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_attention_with_gradients_is_that_of_torch_s_kernel_without(dtype):
-    torch.manual_seed(0)
-    attention, x = GatedAttention(24, 4).to(dtype), torch.randn(2, 24, 5, 6, dtype=dtype)
-    code = position_code(5, 6, 24).to(dtype)
-    looked = attention(x, code)
-    with torch.no_grad():
-        kernel = attention(x, code)
-    assert looked.requires_grad and not kernel.requires_grad
-    # Sums of at most 30 terms, three times after another, of numbers of order 1.
-    assert (looked - kernel).abs().max() < 100 * torch.finfo(dtype).eps * kernel.abs().max()
 
 
 # No loss or gradient may overflow, from any seed: one seed in `make test`, the other 19 take minutes.

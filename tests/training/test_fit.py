@@ -4,7 +4,6 @@ import dataclasses
 import json
 import subprocess
 import sys
-import time
 import warnings
 from dataclasses import replace
 
@@ -13,22 +12,19 @@ import torch
 
 from nbflows import (
     Flow,
-    JointFlow,
     Sequential,
     data,
     hardware,
     load_flow,
-    load_pretrained,
     metrics,
-    models,
     ranks,
     recipes,
     training,
 )
-from nbflows.data import Data, ImageData, toys
+from nbflows.data import ImageData
 from nbflows.layers import AffineCoupling, Dequantize, checkerboard
 from nbflows.nets import ConvNet
-from nbflows.training import callbacks, fit, launch, steps
+from nbflows.training import fit, launch, steps
 from tests.interrupt import killed_after
 
 RECIPE = recipes.Recipe(
@@ -112,15 +108,6 @@ def metrics_of_validation(flow, digits, per_image=False):
         torch.manual_seed(i)
         values.append(flow.bits_per_dim(batch).detach())
     return torch.cat(values) if per_image else torch.cat(values).mean().item()
-
-
-def test_averaged_weights_follow_their_formula():
-    average = callbacks.AveragedWeights(decay=0.9)
-    averages, weights = [torch.tensor([1.0])], [torch.tensor([3.0])]
-    average._kwargs["multi_avg_fn"](averages, weights, torch.tensor(5))
-    assert averages[0].item() == pytest.approx(1 + (1 - 6 / 15) * 2)
-    average._kwargs["multi_avg_fn"](averages, weights, torch.tensor(1000))
-    assert averages[0].item() == pytest.approx(3 - 0.9 * (3 - 2.2))
 
 
 def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(digits, tmp_path):
@@ -234,13 +221,6 @@ def test_validation_neither_draws_from_nor_disturbs_the_training_noise(digits, t
     assert steps[0] == pytest.approx(steps[1], abs=1e-6)
 
 
-def test_the_precision_is_measured_not_guessed(monkeypatch):
-    assert hardware.faster_precision("cpu") in ("bf16-mixed", "32-true")
-    ticks = iter(range(1000))
-    monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
-    assert hardware.faster_precision("cpu") == "32-true"
-
-
 def test_denormal_numbers_count_as_zero_while_training_only():
     smallest = torch.tensor(torch.finfo(torch.float32).tiny)
     with hardware.denormals_as_zero():
@@ -300,43 +280,6 @@ def test_lightning_stays_quiet_and_other_warnings_do_not(digits, tmp_path, capsy
         warnings.warn("mine", stacklevel=1)
 
 
-def test_a_mean_carries_its_standard_error_number_of_draws_and_of_images():
-    bits = metrics.summarize(torch.tensor([1.0, 2.0, 3.0, 4.0]), num_draws=8)
-    assert bits.mean == 2.5
-    assert bits.standard_error == pytest.approx(1.2909944 / 2)
-    assert str(bits) == "2.5000 ± 0.6455 bits/dim (M = 8, 4 images)"
-
-
-def test_evaluating_leaves_mode_and_random_state_alone():
-    flow, images = models.digits_simple().train(), torch.randint(17, (10, 1, 8, 8)).byte()
-    state = torch.get_rng_state()
-    first = metrics.evaluate(flow, images, num_draws=2, chunk_size=3)
-    assert flow.training
-    assert torch.equal(state, torch.get_rng_state())
-    assert first == metrics.evaluate(flow, images, num_draws=2, chunk_size=3)
-    assert first != metrics.evaluate(flow, images, num_draws=2, chunk_size=3, seed=1)
-
-
-def test_scores_with_networks_in_bfloat16_are_those_in_float32():
-    flow, images = load_pretrained("digits-multiscale"), data.load("digits").test
-    exact, rounded = (metrics.evaluate(flow, images, precision=p) for p in ("32-true", "bf16-mixed"))
-    # A twentieth of the standard error over these images.
-    assert 0 < abs(rounded.mean - exact.mean) < 0.001 < exact.standard_error
-    with pytest.raises(ValueError, match="'32-true' or 'bf16-mixed', got 'bf16'"):
-        metrics.evaluate(flow, images, precision="bf16")
-
-
-@pytest.mark.parametrize("data_name", ["mnist", "cifar10", "imagenet32", "imagenet64"])
-@pytest.mark.parametrize(("coupling", "batch", "sizes"), [("affine", 128, (32, 512)), ("mixlogcdf", 64, (4, 96))])
-def test_mar_scf_is_trained_as_its_authors_did(data_name, coupling, batch, sizes):
-    recipe = recipes.get(f"{data_name}-marscf-{coupling}")
-    assert (recipe.optimizer, recipe.learning_rate, recipe.decay_per_epoch) == ("Adamax", 8e-4, 1.0)
-    assert recipe.batch_size == batch and recipe.warmup_steps == 10_000 // batch
-    assert (recipe.arguments["num_steps"], recipe.arguments["hidden_channels"]) == sizes
-    # 28x28 halves twice only.
-    assert recipe.arguments["num_scales"] == {"mnist": 2, "imagenet64": 4}.get(data_name, 3)
-
-
 def test_training_uses_the_recipes_optimizer_and_moves_its_images(digits, tmp_path):
     seen = []
     recipe = replace(recipes.get("digits-simple"), optimizer="Adamax", augment="shift_and_flip", batch_size=16)
@@ -348,27 +291,6 @@ def test_training_uses_the_recipes_optimizer_and_moves_its_images(digits, tmp_pa
     assert seen[0].shape == (16, 1, 8, 8) and not torch.equal(seen[0], digits.train[:16])
     with pytest.raises(ValueError, match="optimizer is 'Adam', 'AdamW' or 'Adamax', got 'SGD'"):
         replace(recipe, optimizer="SGD")
-
-
-@pytest.mark.slow  # Models of every size.
-@pytest.mark.parametrize("name", [name for name, recipe in recipes.RECIPES.items() if recipe.objective.task is None])
-def test_every_recipe_builds_its_model_for_its_data(name):
-    recipe = recipes.get(name)
-    assert recipe.data in data.names()
-    known = {"digits": ((1, 8, 8), 17), "mnist": ((1, 28, 28), 256), "imagenet64": ((3, 64, 64), 256)}
-    known |= {"celeba-hq-256-5bit": ((3, 256, 256), 32)} | dict.fromkeys(toys.names(), ((2,), None))
-    shape, levels = known.get(recipe.data, ((3, 32, 32), 256))
-    parts = [torch.zeros(1, *shape, dtype=torch.uint8 if levels else torch.float32)] * 3
-    examples = ImageData(recipe.data, "", *parts, num_grey_levels=levels) if levels else Data(recipe.data, "", *parts)
-    # Residual flows without values: power iteration on every weight would take minutes. One flow in the plane has some:
-    # all are built alike.
-    without = "residual_flow" in recipe.builder and name not in ("digits-residual", "moons-residual")
-    with torch.device("meta" if without else "cpu"):
-        flow = recipe.build(examples)
-    assert flow.shape == shape
-    assert flow.num_grey_levels == levels
-    assert isinstance(flow, JointFlow) == recipe.objective.labelled
-    json.dumps(recipe.model_arguments(examples))
 
 
 @pytest.mark.parametrize("memory", ["checkpoint", "invertible"])
