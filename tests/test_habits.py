@@ -247,7 +247,7 @@ def test_a_flow_is_made_of_a_bijection(wrong):
 def test_a_flow_in_half_precision_points_to_autocast(dtype):
     flow = points_flow(dtype)
     for call in (lambda: flow(torch.randn(2, 2).to(dtype)), lambda: flow.sample(2), lambda: flow.rsample(2)):
-        with pytest.raises(ValueError, match=rf"turned into {dtype}: .*flow.float\(\) within torch.autocast"):
+        with pytest.raises(ValueError, match=rf"converted to {dtype}: .*flow.float\(\) within torch.autocast"):
             call()
     glow = small_glow().to(dtype)
     for call in (lambda: glow.sample(2), lambda: glow(digits())):
@@ -696,7 +696,7 @@ def test_logit_refuses_numbers_outside_of_its_domain(alpha, bad):
     if alpha:
         assert layer(ends)[0].isfinite().all()
     else:
-        with pytest.raises(ValueError, match="between 0 and 1, and 2 of 2 are outside"):
+        with pytest.raises(ValueError, match="between 0 and 1, but 2 of 2 are outside"):
             layer(ends)
 
 

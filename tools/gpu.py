@@ -44,7 +44,7 @@ COSTS = {
     ),
     "Residual Flow, CIFAR-10": (partial(models.residual_flow), (64, 3, 32, 32)),
 }
-STUB_COSTS = {"Glow, 8x8 digits": (partial(models.digits_glow, num_levels=256), (16, 1, 8, 8))}
+STUB_COSTS = {"Glow, 8x8 digits": (partial(models.digits_glow, num_grey_levels=256), (16, 1, 8, 8))}
 STUB_QUEUE = (("digits-glow", 1.0),)
 
 

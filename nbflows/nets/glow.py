@@ -1,5 +1,7 @@
 """Glow's conditioner: three convolutions with ActNorm between them."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -67,5 +69,6 @@ class ZeroConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         scale = (3 * self.log_scale).exp()
-        weight, bias = self.conv.weight, self.conv.get_parameter("bias")
+        # Not by get_parameter, which refuses the plain tensors of torch.func.functional_call.
+        weight, bias = self.conv.weight, cast(Tensor, self.conv.bias)
         return F.conv2d(x, weight * scale[:, None, None, None], bias * scale, padding=1)
