@@ -188,6 +188,9 @@ TESTED_IN = {
     "cli/picture_files": "cli/test_translate.py",
     # Several processes are needed.
     "ranks": "training/test_distributed.py",
+    "training/launch": "training/test_distributed.py",
+    # Whole trainings show it.
+    "training/steps": "training/test_fit.py",
     # Figures of two lessons.
     "plotting/comparisons": "plotting/test_noise.py",
 }
