@@ -13,7 +13,7 @@ def add_train(commands) -> None:
     parser.add_argument("recipe", metavar="RECIPE", help="name of a recipe; nbflows list shows them all")
     add_data(parser, "default: the recipe's")
     parser.add_argument("--out", metavar="FOLDER", help="folder of the run (default: runs/RECIPE)")
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in that folder")
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in the run's folder")
     parser.add_argument(
         "--start-from",
         metavar="MODEL",
@@ -26,7 +26,7 @@ def add_train(commands) -> None:
         "stop after M minutes in all, validate and save; the learning rate falls in the last quarter",
         metavar="M",
     )
-    add_number(parser, "--max-steps", "the same after N training steps in all", metavar="N")
+    add_number(parser, "--max-steps", "stop after N training steps in all, with the same schedule", metavar="N")
     add_number(parser, "--epochs", "passes over the data (default: the recipe's)", metavar="N")
     add_number(parser, "--batch-size", "images per batch over all devices (default: the recipe's)", metavar="N")
     add_number(parser, "--lr", "learning rate (default: the recipe's)", metavar="R")
@@ -41,8 +41,7 @@ def add_train(commands) -> None:
         "--precision",
         default="auto",
         choices=["auto", "32-true", "bf16-mixed", "64-true"],
-        help="precision of the conditioner networks; coordinates stay in float32. auto (default): the faster of the "
-        "next two",
+        help="precision of the conditioner networks (default: auto, the faster of the next two)",
     )
     parser.add_argument(
         "--memory",
