@@ -1,6 +1,7 @@
 """The checkpoints of CAFLOW."""
 
 import re
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,8 +39,11 @@ def caflow(state_dict: dict[str, Tensor], shape: tuple[int, int, int] = (3, 64, 
     relation = next((name for pattern, name in _RELATIONS.items() if any(re.match(pattern, k) for k in state)), None)
     if relation is None:
         raise ValueError("no conditional flows in this state dict: keys 'model.UnsharedConditionalFlow...' are missing")
-    flow = _build(state, relation, tuple(shape))
-    for name, part in (("rflow", flow.source.bijection), ("tflow", flow.bijection)):
+    flow = _build(state, relation, shape)
+    # Their kinds follow from the builder, which the attributes of an nn.Module do not show.
+    source: Any = flow.source.bijection
+    target: Any = flow.bijection
+    for name, part in (("rflow", source), ("tflow", target)):
         prefix = f"model.{name}.uflow.scale_blocks"
         transform = getattr(part[0], "transform", None)
         if transform is not None:
@@ -47,7 +51,7 @@ def caflow(state_dict: dict[str, Tensor], shape: tuple[int, int, int] = (3, 64, 
         for scale, level in enumerate(part[1].levels, start=1):
             _load_layers(state, f"{prefix}.{scale}.layers", level)
     loaded = set()
-    for i, prior in enumerate(flow.bijection[-1].priors):
+    for i, prior in enumerate(target[-1].priors):
         for depth, level in enumerate(prior.levels):
             # Blocks that levels share occur more than once.
             if level.bijection not in loaded:
@@ -127,9 +131,10 @@ def _load_layer(state: dict[str, Tensor], prefix: str, layer: Bijection) -> None
     elif isinstance(layer, Conv1x1):
         copy({layer.weight: take(state, f"{prefix}.weight")}, prefix)
     elif isinstance(layer, AffineCoupling):
+        net: Any = layer.net
         for number in (0, 2, 4):
             for part in ("weight", "bias"):
                 weight = take(state, f"{prefix}.subnet.nn.{number}.{part}")
                 # The original's first outputs are log-scales, ours are shifts.
                 weight = torch.cat(weight.chunk(2)[::-1]) if number == 4 else weight
-                copy({getattr(layer.net.layers[number], part): weight}, f"{prefix}.subnet.nn.{number}")
+                copy({getattr(net.layers[number], part): weight}, f"{prefix}.subnet.nn.{number}")

@@ -1,6 +1,7 @@
 """The published checkpoints of mAR-SCF."""
 
 import re
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,7 +9,7 @@ from torch import Tensor
 from nbflows import models
 from nbflows.flow import Flow
 from nbflows.layers import ActNorm, AffineCoupling, Conv1x1, ConvLSTMPrior, MixtureCoupling
-from nbflows.nets import ActNormConvNet, GatedAttentionNet
+from nbflows.nets.norm import ChannelNorm
 from nbflows.upstream.state import copy, nothing_left, take
 
 
@@ -30,7 +31,9 @@ def mar_scf(state_dict: dict[str, Tensor], shape: tuple[int, int, int] = (3, 32,
     if not steps:
         raise ValueError("no flow steps in this state dict: keys 'flow.layers.N.actnormlayer...' are missing")
     flow = _build(state, steps, shape)
-    multiscale = flow.bijection[1]
+    # Their kinds follow from the builder, which the attributes of an nn.Module do not show.
+    bijection: Any = flow.bijection
+    multiscale = bijection[1]
     prefixes = iter([f"flow.layers.{number}" for number in steps])
     for level in multiscale.levels:
         layers = iter(level.layers)
@@ -58,7 +61,7 @@ def _build(state: dict[str, Tensor], steps: list[int], shape: tuple[int, int, in
     if num_scales == 0 or len(steps) % num_scales:
         raise ValueError(f"{len(steps)} flow steps do not make {num_scales} levels, one for each prior")
     lstm = "flow.c_prior.prior_list.0.prior_lstm"
-    sizes = {
+    sizes: dict[str, Any] = {
         "num_scales": num_scales,
         "num_steps": len(steps) // num_scales,
         "prior_channels": take(state, f"{lstm}.conv_embed.bias", keep=True).shape[0],
@@ -81,7 +84,7 @@ def _build(state: dict[str, Tensor], steps: list[int], shape: tuple[int, int, in
     )
 
 
-def _load_step(state, prefix: str, actnorm: ActNorm, mixing: Conv1x1, coupling) -> None:
+def _load_step(state: dict[str, Tensor], prefix: str, actnorm: ActNorm, mixing: Conv1x1, coupling: Any) -> None:
     _load_actnorm(state, f"{prefix}.actnormlayer", actnorm)
     one = f"{prefix}.invert_1x1_layer"
     copy(
@@ -95,19 +98,21 @@ def _load_step(state, prefix: str, actnorm: ActNorm, mixing: Conv1x1, coupling) 
         },
         one,
     )
-    load = _load_affine if isinstance(coupling, AffineCoupling) else _load_mixture
-    load(state, f"{prefix}.coupling", coupling)
+    if isinstance(coupling, AffineCoupling):
+        _load_affine(state, f"{prefix}.coupling", coupling)
+    else:
+        _load_mixture(state, f"{prefix}.coupling", coupling)
 
 
-def _load_actnorm(state, prefix: str, layer: ActNorm) -> None:
+def _load_actnorm(state: dict[str, Tensor], prefix: str, layer: ChannelNorm) -> None:
     if not take(state, f"{prefix}.is_initialized").bool().all():
         raise ValueError(f"'{prefix}' has never seen data: this is not a trained model")
     bias, log_scale = take(state, f"{prefix}.bias").flatten(), take(state, f"{prefix}.logs").flatten()
     copy({layer.bias: bias, layer.log_scale: log_scale, layer.initialized: torch.tensor(True)}, prefix)
 
 
-def _load_affine(state, prefix: str, coupling: AffineCoupling) -> None:
-    net: ActNormConvNet = coupling.net
+def _load_affine(state: dict[str, Tensor], prefix: str, coupling: AffineCoupling) -> None:
+    net: Any = coupling.net
     nn = f"{prefix}.NN_net"
     for i, conv in enumerate((net.first, net.second), start=1):
         copy({conv.conv.weight: take(state, f"{nn}.conv{i}.weight")}, f"{nn}.conv{i}")
@@ -125,8 +130,8 @@ def _load_affine(state, prefix: str, coupling: AffineCoupling) -> None:
     )
 
 
-def _load_mixture(state, prefix: str, coupling: MixtureCoupling) -> None:
-    net: GatedAttentionNet = coupling.net
+def _load_mixture(state: dict[str, Tensor], prefix: str, coupling: MixtureCoupling) -> None:
+    net: Any = coupling.net
     nn = f"{prefix}.nn"
     _load_normalized(state, f"{nn}.in_conv.conv", net.first)
     for i, block in enumerate(net.blocks):
@@ -143,10 +148,11 @@ def _load_mixture(state, prefix: str, coupling: MixtureCoupling) -> None:
     _load_normalized(state, f"{nn}.out_conv.conv", net.last)
     # A weight-normalised scalar is its length times the sign of its direction.
     length, direction = take(state, f"{nn}.rescale.weight_g"), take(state, f"{nn}.rescale.weight_v")
-    copy({coupling.bound.limit: length * direction.sign()}, f"{nn}.rescale")
+    bound: Any = coupling.bound
+    copy({bound.limit: length * direction.sign()}, f"{nn}.rescale")
 
 
-def _load_normalized(state, prefix: str, layer: torch.nn.Module) -> None:
+def _load_normalized(state: dict[str, Tensor], prefix: str, layer: Any) -> None:
     """Loads a layer with weight normalisation: length g and direction v."""
     norm = layer.parametrizations.weight
     weights = {norm.original0: take(state, f"{prefix}.weight_g"), norm.original1: take(state, f"{prefix}.weight_v")}
@@ -155,14 +161,16 @@ def _load_normalized(state, prefix: str, layer: torch.nn.Module) -> None:
     copy(weights, prefix)
 
 
-def _load_prior(state, prefix: str, prior: ConvLSTMPrior) -> None:
+def _load_prior(state: dict[str, Tensor], prefix: str, prior: ConvLSTMPrior) -> None:
+    features: Any = prior.features
     for i, name in enumerate(("0", "2")):
         for part in ("weight", "bias"):
             # The original's deepest prior also has these weights, but never uses them.
             weight = take(state, f"{prefix}.z1_cond_network.{name}.{part}")
-            if prior.features is not None:
-                copy({getattr(prior.features[2 * i], part): weight}, f"{prefix}.z1_cond_network.{name}")
-    lstm, ours = f"{prefix}.prior_lstm", prior.lstm
+            if features is not None:
+                copy({getattr(features[2 * i], part): weight}, f"{prefix}.z1_cond_network.{name}")
+    lstm = f"{prefix}.prior_lstm"
+    ours: Any = prior.lstm
     weights = {
         ours.embed.weight: take(state, f"{lstm}.conv_embed.weight"),
         ours.embed.bias: take(state, f"{lstm}.conv_embed.bias"),

@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ def residual_flow(
     first = next(prefix for prefix, kind in layers.items() if kind == "block")
     if f"{first}.nnet.0.weight" not in state:
         raise ValueError(f"'{first}' begins with an activation: the first block must begin with a convolution")
-    shape = _image_shape(state, first) if shape is None else tuple(shape)
+    shape = _image_shape(state, first) if shape is None else shape
     flow = models.residual_flow(
         shape,
         num_grey_levels,
@@ -61,7 +62,10 @@ def residual_flow(
     if kinds != [kind.removeprefix("end_") for kind in layers.values()]:
         raise ValueError(f"blocks and ActNorms do not alternate in this state dict: {', '.join(layers.values())}")
     for prefix, layer in zip(layers, ours, strict=True):
-        (_load_norm if isinstance(layer, ActNorm) else _load_block)(state, prefix, layer)
+        if isinstance(layer, ActNorm):
+            _load_norm(state, prefix, layer)
+        else:
+            _load_block(state, prefix, layer)
     nothing_left({key: tensor for key, tensor in state.items() if not _UNUSED.search(key)})
     # Averaged weights have other norms than the stored ones.
     update_norms(flow)
@@ -139,7 +143,8 @@ def _load_norm(state: dict[str, Tensor], prefix: str, layer: ActNorm) -> None:
 
 def _load_block(state: dict[str, Tensor], prefix: str, block: ResidualBlock) -> None:
     net = f"{prefix}.nnet.nnet" if any(key.startswith(f"{prefix}.nnet.nnet.") for key in state) else f"{prefix}.nnet"
-    for i, layer in enumerate(block.net.layers):
+    network: Any = block.net
+    for i, layer in enumerate(network.layers):
         where = f"{net}.{i}"
         if isinstance(layer, LipSwish):
             copy({layer.raw: take(state, f"{where}.beta").squeeze()}, where)

@@ -1,6 +1,6 @@
 """The published weights of the UvA Deep Learning Tutorial 11."""
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -76,10 +76,11 @@ def _build(state, groups, noise: list[str], main: list[str]) -> Flow:
             f"not one of the tutorial's models: couplings with {list(by_channels)} channels, expected 1 alone, "
             "or 1, 4 and 8 with variational dequantization"
         )
+    full, half, quarter = by_channels.values()
     return models.multiscale(
         **sizes,
-        num_couplings=tuple(len(prefixes) for prefixes in by_channels.values()),
-        hidden_channels=tuple(_hidden(state, prefixes[0]) for prefixes in by_channels.values()),
+        num_couplings=(len(full), len(half), len(quarter)),
+        hidden_channels=(_hidden(state, full[0]), _hidden(state, half[0]), _hidden(state, quarter[0])),
     )
 
 
@@ -96,18 +97,20 @@ def _load_coupling(state: dict[str, Tensor], prefix: str, layer: AffineCoupling)
             raise ValueError(f"'{prefix}.mask' does not keep the {keep} half of the channels")
         kept, moved = mask[:, 0, 0].nonzero()[:, 0], (~mask[:, 0, 0]).nonzero()[:, 0]
     # The network's input: the kept channels, then the image in a noise coupling.
-    context = torch.arange(len(mask), len(mask) + layer.net.context_channels)
+    net: Any = layer.net
+    bound: Any = layer.bound
+    context = torch.arange(len(mask), len(mask) + net.context_channels)
     inputs = torch.cat([kept, context])
     # The original's last convolution returns log-scales, then shifts; ours returns shifts first.
     outputs = torch.cat([len(mask) + moved, moved])
-    net, last = layer.net, 2 * len(layer.net.blocks) + 2
+    last = 2 * len(net.blocks) + 2
     nn = f"{prefix}.network.nn"
     weights = {
         net.first.weight: take(state, f"{nn}.0.weight")[:, inputs],
         net.first.bias: take(state, f"{nn}.0.bias"),
         net.last.weight: take(state, f"{nn}.{last}.weight")[outputs],
         net.last.bias: take(state, f"{nn}.{last}.bias")[outputs],
-        layer.bound.log_limit: take(state, f"{prefix}.scaling_factor")[moved][:, None, None],
+        bound.log_limit: take(state, f"{prefix}.scaling_factor")[moved][:, None, None],
     }
     for i, block in enumerate(net.blocks):
         weights |= {

@@ -66,7 +66,7 @@ def test_samples_in_several_passes_are_the_same_pictures_and_show_a_bar(run, tmp
     [
         (["evaluate", "RUN", "--png", "x.png"], "nbflows translate draws this one's pictures"),
         (["evaluate", "RUN", "--task", "inpainting"], "this model's task is super-resolution"),
-        (["sample", "RUN"], "nbflows translate, with a source"),
+        (["sample", "RUN"], "needs a source image: use nbflows translate"),
         (["train", "edges2shoes-caflow"], "edges2shoes-caflow is trained on images of your own"),
         (["train", "digits-caflow-super-resolution", "--sources", "x"], "the targets' folder as --data"),
         (["train", "digits-simple", "--sources", "x", "--data", "y"], "--sources is for recipes of a task"),

@@ -549,7 +549,7 @@ def test_the_names_say_what_they_need_to(monkeypatch):
 def test_a_score_of_theirs_is_not_recorded():
     from nbflows.metrics import BitsPerDim
 
-    with pytest.raises(ValueError, match="a score of it is not kept"):
+    with pytest.raises(ValueError, match="for which no scores are stored"):
         pretrained.record(UVA, BitsPerDim(1.0, 0.1, 10, 1))
 
 
