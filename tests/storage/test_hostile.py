@@ -225,7 +225,10 @@ for file in sorted(folder.iterdir()):
 """
 
 
-@pytest.mark.parametrize("share", [27, pytest.param(1, marks=pytest.mark.slow)])  # All of them take half a minute.
+# All of them take half a minute.
+@pytest.mark.parametrize(
+    "share", [27, pytest.param(5, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.full_size)]
+)
 def test_every_hostile_file_ends_soon_and_small(tmp_path, share):
     from nbflows import models, save_flow
 
