@@ -300,6 +300,8 @@ def apply(task: Task, data: Data) -> PairData:
         **{split: targets for split, (_, targets) in pairs.items()},
         num_grey_levels=data.num_grey_levels,
         labels=data.labels,
+        attributes=data.attributes,
+        attribute_values=data.attribute_values,
         sources={split: sources for split, (sources, _) in pairs.items()},
         known=task.known(*pairs["train"][1].shape[2:]),
         task=task.describe(),

@@ -179,6 +179,12 @@ TESTED_IN = {
     "layers/split": "test_properties.py",
     "nets/glow": "test_derivatives.py",
     "nets/norm": "test_habits.py",
+    # Portraits and their truth, from attributes to images, on one small generator.
+    "data/portraits/attributes": "data/portraits/test_portraits.py",
+    "data/portraits/drawing": "data/portraits/test_portraits.py",
+    "data/portraits/generator": "data/portraits/test_portraits.py",
+    "data/portraits/probability": "data/portraits/test_portraits.py",
+    "data/portraits/sides": "data/portraits/test_portraits.py",
     # Commands are tried one after the other, on the model that the first has made.
     "cli/catalogue": "cli/test_cli.py",
     "cli/evaluate": "cli/test_cli.py",

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from nbflows import extras, inputs
-from nbflows.data import reading, toys
+from nbflows.data import portraits, reading, toys
 from nbflows.data.arrays import load_arrays
-from nbflows.data.folders import checked_size, load_folder
+from nbflows.data.folders import cached, checked_size, load_folder
 from nbflows.data.sets import Data, ImageData, by_split, channels_first, reduce_bits, shuffled_parts
 from nbflows.progress import bar
 
@@ -113,6 +113,27 @@ def _photo_patches(root: Path) -> ImageData:
     tensors = {split: torch.cat(part).contiguous() for split, part in parts.items()}
     sizes = "/".join(str(len(part)) for part in tensors.values())
     return ImageData("photo-patches", f"32x32 crops of nine photographs, split by region, {sizes} images", **tensors)
+
+
+_NUM_PORTRAITS = {"train": 50_000, "validation": 5_000, "test": 5_000}
+
+
+def _portraits(size: int, root: Path) -> ImageData:
+    counts = _NUM_PORTRAITS
+    ends = np.cumsum(list(counts.values()))
+    numbers = {split: (end - count, count) for (split, count), end in zip(counts.items(), ends.tolist(), strict=True)}
+
+    def drawn() -> tuple[dict[str, Tensor], list[str]]:
+        rows = bar(numbers.items(), f"drawing portraits {size}x{size}", delay=1)
+        return {split: portraits.draw(count, size, first=first)[0] for split, (first, count) in rows}, []
+
+    # Images drawn by other code than the one that is here are not used.
+    code = {file: file.stat() for file in sorted(Path(portraits.__file__).parent.glob("*.py"))}
+    images, _ = cached(root / "cache", f"portraits-{size}", (size, counts), code, drawn)
+    attributes = {split: portraits.labels(count, first=first) for split, (first, count) in numbers.items()}
+    variant = f"portraits drawn by this package, {size}x{size}, {'/'.join(map(str, counts.values()))} images"
+    name = "portraits" if size == 32 else f"portraits-{size}"
+    return ImageData(name, variant, **images, attributes=attributes, attribute_values=portraits.ATTRIBUTES.values)
 
 
 def _points(name: str, root: Path) -> Data:
@@ -220,6 +241,9 @@ _LOADERS: dict[str, Callable[[Path], Data]] = {
     "digits": _digits,
     "mnist": _mnist,
     "photo-patches": _photo_patches,
+    "portraits": partial(_portraits, 32),
+    "portraits-16": partial(_portraits, 16),
+    "portraits-64": partial(_portraits, 64),
     "celeba-hq-256-5bit": _celeba_hq_256_5bit,
     "imagenet32": partial(_imagenet, 32),
     "imagenet64": partial(_imagenet, 64),

@@ -32,7 +32,7 @@ def load_folder(folder: Path, image_size: int | tuple[int, int] | None, cache: P
     """Loads a folder of images; see ``data.load``."""
     files, ignored = reading.find(folder, once=True)
     decode = partial(_decode_splits, folder, files, image_size)
-    parts, remarks = _cached(cache, folder.name, (image_size, str(folder.resolve())), files, decode)
+    parts, remarks = cached(cache, folder.name, (image_size, str(folder.resolve())), files, decode)
     ignored += _splits_missed(folder, files) + remarks
     return complete_splits(
         folder.name, f"images of folder {folder.name}, {_form(parts, image_size)}", parts, ignored=ignored
@@ -51,7 +51,7 @@ def load_folder_pairs(sources: Path, targets: Path, image_size: int | None, cach
     ignored += _splits_missed(targets, found[targets][0])
     files = {file: found[folder][0][file] for pair in pairs for folder, file in zip(found, pair, strict=True)}
     key = (image_size, str(sources.resolve()), str(targets.resolve()))
-    parts, remarks = _cached(cache, name, key, files, partial(_decode_pairs, sources, targets, pairs, image_size))
+    parts, remarks = cached(cache, name, key, files, partial(_decode_pairs, sources, targets, pairs, image_size))
     # The draw of a missing split depends only on the number of images, so pairs stay together.
     given, wanted = (
         complete_splits(
@@ -120,10 +120,10 @@ def _form(parts: dict[str, Tensor], image_size: int | tuple[int, int] | None) ->
 _RULES = 3
 
 
-def _cached(
+def cached(
     cache: Path, name: str, key: tuple, files: dict[Path, os.stat_result], decode: Callable
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Returns the result of ``decode()``, from a file as long as neither the key nor any image changes.
+    """Returns the result of ``decode()``, from a file as long as neither the key nor any of the files changes.
 
     It compares path, size, inode, ``mtime`` and ``ctime`` of each image, not the content. A file that was written,
     copied, unpacked or moved is decoded again, even with its old ``mtime``, because the system sets ``ctime`` itself.
@@ -133,17 +133,17 @@ def _cached(
     for file, status in files.items():
         traces = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
         fingerprint.update(repr((str(file), *traces)).encode())
-    cached = cache / f"{name}-{fingerprint.hexdigest()[:16]}.npz"
-    if os.path.lexists(cached):
+    kept = cache / f"{name}-{fingerprint.hexdigest()[:16]}.npz"
+    if os.path.lexists(kept):
         try:
-            return _read_cache(cached)
+            return _read_cache(kept)
         except (ValueError, OSError) as error:
             print(f"the images are decoded again, because their cache cannot be used: {error}", file=sys.stderr)
     parts, remarks = decode()
     arrays = {**{part: images.numpy() for part, images in parts.items()}, "remarks": np.array(remarks, dtype=np.str_)}
     try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(cached) as stream:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(kept) as stream:
             np.savez(stream, **arrays)
     except OSError as error:
         print(f"could not cache the decoded images: {error}", file=sys.stderr)

@@ -84,10 +84,14 @@ class ImageData(Data):
     Attributes:
         num_grey_levels: grey levels; values are 0..num_grey_levels - 1.
         labels: the class of each image, int64 ``(N,)`` under "train", "validation" and "test"; None if there are none.
+        attributes: several labels of each image, int64 ``(N, A)`` under the names of the splits; None otherwise.
+        attribute_values: for each column of ``attributes`` its name, and the names of the values that it counts.
     """
 
     num_grey_levels: int = 256
     labels: dict[str, Tensor] | None = None
+    attributes: dict[str, Tensor] | None = field(default=None, kw_only=True)
+    attribute_values: dict[str, tuple[str, ...]] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self):
         inputs.whole(self.num_grey_levels, "num_grey_levels", 2, 256)
