@@ -23,7 +23,7 @@ FLOORS = [
     ["objectives", "provenance", "quality", "upstream"],
     ["recipes"],
     ["plotting", "pretrained"],
-    ["training"],
+    ["explorer", "training"],
     ["cli"],
     ["__main__"],
 ]

@@ -1,4 +1,4 @@
-"""The command line: nbflows train | evaluate | sample | translate | lessons | list."""
+"""The command line: nbflows train | evaluate | sample | translate | explore | lessons | list."""
 
 import argparse
 import os
@@ -7,6 +7,7 @@ import sys
 from nbflows import __version__, extras
 from nbflows.cli.catalogue import add_lessons, add_list
 from nbflows.cli.evaluate import add_evaluate
+from nbflows.cli.explore import add_explore
 from nbflows.cli.sample import add_sample
 from nbflows.cli.train import add_train
 from nbflows.cli.translate import add_translate
@@ -21,6 +22,7 @@ EXAMPLES = """examples:
   nbflows evaluate runs/digits-multiscale --num-draws 8
   nbflows sample runs/digits-multiscale samples.png --temperature 0.8
   nbflows translate --model runs/MODEL IN.png OUT.png --num-samples 10 --temperature 0.8 --best
+  nbflows explore digits-multiscale mnist-glow explorer.html
   nbflows evaluate upstream/uva-mnist-simple                 the original authors' weights, by name
   nbflows evaluate --upstream marscf_cifar10_mixlogcdf_4_96.pt --data cifar10
 """
@@ -92,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     add_evaluate(commands)
     add_sample(commands)
     add_translate(commands)
+    add_explore(commands)
     add_lessons(commands)
     add_list(commands)
     return parser

@@ -1,0 +1,102 @@
+"""Writes the explorer's page: one HTML file with the weights, the code and a few test images of several flows."""
+
+import base64
+import json
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nbflows import data, files, pretrained, provenance
+from nbflows.explorer.describe import describe
+from nbflows.flow import Flow
+from nbflows.seeded import seeded
+
+MAX_BYTES = 5_000_000
+NUM_PICTURES, NUM_SCORED, NUM_AVERAGED = 20, 128, 1000
+
+
+def write_page(models: Sequence[str | Path], file: str | Path) -> Path:
+    """Writes an HTML file in which models can be explored; it needs no network.
+
+    Kernels are stored in 24 bits if the page stays below 5 MB, otherwise in float16.
+
+    Args:
+        models: names or files as in ``nbflows.load``. The data that a model was trained on must be here.
+        file: where to write.
+
+    Raises:
+        ValueError: a model has a layer that the page does not know, or the page is larger than 5 MB.
+    """
+    loaded = [(model, pretrained.load(model)) for model in models]
+    # Before the data are read: a flow that the page cannot compute is said at once.
+    described = [describe(flow) for _, flow in loaded]
+    facts = [_facts(model, flow) for model, flow in loaded]
+    for kernels in ("f3", "f2"):
+        if kernels == "f2":
+            described = [describe(flow, kernels) for _, flow in loaded]
+        page = _page([{**fact, "description": text} for fact, text in zip(facts, described, strict=True)])
+        if len(page) <= MAX_BYTES:
+            break
+    else:
+        raise ValueError(f"the page would have {len(page) / 1e6:.1f} MB, more than 5: name fewer or smaller models")
+    file = Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    files.write(file, page)
+    return file
+
+
+def _page(models: list[dict[str, Any]]) -> bytes:
+    folder = resources.files("nbflows.explorer")
+    parts = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js", "explorer.js")}
+    # No text in the data ends the script that holds it.
+    parts["data"] = json.dumps(models, separators=(",", ":")).replace("<", "\\u003c")
+    page = folder.joinpath("page.html").read_text(encoding="utf-8")
+    return re.sub(r"\{\{ (.+?) \}\}", lambda match: parts[match[1]], page).encode("utf-8")
+
+
+def _facts(model: str | Path, flow: Flow) -> dict[str, Any]:
+    """What the page shows beside the flow: images, the bits/dim of test images, the mean latents of classes."""
+    details = pretrained.describe(model)
+    images = provenance.training_data(details, model)
+    provenance.require_fit(flow, images)
+    labels = getattr(images, "labels", None)
+    with seeded(0), torch.no_grad():
+        test_bits = flow.bits_per_dim(images.test[:NUM_SCORED])
+        means = _class_means(flow, images) if labels else None
+    chosen = _chosen(labels["test"] if labels else None, len(images.test))
+    parameters = sum(parameter.numel() for parameter in flow.parameters())
+    return {
+        "name": Path(model).stem,
+        "about": f"{parameters:,} parameters, trained on {images.variant}.",
+        "published": details.get("sha256"),
+        "pictures": [_base64(images.test[i]) for i in chosen],
+        "labels": [int(labels["test"][i]) for i in chosen] if labels else None,
+        "test_bits": [round(bits, 3) for bits in test_bits.tolist()],
+        "means": means,
+    }
+
+
+def _chosen(labels: Tensor | None, count: int) -> list[int]:
+    """Which test images are on the page: the first two of each class, or the first of all."""
+    if labels is None:
+        return list(range(min(NUM_PICTURES, count)))
+    classes = labels.unique().tolist()
+    each = max(1, NUM_PICTURES // len(classes))
+    return [i for label in classes for i in (labels == label).nonzero().flatten()[:each].tolist()]
+
+
+def _class_means(flow: Flow, images: data.Data) -> dict[str, str]:
+    """The mean latent of each class over training images, in steps of 1/40."""
+    chosen, labels = images.train[:NUM_AVERAGED], images.labels["train"][:NUM_AVERAGED]
+    z = torch.cat([flow.encode(part)[0].flatten(1) for part in chosen.split(250)])
+    steps = {label: (40 * z[labels == label].mean(0)).round().clamp(-127, 127) for label in labels.unique().tolist()}
+    return {str(label): _base64(mean.to(torch.int8)) for label, mean in steps.items()}
+
+
+def _base64(tensor: Tensor) -> str:
+    return base64.b64encode(tensor.contiguous().numpy().tobytes()).decode("ascii")
