@@ -1,6 +1,8 @@
 """What tests share: the same random state and no figures, whichever ran before; one thread a worker; a server."""
 
 import os
+import re
+import shutil
 import sys
 
 import pytest
@@ -14,6 +16,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 os.environ["MPLBACKEND"] = "Agg"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# What a page may ask for: nothing from elsewhere.
+_LOCAL = r"file:|data:|blob:|http://127\.0\.0\.1:"
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +38,32 @@ def _seeded():
 def server(monkeypatch):
     with serve(monkeypatch) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, which finds no host but this machine."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="pages are opened with playwright: pip install it")
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip(f"no browser to open pages with; any of {', '.join(BROWSERS)} on the PATH will do")
+    arguments = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
+    with playwright.sync_playwright() as running:
+        yield running.chromium.launch(executable_path=program, args=arguments)
+
+
+@pytest.fixture
+def page(browser):
+    """A page as wide as a telephone; ``page.faults`` are its requests to elsewhere and the errors of its console."""
+    page = browser.new_page(viewport={"width": 400, "height": 800})
+    page.faults = []
+    page.on("request", lambda r: page.faults.append(r.url) if not re.match(_LOCAL, r.url) else None)
+    # What it still loads for the page before, a browser leaves off.
+    page.on("requestfailed", lambda r: page.faults.append(r.url) if r.failure != "net::ERR_ABORTED" else None)
+    page.on("console", lambda m: page.faults.append(f"{page.url}: {m.text}") if m.type == "error" else None)
+    page.on("pageerror", lambda e: page.faults.append(f"{page.url}: {e}"))
+    yield page
+    page.close()
 
 
 def pytest_collection_modifyitems(items):

@@ -9,7 +9,9 @@ from nbflows.cli.options import add_command, checked
 def add_explore(commands) -> None:
     """Adds ``nbflows explore``."""
     parser = add_command(commands, "explore", _explore, "write a page in which models can be explored, for any browser")
-    parser.add_argument("models", nargs="+", metavar="MODEL", help="a name of nbflows list, or a file; at most 5 MB fit")
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL", help="a name of nbflows list, or a file; at most 5 MB fit"
+    )
     parser.add_argument("html", metavar="OUT.html", type=checked(_page_name), help="where to write the page")
 
 

@@ -1,6 +1,6 @@
 """Flows that a reader can touch: one HTML file for any browser, and a panel in a notebook."""
 
-from nbflows.explorer.describe import as_stored, describe
+from nbflows.explorer.describe import describe
 from nbflows.explorer.page import write_page
 
-__all__ = ["as_stored", "describe", "write_page"]
+__all__ = ["describe", "write_page"]

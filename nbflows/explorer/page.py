@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nbflows import data, files, pretrained, provenance
+from nbflows import files, pretrained, provenance
 from nbflows.explorer.describe import describe
 from nbflows.flow import Flow
 from nbflows.seeded import seeded
@@ -60,14 +60,14 @@ def _page(models: list[dict[str, Any]]) -> bytes:
 
 
 def _facts(model: str | Path, flow: Flow) -> dict[str, Any]:
-    """What the page shows beside the flow: images, the bits/dim of test images, the mean latents of classes."""
+    """Returns what the page shows beside the flow: images, the bits/dim of test images, the mean latents of classes."""
     details = pretrained.describe(model)
     images = provenance.training_data(details, model)
     provenance.require_fit(flow, images)
-    labels = getattr(images, "labels", None)
+    labels = images.labels
     with seeded(0), torch.no_grad():
         test_bits = flow.bits_per_dim(images.test[:NUM_SCORED])
-        means = _class_means(flow, images) if labels else None
+        means = _class_means(flow, images.train[:NUM_AVERAGED], labels["train"][:NUM_AVERAGED]) if labels else None
     chosen = _chosen(labels["test"] if labels else None, len(images.test))
     parameters = sum(parameter.numel() for parameter in flow.parameters())
     return {
@@ -90,10 +90,9 @@ def _chosen(labels: Tensor | None, count: int) -> list[int]:
     return [i for label in classes for i in (labels == label).nonzero().flatten()[:each].tolist()]
 
 
-def _class_means(flow: Flow, images: data.Data) -> dict[str, str]:
-    """The mean latent of each class over training images, in steps of 1/40."""
-    chosen, labels = images.train[:NUM_AVERAGED], images.labels["train"][:NUM_AVERAGED]
-    z = torch.cat([flow.encode(part)[0].flatten(1) for part in chosen.split(250)])
+def _class_means(flow: Flow, images: Tensor, labels: Tensor) -> dict[str, str]:
+    """The mean latent of each class, in steps of 1/40."""
+    z = torch.cat([flow.encode(part)[0].flatten(1) for part in images.split(250)])
     steps = {label: (40 * z[labels == label].mean(0)).round().clamp(-127, 127) for label in labels.unique().tolist()}
     return {str(label): _base64(mean.to(torch.int8)) for label, mean in steps.items()}
 

@@ -22,7 +22,6 @@ from tools import docs, notebooks
 
 ROOT = Path(__file__).parents[2]
 LESSONS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # The site takes 10 seconds to build, and a browser one for every page; what only a browser does has no faster proof.
 slow = pytest.mark.slow
 
@@ -37,33 +36,6 @@ def site(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="session")
-def browser():
-    """Chromium, which finds no host but this machine."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="the site is opened with playwright: pip install it")
-    program = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
-        pytest.skip(f"no browser to open the site with; any of {', '.join(BROWSERS)} on the PATH will do")
-    arguments = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
-    with playwright.sync_playwright() as running:
-        yield running.chromium.launch(executable_path=program, args=arguments)
-
-
-@pytest.fixture
-def page(browser):
-    """A page as wide as a telephone; ``page.faults`` are its requests to elsewhere and the errors of its console."""
-    page = browser.new_page(viewport={"width": 400, "height": 800})
-    page.faults = []
-    page.on("request", lambda r: page.faults.append(r.url) if not re.match(_LOCAL, r.url) else None)
-    # What it still loads for the page before, a browser leaves off.
-    page.on("requestfailed", lambda r: page.faults.append(r.url) if r.failure != "net::ERR_ABORTED" else None)
-    page.on("console", lambda m: page.faults.append(f"{page.url}: {m.text}") if m.type == "error" else None)
-    page.on("pageerror", lambda e: page.faults.append(f"{page.url}: {e}"))
-    yield page
-    page.close()
-
-
-_LOCAL = r"file:|data:|blob:|http://127\.0\.0\.1:"
 # When MathJax is done, where there is one.
 _OPEN = "async () => { await window.MathJax?.startup?.promise; await document.fonts.ready; }"
 _SEEN = """() => ({
