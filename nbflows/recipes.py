@@ -296,9 +296,24 @@ _MNIST_NOISE = {"num_noise_couplings": 4, "noise_channels": 16}
 _MNIST_AFFINE = {"num_scales": 2, "num_steps": 12, "hidden_channels": 96, **_MNIST_NOISE}
 _MNIST_PRIOR = {"prior_channels": 16, "prior_layers": 2}
 _SMALL_MIXTURES = {"num_steps": 2, "hidden_channels": 48, "num_blocks": 3, "num_components": 8, "dropout": 0.0}
+_PORTRAITS = {"data": "portraits", "batch_size": 32, "epochs": 100, "learning_rate": 2e-3}
+_PORTRAITS_AFFINE = {"num_scales": 3, "num_steps": 8, "hidden_channels": 96, **_NOISE}
 _TINY_IMAGENET = {"data": "tiny-imagenet-32", "builder": "mar_scf", "batch_size": 64, "epochs": 100}
 _SMALL = {
-    # The first two differ only in their priors.
+    # These two differ only in their priors, too.
+    "portraits-glow": Recipe(
+        "small Glow with variational dequantization, drawn faces",
+        builder="glow",
+        arguments=_PORTRAITS_AFFINE,
+        **_PORTRAITS,
+    ),
+    "portraits-marscf": Recipe(
+        "small mAR-SCF, affine couplings, variational dequantization, drawn faces",
+        builder="mar_scf",
+        arguments={"coupling": "affine", **_PORTRAITS_AFFINE, **_MNIST_PRIOR},
+        **_PORTRAITS,
+    ),
+    # And these two.
     "mnist-glow": Recipe(
         "small Glow with variational dequantization, 28x28", "mnist", "glow", _MNIST_AFFINE, learning_rate=2e-3
     ),
@@ -405,7 +420,25 @@ def _photo_patches(relation: str, task: Task) -> Recipe:
     return _small("photo-patches", "32x32", relation, task, sizes, batch_size=32, warmup_steps=200)
 
 
+def _drawn_faces(relation: str, task: Task) -> Recipe:
+    sizes = {"num_scales": 3, "num_steps": 4, "num_relation_steps": 2, "hidden_channels": 48, "relation_channels": 16}
+    schedule = {"batch_size": 16, "learning_rate": 2e-3, "warmup_steps": 200}
+    return _small("portraits", "drawn faces", relation, task, sizes, **schedule)
+
+
 _SMALL_CAFLOW = {
+    "portraits-dual-glow-super-resolution": _drawn_faces("gaussian", SuperResolution(4)),
+    "portraits-per-level-super-resolution": _drawn_faces("per-level", SuperResolution(4)),
+    "portraits-caflow-shared-super-resolution": _drawn_faces("shared", SuperResolution(4)),
+    "portraits-caflow-super-resolution": _drawn_faces("unshared", SuperResolution(4)),
+    "portraits-dual-glow-colorization": _drawn_faces("gaussian", Colorization()),
+    "portraits-per-level-colorization": _drawn_faces("per-level", Colorization()),
+    "portraits-caflow-shared-colorization": _drawn_faces("shared", Colorization()),
+    "portraits-caflow-colorization": _drawn_faces("unshared", Colorization()),
+    "portraits-dual-glow-inpainting": _drawn_faces("gaussian", Inpainting()),
+    "portraits-per-level-inpainting": _drawn_faces("per-level", Inpainting()),
+    "portraits-caflow-shared-inpainting": _drawn_faces("shared", Inpainting()),
+    "portraits-caflow-inpainting": _drawn_faces("unshared", Inpainting()),
     "tiny-imagenet-32-dual-glow-super-resolution": _tiny_imagenet("gaussian", SuperResolution(4)),
     "tiny-imagenet-32-per-level-super-resolution": _tiny_imagenet("per-level", SuperResolution(4)),
     "tiny-imagenet-32-caflow-shared-super-resolution": _tiny_imagenet("shared", SuperResolution(4)),
