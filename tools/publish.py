@@ -178,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
 def _folder() -> Path:
     """The folder of published models. Raises ValueError unless it is in a git checkout and can be written to."""
     folder = pretrained.saved_models()
-    if not any((parent / ".git").exists() for parent in folder.resolve().parents):
+    if not (folder.resolve().parent / ".git").exists():
         raise ValueError(f"{folder.resolve()} is not in a git checkout; run the command in a clone of nbflows")
     if not os.access(folder if folder.exists() else folder.parent, os.W_OK):
         raise ValueError(f"{folder.resolve()} cannot be written to; change its permissions or use another clone")

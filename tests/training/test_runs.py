@@ -409,7 +409,7 @@ def test_a_kill_between_weights_and_description_is_found_and_mended_by_a_resume(
         patch.setattr(files, "write", write)
         _train(digits, out, flow=None, max_steps=8, resume=True)
     assert weights.describe(out)["steps"] == 1
-    with pytest.raises(ValueError, match=r"model.json describes other weights .* go on with --resume"):
+    with pytest.raises(ValueError, match=r"model.json describes other weights .* continue it with --resume"):
         load_flow(out)
     _train(digits, out, flow=None, max_steps=8, resume=True)
     assert load_flow(out) and weights.describe(out)["steps"] == 8
