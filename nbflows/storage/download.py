@@ -3,8 +3,12 @@
 import errno
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 from nbflows.progress import bar
+
+if TYPE_CHECKING:
+    from pooch.typing import Downloader
 
 # Timeout in seconds for a connection, and for the next bytes.
 TIMEOUT = (10, 30)
@@ -76,8 +80,11 @@ def fetch(
         Path(output_file).chmod(0o644)
 
     try:
-        return Path(keeper.fetch(file.name, downloader=download))
+        # pooch calls it by position; its type also asks for pooch's own names of the arguments.
+        return Path(keeper.fetch(file.name, downloader=cast("Downloader", download)))
     except requests.HTTPError as error:
+        # raise_for_status gives its error the response, other errors of requests may have none.
+        assert error.response is not None
         raise DownloadError(
             f"{address} answers {error.response.status_code} {error.response.reason}; asked {RETRIES + 1} times"
         ) from error

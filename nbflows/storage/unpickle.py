@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from types import NoneType
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -143,7 +143,7 @@ def _read_zip(stream: BinaryIO, num_bytes: int) -> Any:
     return _Unpickler(pickled, lambda key, _: bytearray(archive.read(f"{folder}data/{key}"))).load()
 
 
-def _read_legacy(stream: BinaryIO, num_bytes: int) -> Any:
+def _read_legacy(stream: io.BufferedReader, num_bytes: int) -> Any:
     """Reads the magic number, the protocol, the system, the content, the keys of the storages, then the storages."""
     stream.seek(0)
     buffers: dict[str, bytearray] = {}
@@ -197,6 +197,17 @@ class _Storage(NamedTuple):
 _STEPS = b"\x80\x95.(01N\x88\x89JKM\x8a\x8bGX\x8c\x8dTUBC\x8e)t\x85\x86\x87]ae}su\x8f\x90\x91hjqr\x94c\x93R\x81\x92bQ"
 
 
+def _hashing(step: bytes, keys: Callable[["_Unpickler"], Iterable]) -> Callable[["_Unpickler"], None]:
+    """Returns a step that hashes, with its keys checked: a hash of nested tuples can take for ever."""
+    load: Callable[..., None] = pickle._Unpickler.dispatch[step[0]]
+
+    def checked(unpickler: "_Unpickler") -> None:
+        _check_keys(keys(unpickler))
+        load(unpickler)
+
+    return checked
+
+
 # The Unpickler written in Python: the one in C lets a file set attributes of any object and take any amount of memory.
 class _Unpickler(pickle._Unpickler):
     """Calls only the constructors in ``_CONSTRUCTORS``; every other name becomes an ``Opaque``.
@@ -205,6 +216,11 @@ class _Unpickler(pickle._Unpickler):
         stream: stands at the pickle, and just behind it after ``load``.
         buffer: returns the memory of a storage, given its key and its size in bytes.
     """
+
+    # Made by load of the base class, whose stubs leave them out.
+    stack: list
+    append: Callable[[Any], None]
+    read: Callable[[int], bytes]
 
     def __init__(self, stream: BinaryIO, buffer: Callable[[str, int], bytearray]):
         # A pickle reads one byte at least for each of its steps.
@@ -296,12 +312,7 @@ class _Unpickler(pickle._Unpickler):
         # Frames save system calls, and would hide the steps within them.
         self.read(8)
 
-    def _hashing(step: bytes, keys: Callable[["_Unpickler"], Iterable]) -> Callable:
-        """A step that hashes, with its keys checked: a hash of nested tuples can take for ever."""
-        load = pickle._Unpickler.dispatch[step[0]]
-        return lambda self: (_check_keys(keys(self)), load(self))
-
-    dispatch = {  # noqa: RUF012
+    dispatch: ClassVar[dict[int, Callable[..., None]]] = {
         **{step: pickle._Unpickler.dispatch[step] for step in _STEPS},
         pickle.REDUCE[0]: load_call,
         pickle.NEWOBJ[0]: load_call,
@@ -367,8 +378,8 @@ def _tensor(
     size: tuple,
     stride: tuple,
     requires_grad: bool = False,
-    hooks: Any = None,
-    metadata: Any = None,
+    hooks: object = None,
+    metadata: object = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
     dtype = dtype or storage.dtype
@@ -389,7 +400,16 @@ def _tensor(
     return tensor.requires_grad_(requires_grad)
 
 
-def _tensor_of_dtype(storage, offset, size, stride, requires_grad, hooks, dtype, metadata=None) -> Tensor:
+def _tensor_of_dtype(
+    storage: _Storage,
+    offset: int,
+    size: tuple,
+    stride: tuple,
+    requires_grad: bool,
+    hooks: object,
+    dtype: torch.dtype,
+    metadata: object = None,
+) -> Tensor:
     """For the dtypes that have no storage class of their own, such as uint16 and float8."""
     return _tensor(storage, offset, size, stride, requires_grad, hooks, metadata, dtype)
 
@@ -415,8 +435,7 @@ def _collection(kind: type) -> Callable:
     """A set or a dict of what is given, its keys looked at before they are hashed."""
 
     def build(elements: Iterable = ()) -> Any:
-        elements = elements if isinstance(elements, (list, tuple, set, frozenset, dict)) else None
-        if elements is None:
+        if not isinstance(elements, (list, tuple, set, frozenset, dict)):
             raise ValueError(f"a {kind.__name__} of something that is not a list")
         pairs = kind is OrderedDict and not isinstance(elements, dict)
         _check_keys([key for key, _ in elements] if pairs else elements)

@@ -29,7 +29,7 @@ _OTHER_SUFFIXES = {
 }
 
 
-def save_flow(flow: Flow, file: str | Path, half: bool = False, **details) -> Path:
+def save_flow(flow: Flow, file: str | Path, half: bool = False, **details: object) -> Path:
     """Writes ``FILE.safetensors``, and ``FILE.json`` with its SHA-256, each atomically.
 
     Args:
@@ -214,7 +214,7 @@ def _check(description: dict, where: str | Path) -> None:
         raise ValueError(f"{where} is not a description of a model: a name of its data or its task is not text")
 
 
-def update_description(model: str | Path, **details) -> None:
+def update_description(model: str | Path, **details: object) -> None:
     """Adds entries to the JSON of a model; ``model`` as in ``load_flow``."""
     description = {**describe(model), **details}
     files.write(_existing_files(model)[1], json.dumps(description, indent=1).encode())
