@@ -16,13 +16,13 @@ def load_arrays(file: Path) -> ImageData:
     names = sorted(arrays)
     parts: dict[str, np.ndarray] = {}
     labels: dict[str, np.ndarray] = {}
-    unknown = {}
+    unknown: dict[str, np.ndarray] = {}
     for name in list(arrays):
-        kind, split = _ARRAYS.get(name.lower(), (None, None))
+        kind, split = _ARRAYS.get(name.lower(), ("", name))
         place = {"images": parts, "labels": labels}.get(kind, unknown)
         if split in place:
             raise ValueError(f"{file}: two arrays of {split} {kind}, one of them {name!r}; leave one away")
-        place[split or name] = arrays.pop(name)
+        place[split] = arrays.pop(name)
     if not parts:
         images = [name for name, array in unknown.items() if array.ndim >= 2]
         if len(images) != 1:

@@ -69,18 +69,18 @@ class Batches:
         return count // self.batch_size if self.shuffle else -(-count // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor | tuple[Tensor, Tensor]]:
-        epoch, order = None, None
+        epoch, order = 0, None
         for i in range(len(self)):
             new_epoch = 0
             if self.shuffle:
                 new_epoch, i = divmod(self.position, len(self))
                 self.position += 1
-            if new_epoch != epoch:
+            if order is None or new_epoch != epoch:
                 # On the images' device, so that a batch is one look-up there, without synchronisation.
                 epoch, order = new_epoch, self._order(new_epoch).to(self.tensors[0].device)
             rows = order[i * self.batch_size : (i + 1) * self.batch_size][self.rank :: self.world_size]
-            batch = [self._pick(tensor, rows) for tensor in self.tensors]
-            yield batch[0] if len(batch) == 1 else tuple(batch)
+            images, *paired = (self._pick(tensor, rows) for tensor in self.tensors)
+            yield (images, paired[0]) if paired else images
 
     def _order(self, epoch: int) -> Tensor:
         count = len(self.tensors[0])

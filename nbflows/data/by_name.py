@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,11 @@ from nbflows.data.arrays import load_arrays
 from nbflows.data.folders import cached, checked_size, load_folder
 from nbflows.data.sets import Data, ImageData, by_split, channels_first, reduce_bits, shuffled_parts
 from nbflows.progress import bar
+
+if TYPE_CHECKING:
+    from torchvision.datasets import CIFAR10, MNIST
+
+Dataset = TypeVar("Dataset", "MNIST", "CIFAR10")
 
 
 def load(
@@ -77,9 +83,10 @@ def _digits(root: Path) -> ImageData:
     with extras.explained():
         from sklearn.datasets import load_digits
 
-    digits, sizes = load_digits(), (1437, 180, 180)
-    images = shuffled_parts(torch.from_numpy(digits.images).to(torch.uint8)[:, None], sizes)
-    labels = shuffled_parts(torch.from_numpy(digits.target).long(), sizes)
+    sizes = 1437, 180, 180
+    pixels, classes = (torch.from_numpy(np.asarray(array)) for array in load_digits(return_X_y=True))
+    images = shuffled_parts(pixels.to(torch.uint8).view(-1, 1, 8, 8), sizes)
+    labels = shuffled_parts(classes.long(), sizes)
     variant = "UCI optical digits of scikit-learn, 8x8, 17 grey levels, 1437/180/180 images"
     return ImageData("digits", variant, *images, num_grey_levels=17, labels=by_split(labels))
 
@@ -112,7 +119,8 @@ def _photo_patches(root: Path) -> ImageData:
             parts[split].append(part.permute(1, 2, 0, 3, 4).flatten(0, 1))
     tensors = {split: torch.cat(part).contiguous() for split, part in parts.items()}
     sizes = "/".join(str(len(part)) for part in tensors.values())
-    return ImageData("photo-patches", f"32x32 crops of nine photographs, split by region, {sizes} images", **tensors)
+    variant = f"32x32 crops of nine photographs, split by region, {sizes} images"
+    return ImageData("photo-patches", variant, tensors["train"], tensors["validation"], tensors["test"])
 
 
 _NUM_PORTRAITS = {"train": 50_000, "validation": 5_000, "test": 5_000}
@@ -142,7 +150,8 @@ def _points(name: str, root: Path) -> Data:
         split: toys.draw(name, size, torch.Generator().manual_seed(seed))
         for seed, (split, size) in enumerate(sizes.items())
     }
-    return Data(name, f"{name}, points in the plane, {'/'.join(map(str, sizes.values()))}", **parts)
+    variant = f"{name}, points in the plane, {'/'.join(map(str, sizes.values()))}"
+    return Data(name, variant, parts["train"], parts["validation"], parts["test"])
 
 
 def _mnist(root: Path) -> ImageData:
@@ -150,10 +159,10 @@ def _mnist(root: Path) -> ImageData:
 
     train, test = _torchvision(MNIST, root, "MNIST", MNIST.mirrors, "the four unpacked files MNIST/raw/*-ubyte")
     sizes = 50_000, 10_000
-    images = [*shuffled_parts(train.data[:, None], sizes), test.data[:, None]]
+    images, validation = shuffled_parts(train.data[:, None], sizes)
     labels = [*shuffled_parts(train.targets, sizes), test.targets]
     variant = "MNIST 28x28, 256 grey levels, 50000/10000/10000 images"
-    return ImageData("mnist", variant, *images, labels=by_split(labels))
+    return ImageData("mnist", variant, images, validation, test.data[:, None], labels=by_split(labels))
 
 
 def _cifar10(root: Path) -> ImageData:
@@ -161,13 +170,15 @@ def _cifar10(root: Path) -> ImageData:
 
     train, test = _torchvision(CIFAR10, root, "CIFAR-10", [CIFAR10.url], CIFAR10.filename)
     sizes = 45_000, 5_000
-    images = [*shuffled_parts(channels_first(train.data), sizes), channels_first(test.data)]
+    images, validation = shuffled_parts(channels_first(train.data), sizes)
     labels = [*shuffled_parts(torch.tensor(train.targets), sizes), torch.tensor(test.targets)]
     variant = "CIFAR-10 32x32 colour, 45000/5000/10000 images"
-    return ImageData("cifar10", variant, *images, labels=by_split(labels))
+    return ImageData("cifar10", variant, images, validation, channels_first(test.data), labels=by_split(labels))
 
 
-def _torchvision(dataset: type, root: Path, title: str, addresses: list[str], file: str):
+def _torchvision(
+    dataset: type[Dataset], root: Path, title: str, addresses: list[str], file: str
+) -> tuple[Dataset, Dataset]:
     """Loads both parts of a torchvision data set from ``root``; downloads them if they are missing."""
     try:
         with contextlib.redirect_stdout(io.StringIO()):

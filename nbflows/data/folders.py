@@ -5,9 +5,10 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,13 +19,17 @@ from nbflows.data import reading
 from nbflows.data.sets import SPLITS, ImageData, PairData, channels_first, complete_splits
 from nbflows.files import replacing
 
+Item = TypeVar("Item")
+Decoded = TypeVar("Decoded")
 
-def checked_size(image_size) -> int | tuple[int, int] | None:
+
+def checked_size(image_size: int | Sequence[int] | None) -> int | tuple[int, int] | None:
     """Returns the image size. Raises ValueError if it is not a number, or a height and a width, in range."""
     if isinstance(image_size, (tuple, list)):
         if len(image_size) != 2:
             raise ValueError(f"image_size is one number, or height and width, not {image_size}")
-        return tuple(inputs.whole(side, "image_size", 1, 10_000) for side in image_size)
+        height, width = (inputs.whole(side, "image_size", 1, 10_000) for side in image_size)
+        return height, width
     return None if image_size is None else inputs.whole(image_size, "image_size", 1, 10_000)
 
 
@@ -39,7 +44,7 @@ def load_folder(folder: Path, image_size: int | tuple[int, int] | None, cache: P
     )
 
 
-def load_folder_pairs(sources: Path, targets: Path, image_size: int | None, cache: Path) -> PairData:
+def load_folder_pairs(sources: Path, targets: Path, image_size: int | tuple[int, int] | None, cache: Path) -> PairData:
     """Loads pairs from two folders with the same file names, ignoring suffixes."""
     if sources.resolve() == targets.resolve():
         raise ValueError(f"sources and targets are the same folder {sources}; name two")
@@ -62,9 +67,15 @@ def load_folder_pairs(sources: Path, targets: Path, image_size: int | None, cach
         )
         for side in ("source_", "target_")
     )
-    splits = {split: getattr(wanted, split) for split in SPLITS}
-    sources = {split: getattr(given, split) for split in SPLITS}
-    return PairData(name, wanted.variant, **splits, sources=sources, ignored=wanted.ignored)
+    return PairData(
+        name,
+        wanted.variant,
+        wanted.train,
+        wanted.validation,
+        wanted.test,
+        sources={split: getattr(given, split) for split in SPLITS},
+        ignored=wanted.ignored,
+    )
 
 
 def _splits_missed(folder: Path, files: Iterable[Path]) -> list[str]:
@@ -173,9 +184,9 @@ def _decode_splits(
 
 
 def _decode_pairs(
-    sources: Path, targets: Path, pairs: list[tuple[Path, Path]], image_size: int | None
+    sources: Path, targets: Path, pairs: list[tuple[Path, Path]], image_size: int | tuple[int, int] | None
 ) -> tuple[dict[str, Tensor], list[str]]:
-    images: tuple[dict, dict] = {}, {}
+    images: tuple[dict[str, list[np.ndarray]], dict[str, list[np.ndarray]]] = {}, {}
     decoded, remarks = _decode_all(partial(_decode_pair, image_size=image_size), pairs, targets, "pairs", 6)
     for (file, _), (pair, _) in decoded:
         split = _split_of(file.relative_to(sources))
@@ -189,12 +200,12 @@ def _decode_pairs(
 
 
 def _decode_all(
-    decode: Callable, items: list, folder: Path, what: str, stacklevel: int
-) -> tuple[list[tuple], list[str]]:
+    decode: Callable[[Item], tuple[Decoded, list[str]]], items: list[Item], folder: Path, what: str, stacklevel: int
+) -> tuple[list[tuple[Item, tuple[Decoded, list[str]]]], list[str]]:
     """Returns the readable items with their contents, and remarks on these and on unreadable files."""
     results = list(zip(items, reading.each(decode, items, folder.name), strict=True))
     failed = [str(result) for _, result in results if isinstance(result, reading.Unreadable)]
-    decoded = [pair for pair in results if not isinstance(pair[1], reading.Unreadable)]
+    decoded = [(item, result) for item, result in results if not isinstance(result, reading.Unreadable)]
     remarks = reading.counted(remark for _, (_, remarks) in decoded for remark in remarks)
     if failed:
         listed = "; ".join(failed[:20]) + (f"; and {len(failed) - 20} more" if len(failed) > 20 else "")
@@ -227,7 +238,9 @@ def _decode(file: Path, image_size: int | tuple[int, int] | None) -> tuple[np.nd
     return np.asarray(reading.fit(image, image_size)), remarks
 
 
-def _decode_pair(files: tuple[Path, Path], image_size: int | None) -> tuple[tuple[np.ndarray, np.ndarray], list[str]]:
+def _decode_pair(
+    files: tuple[Path, Path], image_size: int | tuple[int, int] | None
+) -> tuple[tuple[np.ndarray, np.ndarray], list[str]]:
     """Decodes a source and its target, with remarks on them."""
     (source, remarks), (target, others) = (reading.opaque(file, image_size) for file in files)
     (w, h), (width, height) = source.size, target.size
@@ -237,7 +250,8 @@ def _decode_pair(files: tuple[Path, Path], image_size: int | None) -> tuple[tupl
     # The proportions must agree up to one pixel, or squares cut out of both would show different parts.
     if abs(w * height - width * h) > max(h, w, height, width):
         raise ValueError(f"{sizes}; both need the same proportions")
-    return tuple(np.asarray(reading.fit(image, image_size)) for image in (source, target)), remarks + others
+    pair = np.asarray(reading.fit(source, image_size)), np.asarray(reading.fit(target, image_size))
+    return pair, remarks + others
 
 
 def _split_of(path: Path) -> str:

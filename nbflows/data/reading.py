@@ -11,11 +11,18 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, TYPE_CHECKING, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
 from nbflows.progress import bar
+
+if TYPE_CHECKING:
+    import PIL.Image
+    import PIL.ImageFile
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 SUFFIXES = frozenset(
     (".bmp", ".gif", ".jfif", ".jpe", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -85,8 +92,8 @@ class Picture(NamedTuple):
         remarks: what was left out or changed.
     """
 
-    image: object
-    opacity: object
+    image: "PIL.Image.Image"
+    opacity: "PIL.Image.Image | None"
     remarks: list[str]
 
 
@@ -181,10 +188,10 @@ def _shortened(names: list[str]) -> str:
     return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
-def each(read: Callable, items: list, title: str) -> list[tuple]:
+def each(read: Callable[[Item], Result], items: list[Item], title: str) -> list[Result | Unreadable]:
     """Reads the items, several at a time; returns the results, or the ``Unreadable`` that was raised."""
 
-    def tried(item):
+    def tried(item: Item) -> Result | Unreadable:
         try:
             return read(item)
         except Unreadable as error:
@@ -246,7 +253,7 @@ def picture(file: str | Path, image_size: int | tuple[int, int] | None = None) -
     raise Unreadable(f"{file}: {reason}") from None
 
 
-def opaque(file: str | Path, image_size: int | tuple[int, int] | None = None) -> tuple[object, list[str]]:
+def opaque(file: str | Path, image_size: int | tuple[int, int] | None = None) -> "tuple[PIL.Image.Image, list[str]]":
     """Returns the image of ``picture`` and its remarks; ``Unreadable`` if a pixel is transparent."""
     image, opacity, remarks = picture(file, image_size)
     if opacity is None:
@@ -257,7 +264,7 @@ def opaque(file: str | Path, image_size: int | tuple[int, int] | None = None) ->
     )
 
 
-def _bound(image, file: str | Path, image_size: int | tuple[int, int] | None) -> None:
+def _bound(image: "PIL.ImageFile.ImageFile", file: str | Path, image_size: int | tuple[int, int] | None) -> None:
     """Refuses what would take too long or too much memory; nothing is decoded yet."""
     width, height = image.size
     progressive = image.format in ("JPEG", "MPO") and "progressive" in image.info
@@ -274,10 +281,10 @@ def _bound(image, file: str | Path, image_size: int | tuple[int, int] | None) ->
         )
 
 
-def _largest_level(image) -> int:
+def _largest_level(image: "PIL.ImageFile.ImageFile") -> int:
     """Returns the value of white in a Netpbm file; 255 where Pillow's reader does not need it."""
     arguments = image.tile[0][3]
-    return 255 if isinstance(arguments, str) else arguments[1]
+    return 255 if isinstance(arguments, str | None) else arguments[1]
 
 
 def _has_second_frame(file: str | Path) -> bool:
@@ -305,8 +312,9 @@ def _has_second_frame(file: str | Path) -> bool:
     return frames > 1
 
 
-def _decoded(image, file: str | Path) -> Picture:
+def _decoded(image: "PIL.ImageFile.ImageFile", file: str | Path) -> Picture:
     from PIL import Image, ImageOps
+    from PIL.TiffImagePlugin import TiffImageFile
 
     remarks = []
     # For a PNG, getexif would decode the picture.
@@ -326,11 +334,11 @@ def _decoded(image, file: str | Path) -> Picture:
         raise ValueError("a transparent colour, and not 8 bits a channel; make it opaque first")
     # Read before decoding, which loses it. In BMP, 16 bits are those of a whole pixel.
     rawmode = image.tile[0][3] if image.tile else ""
-    rawmode = str(rawmode if isinstance(rawmode, str) else rawmode[0])
+    rawmode = str(rawmode if isinstance(rawmode, str | None) else rawmode[0])
     deep = image.format in ("PNG", "TIFF") and ";16" in rawmode
     if image.format == "PPM" and image.mode == "RGB" and _largest_level(image) > 255:
         remarks.append("more than 8 bits a channel, rounded to 8")
-    inverted = image.format == "TIFF" and image.mode.startswith("I;16") and image.tag_v2.get(262) == 0
+    inverted = isinstance(image, TiffImageFile) and image.mode.startswith("I;16") and image.tag_v2.get(262) == 0
     ImageOps.exif_transpose(image, in_place=True)
     # Netpbm's and older Pillow's modes of 16 bits.
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
@@ -338,28 +346,28 @@ def _decoded(image, file: str | Path) -> Picture:
         values = 65535 - values if inverted else values
         deep = True
         opacity = None if transparent is None else Image.fromarray((values != transparent).astype(np.uint8) * 255)
-        image = Image.fromarray((values >> 8).astype(np.uint8))
+        eight_bits = Image.fromarray((values >> 8).astype(np.uint8))
     elif image.mode.startswith(("I", "F")):
         raise ValueError(f"32 bits a channel (mode {image.mode}); convert it to 8 or 16 bits first")
     else:
         wanted = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
         if image.mode in ("CMYK", "LAB", "HSV"):
             remarks.append(f"{image.mode}, made RGB without a colour profile")
-        opacity = None
+        eight_bits, opacity = image, None
         if image.has_transparency_data:
-            image = image.convert("LA" if wanted == "L" else "RGBA")
-            opacity = image.getchannel("A")
-        image = image.convert(wanted)
+            eight_bits = image.convert("LA" if wanted == "L" else "RGBA")
+            opacity = eight_bits.getchannel("A")
+        eight_bits = eight_bits.convert(wanted)
     if deep:
-        if not np.asarray(image).any():
+        if not np.asarray(eight_bits).any():
             raise ValueError("16 bits a channel, and the highest 8 are 0 everywhere: save it in 8 bits first")
         remarks.append("16 bits, of which the highest 8 are used")
     if opacity is not None and opacity.getextrema() == (255, 255):
         opacity = None
-    return Picture(image, opacity, remarks)
+    return Picture(eight_bits, opacity, remarks)
 
 
-def fit(image, image_size: int | tuple[int, int] | None):
+def fit(image: "PIL.Image.Image", image_size: int | tuple[int, int] | None) -> "PIL.Image.Image":
     """Resizes a Pillow image and crops its middle to this size: a square, or height and width."""
     from PIL import Image, ImageOps
 
@@ -416,7 +424,7 @@ def arrays(file: str | Path) -> dict[str, np.ndarray]:
     raise ValueError(f"{file} is damaged, or no array file of NumPy: {reason}") from None
 
 
-def _members(stream) -> dict[str, np.ndarray]:
+def _members(stream: BinaryIO) -> dict[str, np.ndarray]:
     with zipfile.ZipFile(stream) as archive:
         members = archive.infolist()
         unpacked, packed = (sum(getattr(one, size) for one in members) for size in ("file_size", "compress_size"))
@@ -432,7 +440,7 @@ def _members(stream) -> dict[str, np.ndarray]:
         return result
 
 
-def _array(stream, num_bytes: int) -> np.ndarray:
+def _array(stream: IO[bytes], num_bytes: int) -> np.ndarray:
     """Checks what the header says before anything is allocated."""
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     version = np.lib.format.read_magic(stream)

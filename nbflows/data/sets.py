@@ -45,7 +45,7 @@ class Data:
     known: Tensor | None = field(default=None, init=False, repr=False)
     task: dict = field(default_factory=dict, init=False, repr=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for split in SPLITS:
             part = getattr(self, split)
             self._check(split, part)
@@ -93,7 +93,7 @@ class ImageData(Data):
     attributes: dict[str, Tensor] | None = field(default=None, kw_only=True)
     attribute_values: dict[str, tuple[str, ...]] = field(default_factory=dict, kw_only=True)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         inputs.whole(self.num_grey_levels, "num_grey_levels", 2, 256)
         super().__post_init__()
         if self.shape[0] not in (1, 3):
@@ -125,6 +125,12 @@ class ImageData(Data):
         """Number of classes, with labels 0..num_classes - 1; None without labels."""
         return None if self.labels is None else 1 + max(int(labels.max()) for labels in self.labels.values())
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of one image, ``(C, H, W)``."""
+        _, channels, height, width = self.train.shape
+        return channels, height, width
+
     def model_arguments(self) -> dict:
         """Arguments that a builder of ``nbflows.models`` takes from the data."""
         return {**super().model_arguments(), "num_grey_levels": self.num_grey_levels}
@@ -148,7 +154,7 @@ class PairData(ImageData):
     known: Tensor | None = None
     task: dict = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if set(self.sources) != set(SPLITS):
             raise ValueError(f"{self.name}: sources are needed for {', '.join(SPLITS)}, there are {list(self.sources)}")
@@ -176,7 +182,7 @@ class PairData(ImageData):
         return {**super().model_arguments(), "source_channels": self.sources["train"].shape[1]}
 
 
-def _require(name: str, what: str, value, dtypes: tuple[torch.dtype, ...], form: str) -> None:
+def _require(name: str, what: str, value: object, dtypes: tuple[torch.dtype, ...], form: str) -> None:
     """Checks that a value is a tensor of one of these kinds of number, with the dimensions that its form names."""
     if not isinstance(value, Tensor):
         raise TypeError(
@@ -191,7 +197,7 @@ def _require(name: str, what: str, value, dtypes: tuple[torch.dtype, ...], form:
 
 def reduce_bits(data: Data, num_bits: int) -> ImageData:
     """Keeps the ``num_bits`` highest bits of images with 256 grey levels. Raises ValueError for other data."""
-    if data.num_grey_levels != 256:
+    if not isinstance(data, ImageData) or data.num_grey_levels != 256:
         have = f"have {data.num_grey_levels}" if data.num_grey_levels else "are not images"
         raise ValueError(f"{data.name}: only images of 256 levels can be reduced to {num_bits} bit, these {have}")
     return replace(
@@ -244,7 +250,13 @@ def complete_splits(
         ignored.append(f"{copies} of {count} test images are training images, too: their score is too good")
     sizes = "/".join(str(len(parts[split])) for split in SPLITS)
     return ImageData(
-        name, f"{variant}, {sizes} images", **parts, labels=labels or None, ignored=" ".join("; ".join(ignored).split())
+        name,
+        f"{variant}, {sizes} images",
+        parts["train"],
+        parts["validation"],
+        parts["test"],
+        labels=labels or None,
+        ignored=" ".join("; ".join(ignored).split()),
     )
 
 
