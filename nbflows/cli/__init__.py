@@ -1,6 +1,7 @@
 """The command line: nbflows train | evaluate | sample | translate | explore | lessons | list."""
 
 import argparse
+import io
 import os
 import sys
 
@@ -37,7 +38,7 @@ def run(parser: argparse.ArgumentParser, arguments: list[str] | None) -> int:
     """Calls the ``command`` of the parsed options; returns the exit status. An error is one line without traceback."""
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot print a character shows a question mark.
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     status = 0
     try:
@@ -74,7 +75,9 @@ def _run(parser: argparse.ArgumentParser, arguments: list[str] | None) -> int:
 
 def _say(error: Exception) -> int:
     """Prints an error as one line: fact, cause and fix, without a stack trace."""
-    message = " ".join(str(error).split("\n")) or {MemoryError: "there is not enough memory"}.get(type(error), "")
+    message = " ".join(str(error).split("\n"))
+    if not message and type(error) is MemoryError:
+        message = "there is not enough memory"
     if not message:
         raise error
     print(f"nbflows: {message if len(message) <= 2000 else message[:2000] + ' ...'}", file=sys.stderr)

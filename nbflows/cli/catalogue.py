@@ -1,31 +1,32 @@
 """nbflows list and nbflows lessons: the recipes, the models, copies of the notebooks."""
 
+import argparse
 import shutil
 from pathlib import Path
 
 from nbflows import listing, pretrained, recipes
-from nbflows.cli.options import add_command
+from nbflows.cli.options import Commands, add_command
 from nbflows.installed import folder
 
 
-def add_lessons(commands) -> None:
+def add_lessons(commands: Commands) -> None:
     """Adds ``nbflows lessons DIR``."""
     parser = add_command(commands, "lessons", _lessons, "copy the lessons to a folder")
     parser.add_argument("folder", metavar="DIR", help="folder for the lessons; created if missing")
 
 
-def add_list(commands) -> None:
+def add_list(commands: Commands) -> None:
     """Adds ``nbflows list``."""
     parser = add_command(commands, "list", _list, "list the recipes and the trained models")
     parser.add_argument("name", nargs="?", help="show the details of this recipe or model (default: list all)")
 
 
-def _lessons(options) -> None:
+def _lessons(options: argparse.Namespace) -> None:
     copies = copy_lessons(options.folder)
     print(f"{len(copies)} lessons, the first one {copies[0]}. Open them with: jupyter lab {options.folder}")
 
 
-def _list(options) -> None:
+def _list(options: argparse.Namespace) -> None:
     known = pretrained.list_pretrained()
     if options.name:
         print(listing.facts({**_recipe_facts(options.name), **_model_facts(options.name, known)}))

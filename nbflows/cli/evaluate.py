@@ -1,10 +1,13 @@
 """nbflows evaluate: bits/dim of a model on the test images."""
 
+import argparse
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from nbflows import data, metrics, pretrained, provenance, tasks, upstream
 from nbflows.cli.options import (
+    Commands,
     add_command,
     add_data,
     add_device,
@@ -21,7 +24,7 @@ from nbflows.joint import JointFlow
 from nbflows.translation import TranslationFlow
 
 
-def add_evaluate(commands) -> None:
+def add_evaluate(commands: Commands) -> None:
     """Adds ``nbflows evaluate``."""
     parser = add_command(commands, "evaluate", _evaluate, "measure bits/dim of a model on the test images")
     parser.add_argument("model", help="a name of nbflows list, a .safetensors file, or the folder of a run")
@@ -52,7 +55,7 @@ def add_evaluate(commands) -> None:
     parser.add_argument("--record", action="store_true", help="store the result in the JSON of the model")
 
 
-def _evaluate(options) -> None:
+def _evaluate(options: argparse.Namespace) -> None:
     theirs = options.upstream or options.model.startswith("upstream/")
     if options.record and (theirs or options.limit):
         raise ValueError("--record is for a model of ours on all test images: without --upstream and --limit")
@@ -73,10 +76,10 @@ def _evaluate(options) -> None:
     )
     part = "test images" if len(chosen) == len(images.test) else f"the first {len(chosen)} test images"
     print(f"{images.variant}; {part}: {result}")
-    if isinstance(flow, JointFlow) and getattr(images, "labels", None) is not None:
+    if isinstance(flow, JointFlow) and images.labels is not None:
         print(metrics.accuracy(flow, chosen, images.labels["test"][: options.limit], seed=options.seed))
     quality = {}
-    if isinstance(flow, TranslationFlow):
+    if isinstance(flow, TranslationFlow) and isinstance(images, data.PairData):
         quality = {"quality": _quality(flow, images, options)}
     if options.record:
         print("recorded as", pretrained.record(options.model, result, **quality))
@@ -86,7 +89,7 @@ def _evaluate(options) -> None:
         draw(flow, png, num_samples=64, temperature=1.0, seed=options.seed, device=options.device)
 
 
-def _model_and_images(options) -> tuple[Flow, data.Data]:
+def _model_and_images(options: argparse.Namespace) -> tuple[Flow, data.Data]:
     """Returns the model to evaluate, and data that fit it."""
     task = tasks.get(options.task) if options.task else None
     details = {} if options.upstream else pretrained.describe(options.model)
@@ -101,7 +104,8 @@ def _model_and_images(options) -> tuple[Flow, data.Data]:
 
     images = load(options.data) if options.data or options.sources else None
     if options.upstream:
-        flow = upstream.load_upstream(options.model, images.shape if images else None).to(options.device)
+        shape = images.shape if isinstance(images, data.ImageData) else None
+        flow = upstream.load_upstream(options.model, shape).to(options.device)
         # The tutorial's models; other checkpoints do not name their data.
         if not images and flow.shape == (1, 28, 28):
             images = load("mnist")
@@ -113,7 +117,7 @@ def _model_and_images(options) -> tuple[Flow, data.Data]:
     if not images:
         raise ValueError("the model does not say what it was trained on: name the data with --data")
     provenance.require_fit(flow, images)
-    if isinstance(images, data.PairData):
+    if isinstance(images, data.PairData) and isinstance(flow, TranslationFlow):
         # The authors' code takes a grey source as three equal channels.
         channels = flow.context_shape[0]
         sources = {split: tasks.with_channels(part, channels) for split, part in images.sources.items()}
@@ -121,7 +125,9 @@ def _model_and_images(options) -> tuple[Flow, data.Data]:
     return flow, images
 
 
-def _own_data(options, details: dict, given: data.Data | None, load) -> data.Data | None:
+def _own_data(
+    options: argparse.Namespace, details: dict, given: data.Data | None, load: Callable[[str], data.Data]
+) -> data.Data | None:
     """Returns the data that a model was trained on, or those of the options; reports if these differ."""
     if given is None:
         if options.image_size or options.num_bits:
@@ -144,12 +150,12 @@ def _own_data(options, details: dict, given: data.Data | None, load) -> data.Dat
     return given
 
 
-def _quality_settings(options) -> dict:
+def _quality_settings(options: argparse.Namespace) -> dict:
     given = {name: getattr(options, name) for name in ("num_samples", "temperature", "quality_images")}
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _quality(flow: TranslationFlow, pairs: data.PairData, options) -> dict:
+def _quality(flow: TranslationFlow, pairs: data.PairData, options: argparse.Namespace) -> dict:
     """Prints the quality of the model's pictures; returns it for the JSON of the model."""
     from nbflows import quality
 

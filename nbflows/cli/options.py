@@ -1,12 +1,19 @@
 """Options that commands share, with their ranges, and the data that they choose."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias, TypeVar
 
 from nbflows import data, hardware, inputs, tasks
 
+# The result of ``add_subparsers``, which argparse gives no public type.
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+Value = TypeVar("Value")
 
-def add_command(commands, name: str, function, summary: str) -> argparse.ArgumentParser:
+
+def add_command(
+    commands: Commands, name: str, function: Callable[[argparse.Namespace], None], summary: str
+) -> argparse.ArgumentParser:
     """Adds a command that calls ``function`` with its options."""
     parser = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
     # Arguments without another type: names and paths.
@@ -32,10 +39,26 @@ def add_data(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
-def add_number(parser: argparse.ArgumentParser, option: str, help: str, kind: str = "", **settings) -> None:
+def add_number(
+    parser: argparse.ArgumentParser,
+    option: str,
+    help: str,
+    kind: str = "",
+    *,
+    metavar: str,
+    default: float | list[float] | None = None,
+    nargs: str | None = None,
+) -> None:
     """Adds a number with the range of its name in ``inputs``, or of another ``kind``."""
     kind = kind or option.strip("-").replace("-", "_")
-    parser.add_argument(option, type=checked(lambda text: inputs.check(kind, text)), help=help, **settings)
+    parser.add_argument(
+        option,
+        type=checked(lambda text: inputs.check(kind, text)),
+        help=help,
+        metavar=metavar,
+        default=default,
+        nargs=nargs,
+    )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -52,10 +75,10 @@ def not_empty(text: str) -> str:
     return text
 
 
-def checked(convert):
+def checked(convert: Callable[[str], Value]) -> Callable[[str], Value]:
     """Returns a type for argparse that passes on the message of ``convert``."""
 
-    def checked(text: str):
+    def checked(text: str) -> Value:
         try:
             return convert(text)
         except ValueError as error:
@@ -73,7 +96,7 @@ def add_upstream(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_data(options, name: str, task: tasks.Task | None) -> data.Data:
+def load_data(options: argparse.Namespace, name: str, task: tasks.Task | None) -> data.Data:
     """Loads the data that the options choose; images have the task's size, two folders give pairs."""
     if options.sources:
         if not options.data or options.num_bits not in (None, 8):
@@ -82,7 +105,7 @@ def load_data(options, name: str, task: tasks.Task | None) -> data.Data:
     return data.load(name, image_size(options, task), num_bits=options.num_bits or 8)
 
 
-def image_size(options, task: tasks.Task | None) -> int | tuple[int, int] | None:
+def image_size(options: argparse.Namespace, task: tasks.Task | None) -> int | tuple[int, int] | None:
     """Returns the size of the images: the option's, adapted to the task."""
     return task.image_size(options.image_size) if task else options.image_size
 

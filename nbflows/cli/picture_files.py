@@ -64,6 +64,8 @@ def translate_files(
     source, out = Path(source), Path(out)
     outputs, remarks = _outputs(source, out, 1 if best else num_samples, mask)
     num_grey_levels = flow.num_grey_levels
+    if num_grey_levels is None:
+        raise ValueError("this model translates real numbers, not pictures; call its translate")
     # All sources are read first, so that a picture that does not fit is found before hours of sampling.
     sources = []
     for file in bar(outputs, "reading", delay=1):
@@ -153,7 +155,7 @@ def _read_source(
             f"{' or '.join(f'{w}x{h}' for w, h in sizes)}; give --resize to crop its middle and bring it to size"
         )
     # A copy, because torch warns about read-only arrays.
-    values = np.array(reading.fit(picture, None if picture.size in sizes else sizes[0][::-1]))
+    values = np.array(reading.fit(picture, None if picture.size in sizes else (sizes[0][1], sizes[0][0])))
     values = torch.from_numpy(values).permute(2, 0, 1)
     image, opaque = (values[None, :-1].int() * num_grey_levels // 256).byte(), values[-1] == 255
     if isinstance(task, SideBySide):
@@ -243,6 +245,8 @@ def _draw(
         result = flow.translate(
             image[None].to(device), num_samples, temperature, generator, chunk_size=chunk_size, progress=True
         )
+    # Only ``translate(scored=False)`` leaves them out.
+    assert result.scores is not None
     return result.images[0, result.scores[0].argsort(descending=True)].cpu()
 
 

@@ -1,14 +1,16 @@
 """nbflows sample: samples of a model as a PNG."""
 
+import argparse
+
 import torch
 
 from nbflows import pretrained, upstream
-from nbflows.cli.options import add_chunk_size, add_command, add_device, add_number, add_upstream, checked
+from nbflows.cli.options import Commands, add_chunk_size, add_command, add_device, add_number, add_upstream, checked
 from nbflows.data.pictures import picture_name
 from nbflows.flow import Flow
 
 
-def add_sample(commands) -> None:
+def add_sample(commands: Commands) -> None:
     """Adds ``nbflows sample``."""
     parser = add_command(commands, "sample", _sample, "draw images from a model into a PNG")
     parser.add_argument("model", help="a name of nbflows list, a .safetensors file, or the folder of a run")
@@ -35,7 +37,7 @@ def add_sample(commands) -> None:
     add_device(parser)
 
 
-def _sample(options) -> None:
+def _sample(options: argparse.Namespace) -> None:
     if options.upstream:
         shape = (3, options.image_size, options.image_size) if options.image_size else None
         flow = upstream.load_upstream(options.model, shape).to(options.device)

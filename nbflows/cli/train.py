@@ -1,13 +1,14 @@
 """nbflows train: a recipe, with the settings that the options change."""
 
+import argparse
 from dataclasses import replace
 from pathlib import Path
 
 from nbflows import data, hardware, provenance, ranks, recipes, recompute
-from nbflows.cli.options import add_command, add_data, add_number, image_size, load_data
+from nbflows.cli.options import Commands, add_command, add_data, add_number, image_size, load_data
 
 
-def add_train(commands) -> None:
+def add_train(commands: Commands) -> None:
     """Adds ``nbflows train``."""
     parser = add_command(commands, "train", _train, "train a recipe's model; everything goes to one folder")
     parser.add_argument("recipe", metavar="RECIPE", help="name of a recipe; nbflows list shows them all")
@@ -67,7 +68,7 @@ def add_train(commands) -> None:
     parser.add_argument("--no-progress", action="store_true", help="show no progress bars")
 
 
-def _train(options) -> None:
+def _train(options: argparse.Namespace) -> None:
     # Lightning takes seconds to import: not for --help.
     from nbflows import training
     from nbflows.training import runs
@@ -116,7 +117,7 @@ def _train(options) -> None:
         print(f"test: {', '.join(map(str, scores))}\nthe model, its samples and the training curve: {out}")
 
 
-def _require_form(options, origin: dict, recipe: recipes.Recipe, out: Path) -> None:
+def _require_form(options: argparse.Namespace, origin: dict, recipe: recipes.Recipe, out: Path) -> None:
     """Raises ValueError if the options ask for another size or depth than that of the data which a run goes on with."""
     # Pairs in two folders have the size of the target for both sides.
     task = recipe.objective.task if "name" in origin else None
@@ -132,7 +133,7 @@ def _require_form(options, origin: dict, recipe: recipes.Recipe, out: Path) -> N
             )
 
 
-def _training_data(options, recipe: recipes.Recipe) -> data.Data:
+def _training_data(options: argparse.Namespace, recipe: recipes.Recipe) -> data.Data:
     name = options.data or recipe.data
     if not name:
         raise ValueError(f"{options.recipe} is trained on images of your own: give their folder with --data")

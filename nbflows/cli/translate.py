@@ -1,12 +1,14 @@
 """nbflows translate: images to images, with a model of p(target | source)."""
 
+import argparse
+
 from nbflows import pretrained, tasks
-from nbflows.cli.options import add_chunk_size, add_command, add_device, add_number
+from nbflows.cli.options import Commands, add_chunk_size, add_command, add_device, add_number
 from nbflows.cli.picture_files import translate_files
 from nbflows.translation import TranslationFlow
 
 
-def add_translate(commands) -> None:
+def add_translate(commands: Commands) -> None:
     """Adds ``nbflows translate``."""
     parser = add_command(commands, "translate", _translate, "translate pictures with an image-to-image model")
     parser.add_argument("source", metavar="IN", help="a picture, or a folder of pictures")
@@ -42,7 +44,7 @@ def add_translate(commands) -> None:
     add_device(parser)
 
 
-def _translate(options) -> None:
+def _translate(options: argparse.Namespace) -> None:
     flow = pretrained.load(options.model, options.device)
     if not isinstance(flow, TranslationFlow):
         raise ValueError(f"{options.model} makes pictures of nothing but noise: nbflows sample draws them")
