@@ -1,6 +1,7 @@
 """Packages that only a part of nbflows needs: where one is missing, the error says how to install it."""
 
 import contextlib
+from collections.abc import Iterator
 
 # What each extra of pyproject.toml brings, by the names it is imported under.
 EXTRAS = {
@@ -16,7 +17,7 @@ class MissingPackageError(ModuleNotFoundError):
 
 
 @contextlib.contextmanager
-def explained():
+def explained() -> Iterator[None]:
     """Imports within it that fail because an extra is missing raise MissingPackageError, which names the extra."""
     try:
         yield

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import time
+from collections.abc import Iterator
 
 import torch
 from torch import nn
@@ -58,7 +59,7 @@ def faster_precision(device: str = "auto", num_processes: int = 1) -> str:
 
 
 @contextlib.contextmanager
-def denormals_as_zero():
+def denormals_as_zero() -> Iterator[None]:
     """Treats numbers below 1e-38 as 0, because processors take up to ten times longer with them.
 
     Saturated gates of a ConvLSTM have such gradients. Processors without this setting are unaffected.

@@ -3,25 +3,30 @@
 import difflib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from operator import index
 from pathlib import Path
+from typing import SupportsFloat, SupportsIndex, TypeVar
 
 # The limit of a JSON file. Our largest has 0.1 MB; in memory, JSON takes up to twenty times its bytes.
 MAX_JSON_BYTES = 2**22
 
+Number = TypeVar("Number", int, float)
 
-def number(value, name: str, low: float = -math.inf, high: float = math.inf, *, above: float | None = None) -> float:
+
+def number(
+    value: object, name: str, low: float = -math.inf, high: float = math.inf, *, above: float | None = None
+) -> float:
     """Returns ``value`` as a float in [low, high], or larger than ``above``.
 
     It may be an int, a float, a string, or one number of torch or numpy. Raises ``ValueError`` with the name, the range
     and the value; NaN and infinities are outside every range.
     """
-    return _in_range(_single(value, name, float, "a number"), value, name, low, high, above)
+    return _in_range(_single(value, name, _real, "a number"), value, name, low, high, above)
 
 
-def whole(value, name: str, low: float = -math.inf, high: float = math.inf) -> int:
+def whole(value: object, name: str, low: float = -math.inf, high: float = math.inf) -> int:
     """Returns ``value`` as an int in [low, high], like ``number``; 2.5 is refused, not rounded."""
     return _in_range(_single(value, name, _whole, "a whole number"), value, name, low, high)
 
@@ -48,13 +53,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {' or '.join(map(repr, close))}? " if close else ""
 
 
-def check(name: str, value) -> int | float:
+def check(name: str, value: object) -> float:
     """Checks a number against the range of its name in ``RANGES``. Raises ``ValueError`` as ``number`` does."""
     return RANGES[name](value, name)
 
 
 # The ranges of all numbers on the command line; the functions behind it use the same ones, by name.
-RANGES = {
+RANGES: dict[str, Callable[[object, str], float]] = {
     **{name: partial(whole, low=1, high=2**31 - 1) for name in ("limit", "chunk_size", "batch_size", "epochs")},
     **{name: partial(whole, low=1, high=10**6) for name in ("num_samples", "num_draws", "quality_images")},
     **{name: partial(whole, low=1, high=10**4) for name in ("devices", "num_nodes", "image_size")},
@@ -70,12 +75,13 @@ RANGES = {
 }
 
 
-def _single(value, name: str, convert, kind: str):
-    if getattr(value, "ndim", 0):
-        raise ValueError(f"{name} is {kind}; this has shape {tuple(value.shape)}")
+def _single(value: object, name: str, convert: Callable[[object], Number], kind: str) -> Number:
+    if shape := tuple(getattr(value, "shape", ())):
+        raise ValueError(f"{name} is {kind}; this has shape {shape}")
     try:
-        if hasattr(value, "item"):
-            value = value.item()
+        # torch's and numpy's numbers.
+        if item := getattr(value, "item", None):
+            value = item()
         if isinstance(value, bool):
             raise TypeError
         return convert(value)
@@ -83,13 +89,21 @@ def _single(value, name: str, convert, kind: str):
         raise ValueError(f"{name} is {kind}, not {_shown(value)}") from None
 
 
-def _whole(value) -> int:
-    if isinstance(value, float) and value.is_integer():
+def _real(value: object) -> float:
+    if isinstance(value, (int, float, str, SupportsFloat, SupportsIndex)):
+        return float(value)
+    raise TypeError
+
+
+def _whole(value: object) -> int:
+    if isinstance(value, (int, str)) or (isinstance(value, float) and value.is_integer()):
         return int(value)
-    return int(value) if isinstance(value, str) else index(value)
+    if isinstance(value, SupportsIndex):
+        return index(value)
+    raise TypeError
 
 
-def _in_range(value, given, name: str, low: float, high: float, above: float | None = None):
+def _in_range(value: Number, given: object, name: str, low: float, high: float, above: float | None = None) -> Number:
     if math.isfinite(value) and low <= value <= high and (above is None or value > above):
         return value
     bounds = [f"{low} or more"] * math.isfinite(low) + [f"{high} or less"] * math.isfinite(high)
@@ -98,6 +112,6 @@ def _in_range(value, given, name: str, low: float, high: float, above: float | N
     raise ValueError(f"{name} is {' and '.join(bounds) or 'finite'}, not {_shown(given)}")
 
 
-def _shown(value) -> str:
+def _shown(value: object) -> str:
     text = value if isinstance(value, str) else repr(value)
     return text if len(text) <= 50 else f"{text[:50]}..."

@@ -118,7 +118,7 @@ def describe(model: str | Path) -> dict:
     return weights.describe(model) if _is_path(model) else find_manifest().entry(_text(model))
 
 
-def record(model: str | Path, score: BitsPerDim, **details) -> str:
+def record(model: str | Path, score: BitsPerDim, **details: object) -> str:
     """Writes a score on all test images into the manifest, or into the JSON beside a model; returns its key there.
 
     ``test_bits_per_dim`` for M = 1, ``test_bits_per_dim_8_draws`` for M = 8, and so on.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from nbflows.progress import bar
 from nbflows.seeded import seeded
 from nbflows.tasks import get
 from nbflows.translation import TranslationFlow
+
+if TYPE_CHECKING:
+    from torchmetrics.image.fid import FrechetInceptionDistance
 
 # The Gaussian window of SSIM, and the smallest picture that AlexNet's two poolings accept.
 _SSIM_WINDOW, _LPIPS_SMALLEST = 11, 31
@@ -69,7 +73,7 @@ def compare(
     if (known is None) != (sources is None):
         raise ValueError("known pixels are pasted from the sources: give both, known and sources, or none of them")
     candidates = {"": results}
-    if known is not None:
+    if known is not None and sources is not None:
         _check(sources, targets, num_grey_levels)
         candidates["_pasted"] = torch.where(known.to(results.device), sources, results)
     measures = {"psnr": (psnr, "dB"), "ssim": (ssim, ""), "rmse": (rmse, "")}
@@ -276,7 +280,7 @@ def _in_chunks(measure: Callable, results: Tensor, targets: Tensor) -> Tensor:
     return torch.cat([measure(a, b) for a, b in chunks])
 
 
-def _frechet_distance():
+def _frechet_distance() -> "FrechetInceptionDistance":
     if find_spec("torch_fidelity") is None:
         raise FileNotFoundError("the Inception network of FID comes with torch-fidelity: pip install torch-fidelity")
     with extras.explained():

@@ -34,7 +34,7 @@ def of_all_ranks(value: object) -> list:
     _, world_size = rank_and_world_size()
     if world_size == 1:
         return [value]
-    values = [None] * world_size
+    values: list[object] = [None] * world_size
     torch.distributed.all_gather_object(values, value)
     return values
 

@@ -3,6 +3,7 @@
 import inspect
 import json
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from nbflows import inputs, models, tasks
 from nbflows.data import Data
@@ -200,7 +201,7 @@ _MAR_SCF = {
 # The schedule of Residual Flows: Adam 1e-3 with betas 0.9 and 0.99 and without decay of the learning rate, a warm-up
 # over 1,000 steps, batches of 64, clipping at 1, averaged weights. Weight decay as in the paper (none on MNIST): the
 # authors' code names one and never applies it. The validation set is ours.
-def _residual(description: str, data: str, builder: str, **changes) -> Recipe:
+def _residual(description: str, data: str, builder: str, **changes: Any) -> Recipe:
     settings = {
         "batch_size": 64,
         "epochs": 1000,
@@ -261,7 +262,7 @@ _RESIDUAL = {
 # tenth of the rate once training levels off. Lambda, the learning rates and the sizes of each experiment of the paper
 # are not known to us: these are the code's defaults, with the paper's advice of a larger lambda and a smaller rate for
 # inpainting. The paper's 64x64 images come from the folders of the data sets, given with --data.
-def _caflow(description: str, data: str | None, task: Task, weight: float = 1e-3, **changes) -> Recipe:
+def _caflow(description: str, data: str | None, task: Task, weight: float = 1e-3, **changes: Any) -> Recipe:
     settings = {
         "builder": "caflow",
         "arguments": {"relation": "unshared"},
@@ -390,7 +391,7 @@ _RELATIONS = {
 }
 
 
-def _small(data: str, size: str, relation: str, task: Task, arguments: dict, **changes) -> Recipe:
+def _small(data: str, size: str, relation: str, task: Task, arguments: dict, **changes: Any) -> Recipe:
     return _caflow(
         f"{_RELATIONS[relation]}, {task.name}, {size}",
         data,

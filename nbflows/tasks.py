@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -269,7 +269,7 @@ def names() -> list[str]:
     return list(TASKS)
 
 
-def get(name: str, **arguments) -> Task:
+def get(name: str, **arguments: Any) -> Task:
     """A task by its name.
 
     Raises:

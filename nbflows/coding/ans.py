@@ -25,7 +25,7 @@ class DiscreteGaussian:
     low: int
     size: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (math.isfinite(self.mean) and 0 < self.std < math.inf and 0 < self.num_cells <= 2 ** (PRECISION - 2)):
             raise ValueError(f"no code for N({self.mean}, {self.std}^2) on {self.size} integers")
 

@@ -189,7 +189,9 @@ def _newton(target: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tens
     )
 
 
-def _logit_and_slope(u, log_weights, means, log_scales, weights, inverse_scales) -> tuple[Tensor, Tensor]:
+def _logit_and_slope(
+    u: Tensor, log_weights: Tensor, means: Tensor, log_scales: Tensor, weights: Tensor, inverse_scales: Tensor
+) -> tuple[Tensor, Tensor]:
     """logit F(u) and its derivative, as ``mixture_logit`` computes them, but with fewer exponentials."""
     below = (u - means).mul_(inverse_scales)
     above = below.neg().sigmoid_()

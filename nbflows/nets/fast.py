@@ -6,6 +6,7 @@ torch.compile, torch.export and torch.func go through the formulas instead.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ class _ConcatELU(torch.autograd.Function):
     """Computes one exponential for both halves, and keeps the result, which the next convolution keeps anyway."""
 
     @staticmethod
-    def forward(ctx, x):
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         channels = x.shape[1]
         # elu(x) = max(x, e) and elu(-x) = max(-x, e) with e = exp(-|x|) - 1.
         e = x.abs().neg_().exp_().sub_(1)
@@ -42,7 +43,7 @@ class _ConcatELU(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
         # This operator has derivatives of its own.
         positive, negative = torch.ops.aten.elu_backward(grad, 1, 1, 1, True, y).chunk(2, dim=1)
@@ -67,7 +68,7 @@ class _LipSwish(torch.autograd.Function):
     """The formula as a function of x alone, with its slope."""
 
     @staticmethod
-    def forward(ctx, x, beta):
+    def forward(ctx: Any, x: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
         u = x * beta
         # One pass gives the slope of silu(u) = u sigmoid(u).
         slope = torch.ops.aten.silu_backward(u.new_tensor(1 / 1.1).expand_as(u), u)
@@ -76,7 +77,7 @@ class _LipSwish(torch.autograd.Function):
         return F.silu(u).div_(1.1 * beta), slope
 
     @staticmethod
-    def backward(ctx, grad, _):
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None]:
         x, beta, slope = ctx.saved_tensors
         return (_TimesSlope.apply(grad, x, beta, slope) if torch.is_grad_enabled() else grad * slope), None
 
@@ -85,12 +86,12 @@ class _TimesSlope(torch.autograd.Function):
     """grad times the slope, as a function of grad, x and beta."""
 
     @staticmethod
-    def forward(ctx, grad, x, beta, slope):
+    def forward(ctx: Any, grad: Tensor, x: Tensor, beta: Tensor, slope: Tensor) -> Tensor:
         ctx.save_for_backward(grad, x, beta, slope)
         return grad * slope
 
     @staticmethod
-    def backward(ctx, outer):
+    def backward(ctx: Any, outer: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         grad, x, beta, slope = ctx.saved_tensors
         u = x * beta
         gate = torch.sigmoid(u)
@@ -112,12 +113,12 @@ class _BetaGradient(torch.autograd.Function):
     """Zeros whose gradient is that of the formula for beta."""
 
     @staticmethod
-    def forward(ctx, beta, x, y, slope):
+    def forward(ctx: Any, beta: Tensor, x: Tensor, y: Tensor, slope: Tensor) -> Tensor:
         ctx.save_for_backward(beta, x, y, slope)
         return x.new_zeros(()).expand_as(x)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         if derivatives.again():
             raise RuntimeError(
                 "the gradient of LipSwish for its parameter has no gradient of its own; freeze the parameter, or use "

@@ -181,7 +181,7 @@ class CompileLayers(Callback):
     Validation and samples run the layers as written.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.layers: compiling.CompiledLayers | None = None
         self.active = contextlib.ExitStack()
         self.seconds: list[float] = []
@@ -217,7 +217,7 @@ class StepsBar(ProgressBar):
     If minutes end the training, the number of steps is estimated from the pace so far.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.enabled = True
 
