@@ -35,8 +35,9 @@ class Flow(nn.Module):
 
     Raises:
         TypeError: an argument of one of its methods is not a dense tensor of real numbers.
-        ValueError: the tensor has another shape, another precision than ``dtype``, or contains NaN or infinities. The
-            last is not checked within torch.compile, torch.export and torch.func, where code may not read numbers.
+        ValueError: the tensor has another shape, is on another device, has another precision than ``dtype``, or contains
+            NaN or infinities. The last is not checked within torch.compile, torch.export and torch.func, where code may
+            not read numbers.
 
     Attributes:
         built_by: the name and the arguments of the builder in ``nbflows.models`` that made it; None if none did.
@@ -81,6 +82,7 @@ class Flow(nn.Module):
         require_tensor(x, f"a batch of {shape}")
         if not x.dim() or tuple(x.shape[1:]) != shape:
             raise ValueError(f"expected a batch of {shape}, got a tensor of {tuple(x.shape)}")
+        self._check_device(x, "z" if latents else "x")
         self._check_precision()
         if x.dtype != self.dtype and (latents or _takes_reals(first_layer(self.bijection))):
             raise ValueError(
@@ -89,6 +91,13 @@ class Flow(nn.Module):
             )
         _require_finite_rows(x, "latents" if latents else "examples")
         self._check_context(context, len(x))
+
+    def _check_device(self, x: Tensor, name: str) -> None:
+        # torch.func may call a flow on the meta device with weights of another one.
+        if x.device != self.device and not traced():
+            raise ValueError(
+                f"{name} is on {x.device}, the flow is on {self.device}: move one of them, {name}.to(flow.device)"
+            )
 
     def _check_precision(self) -> None:
         if self.dtype not in (torch.float32, torch.float64):
@@ -109,6 +118,7 @@ class Flow(nn.Module):
                 f"expected a context of {(num_rows[0], *self.context_shape)}, one row per example, "
                 f"got {tuple(context.shape)}"
             )
+        self._check_device(context, "context")
         _require_finite_rows(context, "rows of the context")
 
     def encode(

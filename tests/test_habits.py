@@ -215,6 +215,24 @@ def test_tensors_of_other_kinds_are_refused_with_the_way_out():
                 call()
 
 
+def test_tensors_on_another_device_are_named_with_the_way_out():
+    flow, translation = points_flow(context_features=2), random_caflow()
+    x, images = torch.randn(4, 2), random_images(4, translation.shape)
+    cases = [("z" if name == "decode" else "x", call, x) for name, call in entrances(flow).items()]
+    cases += [("x", translation.log_prob, images), ("x", translation.log_probs, images)]
+    for name, call, given in cases:
+        for wrong, arguments in ((name, (given.to("meta"), given)), ("context", (given, given.to("meta")))):
+            with pytest.raises(
+                ValueError, match=rf"^{wrong} is on meta, the flow is on cpu: .* {wrong}.to\(flow.device\)$"
+            ):
+                call(*arguments)
+    for call in (partial(flow.sample, 4, x.to("meta")), partial(translation.translate, images.to("meta"))):
+        with pytest.raises(ValueError, match="^context is on meta, the flow is on cpu: "):
+            call()
+    with pytest.raises(ValueError, match="^x is on cpu, the flow is on meta: "):
+        points_flow().to("meta").log_prob(x)
+
+
 @pytest.mark.parametrize("wrong", [3, True, "cpu", np.random.default_rng(0), torch.Generator])
 def test_a_generator_is_one_of_torch(wrong):
     flow, translation = points_flow(), random_caflow()
