@@ -35,9 +35,8 @@ class Flow(nn.Module):
 
     Raises:
         TypeError: an argument of one of its methods is not a dense tensor of real numbers.
-        ValueError: the tensor has another shape, is on another device, has another precision than ``dtype``, or contains
-            NaN or infinities. The last is not checked within torch.compile, torch.export and torch.func, where code may
-            not read numbers.
+        ValueError: the tensor has another shape or precision than the flow, is on another device, or contains NaN or
+            infinities. The last two are not checked within torch.compile, torch.export and torch.func.
 
     Attributes:
         built_by: the name and the arguments of the builder in ``nbflows.models`` that made it; None if none did.

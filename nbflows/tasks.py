@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nbflows import extras, inputs
-from nbflows.data import SPLITS, Data, PairData, reading
+from nbflows.data import SPLITS, Data, ImageData, PairData, reading
 from nbflows.data.folders import load_folder_pairs
 from nbflows.data.pixels import grey, resize, with_channels
 from nbflows.progress import bar
@@ -290,7 +290,7 @@ def apply(task: Task, data: Data) -> PairData:
     Raises:
         ValueError: the data are points or pairs already, or the task is not for such images.
     """
-    if data.num_grey_levels is None or data.sources is not None:
+    if not isinstance(data, ImageData) or data.sources is not None:
         found = "points" if data.num_grey_levels is None else "pairs already"
         raise ValueError(f"{data.name}: a task makes pairs of images, these are {found}")
     pairs = {split: task.pair(getattr(data, split), data.num_grey_levels) for split in SPLITS}

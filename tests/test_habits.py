@@ -227,9 +227,9 @@ def test_tensors_on_another_device_are_named_with_the_way_out():
             ):
                 call(*arguments)
     for call in (partial(flow.sample, 4, x.to("meta")), partial(translation.translate, images.to("meta"))):
-        with pytest.raises(ValueError, match="^context is on meta, the flow is on cpu: "):
+        with pytest.raises(ValueError, match=r"^context is on meta, the flow is on cpu: "):
             call()
-    with pytest.raises(ValueError, match="^x is on cpu, the flow is on meta: "):
+    with pytest.raises(ValueError, match=r"^x is on cpu, the flow is on meta: "):
         points_flow().to("meta").log_prob(x)
 
 

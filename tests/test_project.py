@@ -1,8 +1,11 @@
 """The project itself: its packages are named alike everywhere, its files say what they are for."""
 
 import ast
+import json
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -121,6 +124,18 @@ def test_the_changelog_begins_with_what_is_not_released():
 
 def test_type_checkers_read_the_annotations():
     assert (ROOT / "nbflows" / "py.typed").read_text() == ""
+
+
+@pytest.mark.slow  # Half a minute, most of it for the types of torch.
+def test_pyright_finds_nothing():
+    command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=540)
+    try:
+        report = json.loads(done.stdout)
+    except ValueError:
+        pytest.skip(f"pyright cannot run here; its package fetches node and itself at first: {done.stderr[-300:]}")
+    assert report["summary"]["filesAnalyzed"] > 100
+    assert [(found["file"], found["message"]) for found in report["generalDiagnostics"]] == []
 
 
 def _forms():

@@ -141,7 +141,9 @@ def _portraits(size: int, root: Path) -> ImageData:
     attributes = {split: portraits.labels(count, first=first) for split, (first, count) in numbers.items()}
     variant = f"portraits drawn by this package, {size}x{size}, {'/'.join(map(str, counts.values()))} images"
     name = "portraits" if size == 32 else f"portraits-{size}"
-    return ImageData(name, variant, **images, attributes=attributes, attribute_values=portraits.ATTRIBUTES.values)
+    train, validation, test = (images[split] for split in counts)
+    values = portraits.ATTRIBUTES.values
+    return ImageData(name, variant, train, validation, test, attributes=attributes, attribute_values=values)
 
 
 def _points(name: str, root: Path) -> Data:
