@@ -1,12 +1,13 @@
 """nbflows explore: an HTML file in which models can be explored."""
 
+import argparse
 from pathlib import Path
 
 from nbflows import explorer
-from nbflows.cli.options import add_command, checked
+from nbflows.cli.options import Commands, add_command, checked
 
 
-def add_explore(commands) -> None:
+def add_explore(commands: Commands) -> None:
     """Adds ``nbflows explore``."""
     parser = add_command(commands, "explore", _explore, "write a page in which models can be explored, for any browser")
     parser.add_argument(
@@ -21,6 +22,6 @@ def _page_name(text: str) -> Path:
     return Path(text)
 
 
-def _explore(options) -> None:
+def _explore(options: argparse.Namespace) -> None:
     file = explorer.write_page(options.models, options.html)
     print(f"{', '.join(options.models)}: {file}, {file.stat().st_size / 1e6:.1f} MB; open it in a browser")

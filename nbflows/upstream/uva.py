@@ -29,7 +29,7 @@ def uva(state_dict: dict[str, Tensor]) -> Flow:
     main = [key for key in groups if key not in noise]
     if not main:
         raise ValueError("no coupling layers in this state dict: keys 'flows.N.network.nn...' are missing")
-    flow = _build(state, groups, noise, main)
+    flow = _build(state, noise, main)
     layers = [layer for layer in flow.modules() if isinstance(layer, AffineCoupling)]
     for prefix, layer in zip(noise + main, layers, strict=True):
         _load_coupling(state, prefix, layer)
@@ -56,12 +56,12 @@ def _num_blocks(state: dict[str, Tensor], prefix: str) -> int:
     return sum(key.startswith(f"{prefix}.network.nn.") and key.endswith(".net.1.weight") for key in state)
 
 
-def _build(state, groups, noise: list[str], main: list[str]) -> Flow:
+def _build(state: dict[str, Tensor], noise: list[str], main: list[str]) -> Flow:
     first = _mask(state, main[0])
     height, width = first.shape[2:]
     if (height, width) == (1, 1):
         raise ValueError(f"'{main[0]}.mask' is a channel mask: the first coupling must have a checkerboard")
-    sizes = {"shape": (1, height, width), "num_blocks": _num_blocks(state, main[0])}
+    shape, sizes = (1, height, width), {"num_blocks": _num_blocks(state, main[0])}
     if noise:
         sizes |= {"num_noise_couplings": len(noise), "noise_channels": _hidden(state, noise[0])}
     by_channels: dict[int, list[str]] = {}
@@ -70,7 +70,7 @@ def _build(state, groups, noise: list[str], main: list[str]) -> Flow:
         by_channels.setdefault(mask.shape[1], []).append(prefix)
     if list(by_channels) == [1]:
         sizes |= {"num_couplings": len(main), "hidden_channels": _hidden(state, main[0])}
-        return models.variational(**sizes) if noise else models.simple(**sizes)
+        return models.variational(shape, **sizes) if noise else models.simple(shape, **sizes)
     if list(by_channels) != [1, 4, 8] or not noise:
         raise ValueError(
             f"not one of the tutorial's models: couplings with {list(by_channels)} channels, expected 1 alone, "
@@ -78,6 +78,7 @@ def _build(state, groups, noise: list[str], main: list[str]) -> Flow:
         )
     full, half, quarter = by_channels.values()
     return models.multiscale(
+        shape,
         **sizes,
         num_couplings=(len(full), len(half), len(quarter)),
         hidden_channels=(_hidden(state, full[0]), _hidden(state, half[0]), _hidden(state, quarter[0])),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import pairwise, product
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from nbflows.data.portraits.attributes import ATTRIBUTES
 
@@ -28,7 +29,7 @@ class Canvas:
         t = np.clip(0.5 - distance / max(soft, self.edge), 0, 1)
         return t * t * (3 - 2 * t)
 
-    def paint(self, mask: np.ndarray, colour, opacity: float = 1.0) -> None:
+    def paint(self, mask: np.ndarray, colour: ArrayLike, opacity: float = 1.0) -> None:
         """Covers what is there; ``colour`` is of shape ``(3,)`` or ``(H, W, 3)``."""
         cover = (mask * opacity)[..., None]
         self.pixels *= 1 - cover
