@@ -1,15 +1,17 @@
 """The checkpoints of CAFLOW."""
 
 import re
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from nbflows import models
 from nbflows.bijection import Bijection
-from nbflows.compose import Sequential
-from nbflows.layers import ActNorm, AffineCoupling, Conv1x1, Squeeze
+from nbflows.compose import Sequential, WithContext
+from nbflows.layers import ActNorm, AffineCoupling, CoarseToFine, Conv1x1, Squeeze
+from nbflows.multiscale import Multiscale
+from nbflows.nets import ConvNet
 from nbflows.translation import TranslationFlow
 from nbflows.upstream.state import copy, nothing_left, take
 
@@ -40,23 +42,22 @@ def caflow(state_dict: dict[str, Tensor], shape: tuple[int, int, int] = (3, 64, 
     if relation is None:
         raise ValueError("no conditional flows in this state dict: keys 'model.UnsharedConditionalFlow...' are missing")
     flow = _build(state, relation, shape)
-    # Their kinds follow from the builder, which the attributes of an nn.Module do not show.
-    source: Any = flow.source.bijection
-    target: Any = flow.bijection
-    for name, part in (("rflow", source), ("tflow", target)):
+    # The kinds of the parts follow from the builder, which the attributes of a module do not show.
+    for name, part in (("rflow", cast(Sequential, flow.source.bijection)), ("tflow", flow.bijection)):
         prefix = f"model.{name}.uflow.scale_blocks"
         transform = getattr(part[0], "transform", None)
         if transform is not None:
             _load_layers(state, f"{prefix}.0.layers", transform)
-        for scale, level in enumerate(part[1].levels, start=1):
+        for scale, level in enumerate(cast(Multiscale, part[1]).levels, start=1):
             _load_layers(state, f"{prefix}.{scale}.layers", level)
     loaded = set()
-    for i, prior in enumerate(target[-1].priors):
-        for depth, level in enumerate(prior.levels):
+    for i, prior in enumerate(cast(CoarseToFine, flow.bijection[-1]).priors):
+        for depth, level in enumerate(cast(Multiscale, prior).levels):
+            block = cast(WithContext, level).bijection
             # Blocks that levels share occur more than once.
-            if level.bijection not in loaded:
-                _load_layers(state, _block_name(relation, i, i + depth), level.bijection)
-                loaded.add(level.bijection)
+            if block not in loaded:
+                _load_layers(state, _block_name(relation, i, i + depth), block)
+                loaded.add(block)
     nothing_left(state)
     return flow
 
@@ -114,9 +115,9 @@ def _width(state: dict[str, Tensor], prefix: str) -> int:
     return len(take(state, f"{prefix}.subnet.nn.0.weight", keep=True))
 
 
-def _load_layers(state: dict[str, Tensor], prefix: str, layers: Sequential) -> None:
+def _load_layers(state: dict[str, Tensor], prefix: str, layers: Bijection) -> None:
     # The original's squeeze has the same index as ours.
-    for number, layer in enumerate(layers.layers):
+    for number, layer in enumerate(cast(Sequential, layers).layers):
         if not isinstance(layer, Squeeze):
             _load_layer(state, f"{prefix}.{number}", layer)
 
@@ -124,17 +125,17 @@ def _load_layers(state: dict[str, Tensor], prefix: str, layers: Sequential) -> N
 def _load_layer(state: dict[str, Tensor], prefix: str, layer: Bijection) -> None:
     if isinstance(layer, ActNorm):
         log_scale, bias = (take(state, f"{prefix}.{name}").flatten() for name in ("scale", "bias"))
-        copy({layer.log_scale: log_scale, layer.bias: bias, layer.initialized: torch.tensor(True)}, prefix)
+        copy(layer, prefix, log_scale=log_scale, bias=bias, initialized=torch.tensor(True))
         # The original shifts after it has scaled.
         with torch.no_grad():
             layer.bias.mul_((-layer.log_scale).exp())
     elif isinstance(layer, Conv1x1):
-        copy({layer.weight: take(state, f"{prefix}.weight")}, prefix)
+        copy(layer, prefix, weight=take(state, f"{prefix}.weight"))
     elif isinstance(layer, AffineCoupling):
-        net: Any = layer.net
+        net = cast(ConvNet, layer.net)
         for number in (0, 2, 4):
             for part in ("weight", "bias"):
                 weight = take(state, f"{prefix}.subnet.nn.{number}.{part}")
                 # The original's first outputs are log-scales, ours are shifts.
                 weight = torch.cat(weight.chunk(2)[::-1]) if number == 4 else weight
-                copy({getattr(net.layers[number], part): weight}, f"{prefix}.subnet.nn.{number}")
+                copy(net.layers[number], f"{prefix}.subnet.nn.{number}", **{part: weight})

@@ -2,15 +2,16 @@
 
 import math
 import re
-from typing import Any
+from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nbflows import models
 from nbflows.flow import Flow
 from nbflows.layers import ActNorm, ResidualBlock
 from nbflows.nets import LipSwish, update_norms
+from nbflows.nets.operator_norm import OperatorNorm
 from nbflows.storage.unpickle import stored_bytes
 from nbflows.upstream.state import copy, nothing_left, take
 
@@ -137,23 +138,22 @@ def _load_norm(state: dict[str, Tensor], prefix: str, layer: ActNorm) -> None:
     prefix = f"{prefix}.fc_module" if f"{prefix}.fc_module.weight" in state else prefix
     if not take(state, f"{prefix}.initialized").bool().all():
         raise ValueError(f"'{prefix}' has never seen data: this is not a trained model")
-    weights = {layer.bias: take(state, f"{prefix}.bias"), layer.log_scale: take(state, f"{prefix}.weight")}
-    copy(weights | {layer.initialized: torch.tensor(True)}, prefix)
+    bias, log_scale = take(state, f"{prefix}.bias"), take(state, f"{prefix}.weight")
+    copy(layer, prefix, bias=bias, log_scale=log_scale, initialized=torch.tensor(True))
 
 
 def _load_block(state: dict[str, Tensor], prefix: str, block: ResidualBlock) -> None:
     net = f"{prefix}.nnet.nnet" if any(key.startswith(f"{prefix}.nnet.nnet.") for key in state) else f"{prefix}.nnet"
-    network: Any = block.net
-    for i, layer in enumerate(network.layers):
+    for i, layer in enumerate(cast(nn.Sequential, block.net.layers)):
         where = f"{net}.{i}"
         if isinstance(layer, LipSwish):
-            copy({layer.raw: take(state, f"{where}.beta").squeeze()}, where)
+            copy(layer, where, raw=take(state, f"{where}.beta").squeeze())
         elif hasattr(layer, "parametrizations"):
-            weight = layer.parametrizations.weight
-            copy({weight.original: take(state, f"{where}.weight"), layer.bias: take(state, f"{where}.bias")}, where)
+            copy(layer.get_submodule("parametrizations.weight"), where, original=take(state, f"{where}.weight"))
+            copy(layer, where, bias=take(state, f"{where}.bias"))
             state.pop(f"{where}.initialized", None)
-            norm = weight[0]
+            norm = cast(OperatorNorm, layer.get_submodule("parametrizations.weight.0"))
             # The state of the original's power iteration, if the images have the same size: ours continues from it.
             start = state.get(f"{where}.{'u' if norm.transposed else 'v'}")
             if start is not None and start.numel() == norm.vector.numel():
-                copy({norm.vector: start.view_as(norm.vector)}, where)
+                copy(norm, where, vector=start.view_as(norm.vector))

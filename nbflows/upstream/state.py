@@ -12,9 +12,10 @@ def take(state: dict[str, Tensor], key: str, keep: bool = False) -> Tensor:
 
 
 @torch.no_grad()
-def copy(weights: dict[nn.Parameter | Tensor, Tensor], where: str) -> None:
-    """Copies values into parameters and buffers. Raises ValueError naming ``where`` if a shape does not fit."""
-    for parameter, weight in weights.items():
+def copy(module: nn.Module, where: str, **weights: Tensor) -> None:
+    """Copies values into parameters and buffers by name. Raises ValueError naming ``where`` if a shape does not fit."""
+    for name, weight in weights.items():
+        parameter = getattr(module, name)
         if parameter.shape != weight.shape:
             raise ValueError(
                 f"a weight of '{where}' has shape {tuple(weight.shape)}; the others need {tuple(parameter.shape)}"

@@ -1,6 +1,6 @@
 """The published weights of the UvA Deep Learning Tutorial 11."""
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from nbflows import models
 from nbflows.flow import Flow
 from nbflows.layers import AffineCoupling
 from nbflows.layers.split import Halves, Mask
+from nbflows.nets import GatedConvNet
 from nbflows.upstream.state import copy, nothing_left, take
 
 
@@ -98,28 +99,20 @@ def _load_coupling(state: dict[str, Tensor], prefix: str, layer: AffineCoupling)
             raise ValueError(f"'{prefix}.mask' does not keep the {keep} half of the channels")
         kept, moved = mask[:, 0, 0].nonzero()[:, 0], (~mask[:, 0, 0]).nonzero()[:, 0]
     # The network's input: the kept channels, then the image in a noise coupling.
-    net: Any = layer.net
-    bound: Any = layer.bound
+    net = cast(GatedConvNet, layer.net)
     context = torch.arange(len(mask), len(mask) + net.context_channels)
     inputs = torch.cat([kept, context])
     # The original's last convolution returns log-scales, then shifts; ours returns shifts first.
     outputs = torch.cat([len(mask) + moved, moved])
     last = 2 * len(net.blocks) + 2
     nn = f"{prefix}.network.nn"
-    weights = {
-        net.first.weight: take(state, f"{nn}.0.weight")[:, inputs],
-        net.first.bias: take(state, f"{nn}.0.bias"),
-        net.last.weight: take(state, f"{nn}.{last}.weight")[outputs],
-        net.last.bias: take(state, f"{nn}.{last}.bias")[outputs],
-        bound.log_limit: take(state, f"{prefix}.scaling_factor")[moved][:, None, None],
-    }
+    copy(net.first, prefix, weight=take(state, f"{nn}.0.weight")[:, inputs], bias=take(state, f"{nn}.0.bias"))
+    weight, bias = take(state, f"{nn}.{last}.weight")[outputs], take(state, f"{nn}.{last}.bias")[outputs]
+    copy(net.last, prefix, weight=weight, bias=bias)
+    copy(layer.bound, prefix, log_limit=take(state, f"{prefix}.scaling_factor")[moved][:, None, None])
     for i, block in enumerate(net.blocks):
-        weights |= {
-            block.conv.weight: take(state, f"{nn}.{2 * i + 1}.net.1.weight"),
-            block.conv.bias: take(state, f"{nn}.{2 * i + 1}.net.1.bias"),
-            block.value_and_gate.weight: take(state, f"{nn}.{2 * i + 1}.net.3.weight"),
-            block.value_and_gate.bias: take(state, f"{nn}.{2 * i + 1}.net.3.bias"),
-            block.norm.weight: take(state, f"{nn}.{2 * i + 2}.gamma").flatten(),
-            block.norm.bias: take(state, f"{nn}.{2 * i + 2}.beta").flatten(),
-        }
-    copy(weights, prefix)
+        for ours, name in (("conv", f"{nn}.{2 * i + 1}.net.1"), ("value_and_gate", f"{nn}.{2 * i + 1}.net.3")):
+            weight, bias = take(state, f"{name}.weight"), take(state, f"{name}.bias")
+            copy(block.get_submodule(ours), prefix, weight=weight, bias=bias)
+        weight, bias = (take(state, f"{nn}.{2 * i + 2}.{name}").flatten() for name in ("gamma", "beta"))
+        copy(block.get_submodule("norm"), prefix, weight=weight, bias=bias)
