@@ -4,6 +4,7 @@ from nbflows import layers, models, nets, upstream
 from nbflows.bijection import Bijection
 from nbflows.checks import BijectionError, check_bijection
 from nbflows.compose import Identity, Inverse, Sequential, WithContext, set_memory
+from nbflows.explorer import explore
 from nbflows.flow import Flow
 from nbflows.joint import JointFlow
 from nbflows.multiscale import Multiscale
@@ -26,6 +27,7 @@ __all__ = [
     "Translations",
     "WithContext",
     "check_bijection",
+    "explore",
     "layers",
     "list_pretrained",
     "load",

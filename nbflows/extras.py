@@ -8,7 +8,7 @@ EXTRAS = {
     "train": ("lightning", "torchmetrics"),
     "data": ("sklearn", "skimage"),
     "plots": ("matplotlib", "seaborn"),
-    "notebooks": ("IPython",),
+    "notebooks": ("IPython", "ipywidgets"),
 }
 
 

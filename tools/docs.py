@@ -7,6 +7,7 @@ import importlib.resources
 import json
 import posixpath
 import re
+import tempfile
 from pathlib import Path
 
 import griffe
@@ -102,6 +103,15 @@ def _overview():
     return "# Lessons\n\n" + '<div class="cards">' + "".join(cards) + "</div>\n"
 
 
+def _explorer():
+    """The Flow Explorer: its page has all models whose data are here, and the digits need none."""
+    from nbflows.explorer import write_page
+
+    models = ["digits-multiscale", *(["mnist-glow"] if (ROOT / "data/MNIST/raw").is_dir() else [])]
+    with tempfile.TemporaryDirectory() as folder:
+        return write_page(models, Path(folder) / "explorer.html").read_bytes()
+
+
 def on_config(config):
     """Puts the generated pages into the navigation, where it says so with a star."""
     generated = {
@@ -139,6 +149,7 @@ def on_files(files: Files, config) -> Files:
             add(f"notebooks/{name}", content=figure)
     for name in API:
         add(f"api/{name}.md", content=_reference(name))
+    add("flow-explorer.html", content=_explorer())
     # The file with all extensions of TeX: the smaller ones would load these when a formula needs one.
     mathjax = importlib.resources.files("mathjax") / "static/mathjax/es5/tex-svg-full.js"
     add("assets/mathjax.js", content=mathjax.read_bytes())

@@ -75,12 +75,18 @@ def execute(notebook: Path, to: Path) -> None:
     try:
         # Times of cells would change with every run. The kernel would warn that it is reached without encryption: it is
         # on this machine.
-        runner = ExecutePreprocessor(record_timing=False, extra_arguments=["--log-level=ERROR"])
+        runner = ExecutePreprocessor(
+            record_timing=False, store_widget_state=False, extra_arguments=["--log-level=ERROR"]
+        )
         runner.preprocess(content, around)
     except CellExecutionError as error:
         sys.exit(f"{error}\n{notebook}: a cell raised {error.ename}: {error.evalue}; nothing was written")
     # After executing: nbconvert 7.17 itself would coalesce before.
     CoalesceStreamsPreprocessor().preprocess(content, {})
+    for output in (output for cell in content.cells for output in cell.get("outputs", [])):
+        # A panel keeps its first picture alone: without its kernel a widget is an error message.
+        if "image/png" in output.get("data", {}):
+            output.data.pop("application/vnd.jupyter.widget-view+json", None)
     to.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(content, to)
 

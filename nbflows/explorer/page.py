@@ -17,7 +17,7 @@ from nbflows.flow import Flow
 from nbflows.seeded import seeded
 
 MAX_BYTES = 5_000_000
-NUM_PICTURES, NUM_SCORED, NUM_AVERAGED = 20, 128, 1000
+NUM_PICTURES, NUM_SCORED, NUM_AVERAGED = 20, 128, 500
 
 
 def write_page(models: Sequence[str | Path], file: str | Path) -> Path:

@@ -1,0 +1,117 @@
+"""The panel in a notebook: sliders and buttons move the picture, and a stored output has a figure with its text."""
+
+import io
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from IPython.core.formatters import DisplayFormatter
+from PIL import Image
+
+from nbflows import data, explore, load, models
+
+
+def _pixels(panel):
+    return np.array(Image.open(io.BytesIO(panel.picture.value)))
+
+
+def test_sliders_and_buttons_move_the_picture():
+    panel = explore(load("digits-multiscale"))
+    seen = [_pixels(panel)]
+    panel.temperatures[1].value = 0.2
+    seen.append(_pixels(panel))
+    panel.shifts[0].value = 1.5
+    seen.append(_pixels(panel))
+    panel.buttons[1].click()
+    seen.append(_pixels(panel))
+    assert len({picture.tobytes() for picture in seen}) == 4
+    assert "bits/dim" in panel.score.value
+
+
+def test_a_panel_begins_with_the_image_that_it_is_given():
+    image = data.load("digits").test[3]
+    panel = explore(load("digits-glow"), image)
+    side = _pixels(panel).shape[0]
+    shown = torch.from_numpy(_pixels(panel)[:: side // 8, : side : side // 8, 0])
+    assert torch.equal(shown, image[0].double().mul(255 / 16).round().byte())
+
+
+@pytest.mark.parametrize(
+    ("name", "context"), [("digits-marscf-mixlogcdf", False), ("digits-dual-glow-super-resolution", True)]
+)
+def test_any_flow_of_images_has_a_panel(name, context):
+    flow = load(name)
+    source = torch.zeros(1, *flow.context_shape, dtype=torch.uint8) if context else None
+    assert _pixels(explore(flow, context=source)).any()
+
+
+def test_a_stored_output_keeps_the_figure_with_its_text():
+    stored, metadata = DisplayFormatter().format(explore(load("digits-multiscale")))
+    assert stored["image/png"] and "application/vnd.jupyter.widget-view+json" in stored
+    assert metadata["image/png"]["alt"].startswith("A picture of")
+
+
+def test_latents_too_far_from_data_are_explained_and_points_are_refused():
+    panel = explore(load("digits-glow"))
+    panel.noise = [level + 1e30 for level in panel.noise]
+    panel.temperatures[0].value = 0.9
+    assert "too far" in panel.score.value
+    with pytest.raises(ValueError, match="shows flows of images"):
+        explore(models.realnvp_2d())
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """The address of a JupyterLab with a notebook that shows a panel."""
+    code = "import nbflows\nnbflows.explore(nbflows.load('digits-multiscale'))"
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    notebook = nbformat.v4.new_notebook(metadata=kernel, cells=[nbformat.v4.new_code_cell(code)])
+    nbformat.write(notebook, tmp_path / "panel.ipynb")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = ["--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token=", "--expose-app-in-browser"]
+    home = {"HOME": str(tmp_path), "JUPYTER_CONFIG_DIR": str(tmp_path / "config")}
+    server = subprocess.Popen(
+        [sys.executable, "-m", "jupyterlab", *options],
+        cwd=tmp_path,
+        env={**os.environ, **home},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(300):
+            with socket.socket() as knock:
+                if knock.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}/lab/tree/panel.ipynb"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+# Half a minute: only JupyterLab itself shows that a widget reaches its kernel.
+@pytest.mark.slow
+def test_a_slider_in_jupyterlab_moves_the_picture(lab, page):
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.set_default_timeout(90_000)
+    page.goto(lab)
+    page.wait_for_selector(".jp-Notebook .jp-CodeCell")
+    # A kernel that still starts runs nothing.
+    page.get_by_text("| Idle").wait_for()
+    page.click(".jp-CodeCell .jp-InputArea-editor")
+    page.keyboard.press("Shift+Enter")
+    picture = page.locator("img.widget-image").first
+    picture.wait_for()
+    before = picture.get_attribute("src")
+    page.locator(".widget-slider .noUi-handle").first.focus()
+    for _ in range(6):
+        page.keyboard.press("ArrowLeft")
+    page.wait_for_function("(before) => document.querySelector('img.widget-image').src !== before", arg=before)
