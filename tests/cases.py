@@ -5,6 +5,7 @@ import torch
 from nbflows import Identity, Inverse, Multiscale, Sequential, WithContext
 from nbflows.layers import (
     ActNorm,
+    Affine,
     AffineCoupling,
     AffineInjector,
     ArctanScale,
@@ -16,16 +17,21 @@ from nbflows.layers import (
     Flip,
     GaussianPrior,
     LearnedTanh,
+    LogisticMixture,
     Logit,
+    MaskedAutoregressive,
     MixtureCoupling,
     Permute,
     ResidualBlock,
     ScaledTanh,
     SigmoidScale,
+    Spline,
+    SplineCoupling,
     Squeeze,
     checkerboard,
 )
 from nbflows.nets import (
+    MADE,
     MLP,
     ActNormConvNet,
     ConvLSTM,
@@ -184,6 +190,33 @@ CASES = {
         MixtureCoupling(MLP(2, 8, (2 + 3 * 3) * 2, context_features=1), num_components=3),
         torch.randn(5, 4),
         torch.randn(5, 1),
+    ),
+    # Elements inside and outside of the spline's interval.
+    "spline coupling": lambda: (
+        SplineCoupling(ConvNet(2, 6, 2 * 11), Spline(4, bound=1.5), keep="second"),
+        torch.randn(2, 4, 3, 4),
+        None,
+    ),
+    "spline coupling, mask": lambda: (
+        SplineCoupling(ConvNet(1, 6, 8, context_channels=2), Spline(3), keep=checkerboard(4, 2)),
+        torch.randn(3, 1, 4, 2),
+        torch.randn(3, 2, 4, 2),
+    ),
+    "masked autoregressive, affine": lambda: (MaskedAutoregressive(MADE(5, 12, 2), Affine()), torch.randn(3, 5), None),
+    "masked autoregressive, mixtures with a context": lambda: (
+        MaskedAutoregressive(MADE(4, 9, 9, context_features=3), LogisticMixture(3)),
+        torch.randn(3, 4),
+        torch.randn(3, 3),
+    ),
+    "masked autoregressive, splines": lambda: (
+        MaskedAutoregressive(MADE(3, 8, 14, num_hidden=1), Spline(5, bound=2.0)),
+        torch.randn(4, 3),
+        None,
+    ),
+    "inverse autoregressive": lambda: (
+        Inverse(MaskedAutoregressive(MADE(3, 8, 2, context_features=2), Affine())),
+        torch.randn(4, 3),
+        torch.randn(4, 2),
     ),
     "gaussian prior of Glow": lambda: (GaussianPrior(ZeroConv(2, 4)), torch.randn(3, 2, 4, 2), torch.randn(3, 2, 4, 2)),
     "ConvLSTM prior": lambda: (

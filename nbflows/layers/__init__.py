@@ -1,5 +1,6 @@
 """The layers of flows, each a ``Bijection``; the models choose their sizes."""
 
+from nbflows.layers.autoregressive import Affine, LogisticMixture, MaskedAutoregressive
 from nbflows.layers.coupling import (
     AffineCoupling,
     AffineInjector,
@@ -17,9 +18,11 @@ from nbflows.layers.mixture import MixtureCoupling, invert_mixture, mixture_logi
 from nbflows.layers.priors import CoarseToFine, ConvLSTMPrior, GaussianPrior
 from nbflows.layers.reshape import Flatten, Flip, Permute, Squeeze
 from nbflows.layers.residual import ResidualBlock
+from nbflows.layers.spline import Spline, SplineCoupling
 
 __all__ = [
     "ActNorm",
+    "Affine",
     "AffineCoupling",
     "AffineInjector",
     "ArctanScale",
@@ -32,7 +35,9 @@ __all__ = [
     "Flip",
     "GaussianPrior",
     "LearnedTanh",
+    "LogisticMixture",
     "Logit",
+    "MaskedAutoregressive",
     "MixtureCoupling",
     "Permute",
     "ResidualBlock",
@@ -40,6 +45,8 @@ __all__ = [
     "ScaledTanh",
     "SeriesLogDet",
     "SigmoidScale",
+    "Spline",
+    "SplineCoupling",
     "Squeeze",
     "TruncatedSeries",
     "VariationalDequantize",

@@ -7,12 +7,14 @@ from nbflows.nets.gated import GatedConvNet
 from nbflows.nets.glow import ActNormConvNet, ZeroConv
 from nbflows.nets.levels import PickLevels
 from nbflows.nets.lipschitz import LipschitzConvNet, LipschitzMLP, LipSwish
+from nbflows.nets.masked import MADE
 from nbflows.nets.mlp import MLP
 from nbflows.nets.operator_norm import OperatorNorm, update_norms
 from nbflows.nets.pointwise import PointwiseConv
 from nbflows.nets.pooled import PooledFeatures
 
 __all__ = [
+    "MADE",
     "MLP",
     "ActNormConvNet",
     "ConvLSTM",
