@@ -31,11 +31,11 @@ def measure(name: str, num_images: int, device: str) -> tuple:
 
     flow = load_pretrained(name, device)
     data = publish.training_data(pretrained.describe(name))
-    images, sources = publish.subset(data, max(1, len(data.test) // num_images))
-    images, sources = images[:num_images], None if sources is None else sources[:num_images]
-    score = metrics.evaluate(flow, images, sources)
-    change = metrics.precision_change(flow, images, sources)
-    exact, half = (metrics.round_trip(flow, images, sources, precision=p) for p in metrics.PRECISIONS)
+    images, contexts = publish.subset(flow, data, max(1, len(data.test) // num_images))
+    images, contexts = images[:num_images], None if contexts is None else contexts[:num_images]
+    score = metrics.evaluate(flow, images, contexts)
+    change = metrics.precision_change(flow, images, contexts)
+    exact, half = (metrics.round_trip(flow, images, contexts, precision=p) for p in metrics.PRECISIONS)
     return (
         name,
         len(images),

@@ -29,18 +29,20 @@ def prepare(name: str, task: str) -> Callable[[], object]:
     """Returns the timed function of a model. Evaluating is one draw of log-likelihood, M = 1."""
     import torch
 
-    from nbflows import load_pretrained
+    from nbflows import LabelledFlow, TranslationFlow, load_pretrained
 
     flow = load_pretrained(name)
     # Random images cost the same as real ones, and loading real ones takes memory.
     levels = flow.num_grey_levels
-    sources = None if flow.context_shape is None else torch.randint(levels, (BATCH, *flow.context_shape)).byte()
+    context = None if flow.context_shape is None else torch.randint(levels, (BATCH, *flow.context_shape)).byte()
+    if isinstance(flow, LabelledFlow):
+        context = flow.counted_labels(BATCH)
     if task == "evaluate":
         images = torch.randint(levels, (BATCH, *flow.shape)).byte()
-        return torch.no_grad()(lambda: flow.log_prob(images, sources))
-    if sources is None:
-        return lambda: flow.sample(BATCH)
-    return lambda: flow.translate(sources, scored=False)
+        return torch.no_grad()(lambda: flow.log_prob(images, context))
+    if isinstance(flow, TranslationFlow):
+        return lambda: flow.translate(context, scored=False)
+    return lambda: flow.sample(BATCH, context)
 
 
 def measure(name: str, task: str, repeats: int) -> dict[str, float]:

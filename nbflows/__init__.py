@@ -7,6 +7,7 @@ from nbflows.compose import Identity, Inverse, Sequential, WithContext, set_memo
 from nbflows.explorer import explore
 from nbflows.flow import Flow
 from nbflows.joint import JointFlow
+from nbflows.labelled import LabelledFlow
 from nbflows.multiscale import Multiscale
 from nbflows.pretrained import list_pretrained, load, load_pretrained
 from nbflows.storage.weights import load_flow, save_flow
@@ -21,6 +22,7 @@ __all__ = [
     "Identity",
     "Inverse",
     "JointFlow",
+    "LabelledFlow",
     "Multiscale",
     "Sequential",
     "TranslationFlow",

@@ -123,7 +123,8 @@ def evaluate(
 
     Args:
         images: ``(N, C, H, W)``, on any device.
-        sources: sources of the images, for a flow from images to images; bits/dim are those of the images alone.
+        sources: context of the images: sources for a flow from images to images, or labels; bits/dim are those of the
+            images alone.
         num_draws: M; scores with different M are not comparable.
         chunk_size: images in one pass.
         progress: show a progress bar.

@@ -1,4 +1,4 @@
-"""Objectives of a training: the density of images, with a classifier, or of a target given its source."""
+"""Objectives of a training: the density of images, also given labels or a source, or with a classifier."""
 
 import math
 from collections.abc import Callable
@@ -11,8 +11,10 @@ from torch.nn import functional as F
 
 from nbflows import inputs, metrics, tasks
 from nbflows.data import Data
+from nbflows.data.sets import label_values, labels_of
 from nbflows.flow import Flow
 from nbflows.joint import JointFlow
+from nbflows.labelled import LabelledFlow
 from nbflows.seeded import seeded
 from nbflows.translation import TranslationFlow
 
@@ -47,9 +49,13 @@ class Density:
             raise ValueError(f"{data.name} has pairs of source and target: train them with the objective Translation")
         return None
 
+    def model_arguments(self, data: Data) -> dict:
+        """The builder's arguments that depend on the objective and the data."""
+        return {}
+
     def require_fit(self, flow: Flow, data: Data) -> None:
         """Raises ValueError if the objective does not train this kind of flow on these data."""
-        kind = next(kind for kind in (JointFlow, TranslationFlow, Flow) if isinstance(flow, kind))
+        kind = next(kind for kind in (JointFlow, LabelledFlow, TranslationFlow, Flow) if isinstance(flow, kind))
         if kind is not self.model:
             raise ValueError(
                 f"the objective {type(self).__name__} trains a {self.model.__name__}, the model is a {kind.__name__}; "
@@ -77,9 +83,13 @@ class Density:
         """The accuracy of the flow's classes on the test data; None if it has none."""
         return None
 
+    def describe(self, data: Data) -> dict:
+        """Facts about the data for the JSON of a model, besides their name."""
+        return {} if data.sources is None else {"task": data.task}
+
     def to_json(self) -> dict:
         """The settings for the JSON of a recipe, which has the keys of all objectives."""
-        return {"density_weight": None, "task": None, "task_arguments": {}, "source_weight": 0.0}
+        return {"density_weight": None, "task": None, "task_arguments": {}, "source_weight": 0.0, "given_labels": False}
 
 
 @dataclass(frozen=True)
@@ -130,6 +140,43 @@ class WithClassifier(Density):
 
     def to_json(self) -> dict:
         return {**super().to_json(), "density_weight": self.weight}
+
+
+@dataclass(frozen=True)
+class GivenLabels(Density):
+    """Minimises the mean bits/dim given labels,  -log2 p(x | labels) / D,  of a ``LabelledFlow``.
+
+    The labels are the attributes of the images, or their classes if they have no attributes.
+    """
+
+    model = LabelledFlow
+    labelled = True
+
+    def paired(self, data: Data) -> dict[str, Tensor]:
+        super().paired(data)
+        return labels_of(data)
+
+    def model_arguments(self, data: Data) -> dict:
+        counts = tuple(len(values) for values in label_values(data).values())
+        return {"num_classes": counts[0] if data.attributes is None else counts}
+
+    def flow_inputs(self, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        return images, labels
+
+    def measure(self, flow: LabelledFlow, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return {"bits_per_dim": flow.bits_per_dim(images, labels, chunk_size=len(images))}
+
+    def draw(self, flow: LabelledFlow, data: Data) -> Tensor:
+        """64 samples with the labels of the first validation images, the same noise at each call."""
+        labels = self.paired(data)["validation"][:64].to(flow.device)
+        return flow.sample(len(labels), labels, generator=torch.Generator(flow.device).manual_seed(0))
+
+    def describe(self, data: Data) -> dict:
+        """The names of the labels' values, and the labels of 16 test images, for samples without the data."""
+        return {"labels": {"values": label_values(data), "examples": self.paired(data)["test"][:16].tolist()}}
+
+    def to_json(self) -> dict:
+        return {**super().to_json(), "given_labels": True}
 
 
 @dataclass(frozen=True)

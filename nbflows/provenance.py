@@ -8,7 +8,9 @@ from torch import Tensor
 from nbflows import data as datasets
 from nbflows import tasks
 from nbflows.data import SPLITS, Data, toys
+from nbflows.data.sets import labels_of
 from nbflows.flow import Flow
+from nbflows.labelled import LabelledFlow
 
 # How the text of a user's own data begins, see ``data.load`` and ``tasks.load_pairs``.
 _OWN = ("images of folder ", "arrays of ", "pairs of folders ")
@@ -23,6 +25,7 @@ def fingerprint(data: Data, labelled: bool = False) -> dict:
         labelled: whether their labels are trained on too; None in it if there are none.
     """
     paired = [] if data.sources is None else [data.sources]
+    labels = [part for part in (data.labels, data.attributes) if part is not None]
     drawn = data.origin["name"] if _is_as_drawn(data) else None
     return {
         "origin": data.origin,
@@ -30,7 +33,7 @@ def fingerprint(data: Data, labelled: bool = False) -> dict:
         "shape": list(data.shape),
         "num_levels": data.num_grey_levels,
         "content": _digest([{split: getattr(data, split) for split in SPLITS}, *paired], drawn),
-        **({"labels": data.labels and _digest([data.labels])} if labelled else {}),
+        **({"labels": _digest(labels) if labels else None} if labelled else {}),
     }
 
 
@@ -124,6 +127,11 @@ def require_fit(flow: Flow, data: Data) -> None:
         raise ValueError(f"the model is for {levels} grey levels, {data.name} has {found}")
     if flow.shape != data.shape:
         raise ValueError(f"the model expected a batch of {flow.shape}, the examples of {data.name} are {data.shape}")
+
+
+def contexts(flow: Flow, data: Data) -> dict[str, Tensor] | None:
+    """The labels or sources that a flow takes with images, by split. Raises ValueError if it needs labels in vain."""
+    return labels_of(data) if isinstance(flow, LabelledFlow) else data.sources
 
 
 def training_data(description: dict, model: str | Path) -> Data:

@@ -8,7 +8,7 @@ from typing import Any
 from nbflows import inputs, models, tasks
 from nbflows.data import Data
 from nbflows.flow import Flow
-from nbflows.objectives import Density, Translation, WithClassifier
+from nbflows.objectives import Density, GivenLabels, Translation, WithClassifier
 from nbflows.tasks import Colorization, Inpainting, SideBySide, SuperResolution, Task
 
 # Settings that may change when a training resumes. The others decide what its weights, its optimizer or its place in
@@ -90,7 +90,9 @@ class Recipe:
         if self.weight_decay and self.optimizer != "AdamW":
             raise ValueError(f"only AdamW has a weight_decay ({self.weight_decay}), the optimizer is {self.optimizer}")
         if not isinstance(self.objective, Density):
-            raise TypeError(f"objective is a Density, WithClassifier or Translation, got {self.objective!r:.50}")
+            raise TypeError(
+                f"objective is a Density, GivenLabels, WithClassifier or Translation, got {self.objective!r:.50}"
+            )
         if self.augment not in (None, "shift_and_flip", "mirror"):
             raise ValueError(f"augment is 'shift_and_flip', 'mirror' or None, got {self.augment!r}")
         if self.batch_size % self.accumulate:
@@ -98,7 +100,7 @@ class Recipe:
 
     def model_arguments(self, data: Data) -> dict:
         """The builder's arguments for these data."""
-        return {**data.model_arguments(), **self.arguments}
+        return {**data.model_arguments(), **self.objective.model_arguments(data), **self.arguments}
 
     def build(self, data: Data) -> Flow:
         """The model, sized for this data. Raises ValueError if it is for another kind of data."""
@@ -301,11 +303,18 @@ _PORTRAITS = {"data": "portraits", "batch_size": 32, "epochs": 100, "learning_ra
 _PORTRAITS_AFFINE = {"num_scales": 3, "num_steps": 8, "hidden_channels": 96, **_NOISE}
 _TINY_IMAGENET = {"data": "tiny-imagenet-32", "builder": "mar_scf", "batch_size": 64, "epochs": 100}
 _SMALL = {
-    # These two differ only in their priors, too.
+    # Models without "attributes" or "classes" in their names differ only in their priors, too.
     "portraits-glow": Recipe(
         "small Glow with variational dequantization, drawn faces",
         builder="glow",
         arguments=_PORTRAITS_AFFINE,
+        **_PORTRAITS,
+    ),
+    "portraits-glow-attributes": Recipe(
+        "small Glow given attributes, variational dequantization, drawn faces",
+        builder="glow",
+        arguments=_PORTRAITS_AFFINE,
+        objective=GivenLabels(),
         **_PORTRAITS,
     ),
     "portraits-marscf": Recipe(
@@ -314,9 +323,16 @@ _SMALL = {
         arguments={"coupling": "affine", **_PORTRAITS_AFFINE, **_MNIST_PRIOR},
         **_PORTRAITS,
     ),
-    # And these two.
     "mnist-glow": Recipe(
         "small Glow with variational dequantization, 28x28", "mnist", "glow", _MNIST_AFFINE, learning_rate=2e-3
+    ),
+    "mnist-glow-classes": Recipe(
+        "small Glow given the class, variational dequantization, 28x28",
+        "mnist",
+        "glow",
+        _MNIST_AFFINE,
+        learning_rate=2e-3,
+        objective=GivenLabels(),
     ),
     "mnist-marscf": Recipe(
         "small mAR-SCF, affine couplings, variational dequantization, 28x28",

@@ -130,7 +130,8 @@ def write_cards(folder: str | Path) -> list[Path]:
 def draw_sample(name: str, folder: str | Path) -> Path:
     """Draws the picture of a model, ``folder/samples/NAME.png``, always with the same noise; returns the file.
 
-    A model of p(x) shows 8 samples in a row, one of p(target | source) four times the source, two samples, the target.
+    A model of p(x) shows 8 samples in a row, with the labels of test images if it takes labels. One of
+    p(target | source) shows four times the source, two samples, the target.
 
     Args:
         name: name of the model.
@@ -156,7 +157,11 @@ def draw_sample(name: str, folder: str | Path) -> Path:
     with seeded(0):
         flow = weights.rebuild(weights.parse(content, file), entry, name)
     with seeded(0):
-        groups = _translated(flow, entry["task"]) if "task" in entry else [flow.sample(NUM_SAMPLES, None, TEMPERATURE)]
+        if "task" in entry:
+            groups = _translated(flow, entry["task"])
+        else:
+            examples = torch.tensor(entry["labels"]["examples"][:NUM_SAMPLES]) if "labels" in entry else None
+            groups = [flow.sample(NUM_SAMPLES, examples, TEMPERATURE)]
     levels = flow.num_grey_levels
     pixels = _arrange([(group.float() * 255 / (levels - 1)).round().byte() for group in groups])
     drawn = picture(name, folder)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from nbflows import __version__, cli, data, files, metrics, pretrained, provenance, tasks
 from nbflows.cli.options import checked, not_empty
 from nbflows.flow import Flow
+from nbflows.labelled import LabelledFlow
 from nbflows.storage import weights
 from nbflows.storage.manifest import Manifest, check_name, sha256
 from tools import cards
@@ -102,7 +103,7 @@ def measure(flow: Flow, images: data.Data, task: dict | None = None) -> dict:
 
 
 def fixed_images(flow: Flow, task: dict | None = None) -> tuple[Tensor, Tensor | None]:
-    """Returns 16 images that need no download and have the flow's size, and their sources if it translates.
+    """Returns 16 images that need no download and have the flow's size, and their sources or labels if it takes them.
 
     They are digits for 8x8, the same enlarged three times with a black margin for 28x28, and photo patches for 32x32.
 
@@ -118,21 +119,21 @@ def fixed_images(flow: Flow, task: dict | None = None) -> tuple[Tensor, Tensor |
     else:
         raise ValueError(f"there are no images of shape {flow.shape} that need no download")
     if task is None:
-        return images, None
+        return images, flow.counted_labels(16) if isinstance(flow, LabelledFlow) else None
     splits = {"train": images, "validation": images, "test": images}
     levels = 17 if flow.shape == (1, 8, 8) else 256
     pairs = tasks.apply(tasks.get(**task), data.ImageData("fixed", "fixed images", **splits, num_grey_levels=levels))
     return pairs.test, pairs.sources["test"]
 
 
-def subset(images: data.Data, step: int) -> tuple[Tensor, Tensor | None]:
-    """Returns every ``step``-th test image, and the sources if there are any."""
-    sources = images.sources["test"][::step] if isinstance(images, data.PairData) else None
-    return images.test[::step], sources
+def subset(flow: Flow, images: data.Data, step: int) -> tuple[Tensor, Tensor | None]:
+    """Returns every ``step``-th test image, and the sources or labels that the flow takes with them."""
+    contexts = provenance.contexts(flow, images)
+    return images.test[::step], contexts and contexts["test"][::step]
 
 
 def _score(flow: Flow, images: data.Data, step: int) -> metrics.BitsPerDim:
-    return metrics.evaluate(flow, *subset(images, step))
+    return metrics.evaluate(flow, *subset(flow, images, step))
 
 
 def training_data(description: dict, model: str | Path = "the model") -> data.Data:

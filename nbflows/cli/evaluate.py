@@ -64,11 +64,11 @@ def _evaluate(options: argparse.Namespace) -> None:
         raise ValueError("--png is for models that need no source; nbflows translate draws this one's pictures")
     if _quality_settings(options) and not isinstance(flow, TranslationFlow):
         raise ValueError("--num-samples, --temperature and --quality-images are for models that make images of images")
-    chosen = images.test[: options.limit]
+    chosen, contexts = images.test[: options.limit], provenance.contexts(flow, images)
     result = metrics.evaluate(
         flow,
         chosen,
-        images.sources["test"][: options.limit] if isinstance(images, data.PairData) else None,
+        contexts and contexts["test"][: options.limit],
         num_draws=options.num_draws,
         progress=True,
         seed=options.seed,
@@ -86,7 +86,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     draws = options.upstream and flow.context_shape is None
     png = options.png or (f"{Path(options.model).stem}.png" if draws else None)
     if png:
-        draw(flow, png, num_samples=64, temperature=1.0, seed=options.seed, device=options.device)
+        given = contexts and contexts["test"][:64]
+        count = 64 if given is None else len(given)
+        draw(flow, png, count, temperature=1.0, seed=options.seed, device=options.device, context=given)
 
 
 def _model_and_images(options: argparse.Namespace) -> tuple[Flow, data.Data]:

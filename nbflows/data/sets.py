@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import cast
 
 import numpy as np
 import torch
@@ -25,7 +26,8 @@ class Data:
         variant: exact description of the data, given with every score measured on them.
         origin: arguments of ``load`` or ``tasks.load_pairs``, with full paths; empty for other data.
         ignored: one line that says what the reader skipped or changed; empty if nothing.
-        num_grey_levels, labels, sources, known, task: None or empty for points; see ``ImageData`` and ``PairData``.
+        num_grey_levels, labels, attributes, sources, known, task: None or empty for points; see ``ImageData`` and
+            ``PairData``.
 
     Raises:
         TypeError: a split is not a tensor, or holds another kind of number.
@@ -41,6 +43,7 @@ class Data:
     ignored: str = field(default="", kw_only=True)
     num_grey_levels: int | None = field(default=None, init=False, repr=False)
     labels: dict[str, Tensor] | None = field(default=None, init=False, repr=False)
+    attributes: dict[str, Tensor] | None = field(default=None, init=False, repr=False)
     sources: dict[str, Tensor] | None = field(default=None, init=False, repr=False)
     known: Tensor | None = field(default=None, init=False, repr=False)
     task: dict = field(default_factory=dict, init=False, repr=False)
@@ -193,6 +196,26 @@ def _require(name: str, what: str, value: object, dtypes: tuple[torch.dtype, ...
         raise TypeError(f"{name}: {what} is {kinds} {form}, not {str(value.dtype).removeprefix('torch.')}")
     if value.ndim != len(form.strip("(),").split(",")):
         raise ValueError(f"{name}: {what} has the shape {form}, not {tuple(value.shape)}")
+
+
+def labels_of(data: Data) -> dict[str, Tensor]:
+    """Returns the labels of images by split: attributes ``(N, A)``, or classes ``(N,)`` if there are no attributes.
+
+    Raises:
+        ValueError: the data have neither.
+    """
+    labels = data.labels if data.attributes is None else data.attributes
+    if labels is None:
+        raise ValueError(f"the model is given labels, and {data.name} has none")
+    return labels
+
+
+def label_values(data: Data) -> dict[str, list[str]]:
+    """Returns the names of all values of each attribute of images, or the numbers of their classes."""
+    if data.attributes is not None:
+        return {name: [*values] for name, values in cast(ImageData, data).attribute_values.items()}
+    labels = labels_of(data).values()
+    return {"class": [str(number) for number in range(1 + max(int(part.max()) for part in labels))]}
 
 
 def reduce_bits(data: Data, num_bits: int) -> ImageData:

@@ -12,6 +12,7 @@ import torch
 from nbflows.bijection import Bijection
 from nbflows.compose import Identity, Sequential
 from nbflows.flow import Flow
+from nbflows.labelled import LabelledFlow
 from nbflows.layers import (
     ActNorm,
     AffineCoupling,
@@ -41,6 +42,8 @@ def glow(
     prior: str = "learned",
     num_noise_couplings: int = 0,
     noise_channels: int = 32,
+    num_classes: int | tuple[int, ...] = 0,
+    label_channels: int = 32,
 ) -> Flow:
     """Glow, or one of the weaker models that its paper compares it with. 44,152,176 parameters.
 
@@ -55,6 +58,9 @@ def glow(
         prior: the prior of the exiting latents: "learned", given the continuing half, or "standard" normal.
         num_noise_couplings, noise_channels: variational dequantization, our addition; 0 for uniform noise as in the
             paper.
+        num_classes: 0, or the number of classes, or of values of each attribute: then it is a ``LabelledFlow``, all of
+            whose couplings see the labels. Our addition.
+        label_channels: the number of channels in which couplings see the labels.
     """
     if mixing not in ("conv1x1", "shuffle", "flip"):
         raise ValueError(f"mixing is 'conv1x1', 'shuffle' or 'flip', got {mixing!r}")
@@ -67,7 +73,7 @@ def glow(
             "shuffle": lambda: Permute(torch.randperm(channels)),
             "flip": Flip,
         }
-        net = ActNormConvNet(channels // 2, hidden_channels, channels)
+        net = ActNormConvNet(channels // 2, hidden_channels, channels, label_channels if num_classes else 0)
         coupling = AffineCoupling(net, bound=SigmoidScale(), shift_first=True)
         return [*([ActNorm(channels)] if actnorm else []), mixers[mixing](), coupling]
 
@@ -77,7 +83,8 @@ def glow(
         dequantize = variational_dequantize(shape, num_grey_levels, num_noise_couplings, noise_channels, num_blocks=3)
     else:
         dequantize = Dequantize(num_grey_levels, alpha=None)
-    return Flow(Sequential(dequantize, Multiscale(levels, shape, priors)), shape)
+    layers = Sequential(dequantize, Multiscale(levels, shape, priors))
+    return LabelledFlow(layers, shape, num_classes, label_channels) if num_classes else Flow(layers, shape)
 
 
 def flow_levels(

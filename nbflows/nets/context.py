@@ -9,12 +9,16 @@ from nbflows import derivatives
 def join_context(x: Tensor, context: Tensor | None, context_channels: int) -> Tensor:
     """Joins the context's channels behind those of x; returns x alone for a network without a context.
 
+    A context of one position, ``(B, context_channels, 1, 1)``, is the same at all positions.
+
     Raises:
         ValueError: the network declared ``context_channels`` > 0 and the context is missing or does not fit.
     """
     if context_channels == 0:
         return x
     wanted = (x.shape[0], context_channels, *x.shape[2:])
+    if context is not None and context.shape == (*wanted[:2], *[1] * (x.dim() - 2)):
+        context = context.expand(wanted)
     if context is None or tuple(context.shape) != wanted:
         got = "none" if context is None else f"{tuple(context.shape)}"
         raise ValueError(f"this network was built for a context of {wanted}, got {got}")

@@ -224,7 +224,7 @@ def _details(module: FlowModule, data: Data) -> dict:
         "data": data.variant,
         "trained_on": module.run["data"],
         **({"started_from": module.started_from} if module.started_from else {}),
-        **({} if data.sources is None else {"task": data.task}),
+        **module.objective.describe(data),
     }
 
 
@@ -247,10 +247,10 @@ def _score(
     trainer: L.Trainer, module: FlowModule, data: Data, out: Path, step: int, progress: bool
 ) -> tuple[metrics.BitsPerDim, metrics.Accuracy | None]:
     """Scores the test data on all ranks; the first one logs the score and draws the curve."""
-    sources = None if data.sources is None else data.sources["test"]
+    contexts = provenance.contexts(module.flow, data)
     with launch.lost_ranks_explained(trainer, out):
         bar = progress and trainer.is_global_zero
-        test = metrics.evaluate(module.flow, data.test, sources, progress=bar, shared=True)
+        test = metrics.evaluate(module.flow, data.test, contexts and contexts["test"], progress=bar, shared=True)
         accuracy = module.objective.accuracy(module.flow, data)
     if trainer.is_global_zero:
         score = {"test_bits_per_dim": test.mean, "test_standard_error": test.standard_error}
