@@ -107,7 +107,7 @@ def _explorer():
     """The Flow Explorer: its page has all models whose data are here, and the digits need none."""
     from nbflows.explorer import write_page
 
-    models = ["digits-multiscale", *(["mnist-glow"] if (ROOT / "data/MNIST/raw").is_dir() else [])]
+    models = [*(["mnist-glow"] if (ROOT / "data/MNIST/raw").is_dir() else []), "digits-multiscale"]
     with tempfile.TemporaryDirectory() as folder:
         return write_page(models, Path(folder) / "explorer.html").read_bytes()
 

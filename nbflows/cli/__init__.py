@@ -23,7 +23,7 @@ EXAMPLES = """examples:
   nbflows evaluate runs/digits-multiscale --num-draws 8
   nbflows sample runs/digits-multiscale samples.png --temperature 0.8
   nbflows translate --model runs/MODEL IN.png OUT.png --num-samples 10 --temperature 0.8 --best
-  nbflows explore digits-multiscale mnist-glow explorer.html
+  nbflows explore mnist-glow digits-multiscale explorer.html
   nbflows evaluate upstream/uva-mnist-simple                 the original authors' weights, by name
   nbflows evaluate --upstream marscf_cifar10_mixlogcdf_4_96.pt --data cifar10
 """

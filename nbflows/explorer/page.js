@@ -68,7 +68,6 @@
   const S = { key: 0, z: [], noise: [], edit: [], temperature: [], shift: [], pixels: null, cell: null, tab: "latents", seed: 1 };
   const model = () => MODELS[S.key];
   const say = (text) => ($("status").textContent = text);
-  const unpack = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 
   function random(seed) {
     let state = seed >>> 0;
@@ -215,7 +214,9 @@
 
   const RULER = [0.05, 32];
   const along = (bits) => (100 * Math.log(clamp(bits, ...RULER) / RULER[0])) / Math.log(RULER[1] / RULER[0]);
-  function showBits({ map, layers, latents, bitsPerDim }) {
+  function showBits(found) {
+    const { map, layers, latents, bitsPerDim } = found;
+    S.found = found;
     S.bits = bitsPerDim;
     $("bits").textContent = bitsPerDim.toFixed(3);
     const [c, h, w] = model().shape, [low, high] = [rgb("--bits-low"), rgb("--bits-high")];
@@ -578,7 +579,8 @@
     },
     "Stripes": (x, K, draw, [c, h, w]) => x.map((_, i) => (Math.floor(i / w) % 2 ? K - 1 : 0)),
   };
-  let whole = null;
+  // What the buttons change, and what random pixels are mixed into.
+  let intact = null, whole = null;
   function broken(pixels) {
     whole = Uint8Array.from(pixels);
     $("mix").value = 0;
@@ -589,13 +591,13 @@
     $("breakers").replaceChildren(...Object.entries(BREAKERS).map(([name, change]) => {
       const button = make("button", { type: "button", textContent: name });
       button.addEventListener("click", () =>
-        broken(change(Uint8Array.from(S.pixels), model().grey_levels, random(S.seed++), model().shape)));
+        broken(change(Uint8Array.from(intact), model().grey_levels, random(S.seed++), model().shape)));
       return button;
     }));
     const others = MODELS.filter((m) => m !== model() && m.pictures);
     const pictures = others.flatMap((m) => m.pictures.filter((_, i) => i % 4 === 0).map((pixels) => [pixels, `An image of ${m.name}`, m]));
     $("strangers-part").hidden = !pictures.length;
-    thumbs($("strangers"), "", pictures, (i) => broken(resized(pictures[i][0], pictures[i][2])));
+    thumbs($("strangers"), "", pictures, (i) => broken((intact = resized(pictures[i][0], pictures[i][2]))));
   }
   // Another model's image in this one's size, channels and grey levels, linear between pixels.
   function resized(pixels, { shape: [c0, h0, w0], grey_levels: K0 }) {
@@ -612,7 +614,6 @@
   $("mix").addEventListener("input", () => {
     const share = +$("mix").value, draw = random(11), K = model().grey_levels;
     $("mix-out").textContent = `${Math.round(100 * share)} %`;
-    whole ||= Uint8Array.from(S.pixels);
     setPicture(whole.map((v) => {
       const here = draw(), other = Math.floor(draw() * K);
       return here < share ? other : v;
@@ -640,7 +641,7 @@
     if (before === "layers" && S.pixels) paintPicture($("picture"), S.pixels);
     if (tab === "layers") trace();
     if (tab === "walk") startWalk();
-    if (tab === "break") whole = null;
+    if (tab === "break") intact = whole = Uint8Array.from(S.pixels);
   }
   TABS.forEach((tab, i) => {
     $(`tab-${tab}`).addEventListener("click", () => open(tab));
@@ -660,6 +661,7 @@
   }
   function choose(i) {
     S.key = i;
+    S.found = null;
     waiting.clear();
     clearTimeout(resting);
     const m = model(), { shape, grey_levels, levels, steps } = JSON.parse(m.description.program);
@@ -683,7 +685,7 @@
     if (m.means) {
       for (const id of ["class-a", "class-b"])
         $(id).replaceChildren(...Object.keys(m.means).map((name) => make("option", { textContent: name })));
-      $("class-a").value = m.labels[0];
+      if (m.labels) $("class-a").value = m.labels[0];
       $("class-b").selectedIndex = Object.keys(m.means).length - 1;
     } else document.querySelector("[name=walk][value=images]").checked = true;
     $("walk").value = 0;
@@ -708,9 +710,9 @@
   }
 
   MODELS.forEach((m, i) => {
-    m.pictures = m.pictures.map(unpack);
+    m.pictures = m.pictures.map(bytesOf);
     // Mean latents in steps of 1/40: enough for a direction.
-    if (m.means) for (const name in m.means) m.means[name] = Float64Array.from(new Int8Array(unpack(m.means[name]).buffer), (v) => v / 40);
+    if (m.means) for (const name in m.means) m.means[name] = Float64Array.from(Int8Array.from(bytesOf(m.means[name])), (v) => v / 40);
     const input = make("input", { type: "radio", name: "model", value: i, checked: i === 0 });
     input.addEventListener("change", () => choose(i));
     $("models").append(make("label", {}, input, m.name));
@@ -723,7 +725,7 @@
     $("theme").textContent = name === "dark" ? "Light" : "Dark";
     if (S.cell) {
       paintLevels();
-      if (S.pixels && !asked) ask("encode", { pixels: S.pixels, draws: draws() }, showBits);
+      if (S.found) showBits(S.found);
     }
   }
   theme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
@@ -778,7 +780,7 @@
       "draw", "bits-panel", async () => setPicture(model().pictures[0])],
     ["Layer by layer", "This is the way from the picture to noise, one layer after the other. No single layer does much. Each is simple to invert; together they forget nothing.",
       "layers", "picture-panel", async (going) => { await glide((v) => stepTo(Math.round(v)), 0, model().steps.length, 9000, going); }],
-    ["Break it", "Random values cost far more bits than any digit. But an all-black picture costs less than every test image! Probable does not mean typical: remember this before you use a likelihood to find strange images.",
+    ["Break it", "Random values cost far more bits than any test image. Now look where the ruler puts an all-black picture: for many flows it costs less than a test image, though it looks like none. Probable does not mean typical.",
       "break", "bits-panel", async (going) => {
         $("breakers").children[0].click();
         await wait(4000);

@@ -1,6 +1,5 @@
 """Writes the explorer's page: one HTML file with the weights, the code and a few test images of several flows."""
 
-import base64
 import json
 import re
 from collections.abc import Sequence
@@ -11,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nbflows import files, pretrained, provenance
-from nbflows.explorer.describe import describe
+from nbflows import data, files, pretrained, provenance
+from nbflows.explorer.describe import as_text, describe
 from nbflows.flow import Flow
 from nbflows.seeded import seeded
 
 MAX_BYTES = 5_000_000
-NUM_PICTURES, NUM_SCORED, NUM_AVERAGED = 20, 128, 500
+NUM_PICTURES, NUM_SCORED, NUM_AVERAGED, NUM_GROUPS = 20, 128, 500, 12
 
 
 def write_page(models: Sequence[str | Path], file: str | Path) -> Path:
@@ -64,21 +63,35 @@ def _facts(model: str | Path, flow: Flow) -> dict[str, Any]:
     details = pretrained.describe(model)
     images = provenance.training_data(details, model)
     provenance.require_fit(flow, images)
-    labels = images.labels
+    labels = images.labels["test"] if images.labels else None
     with seeded(0), torch.no_grad():
         test_bits = flow.bits_per_dim(images.test[:NUM_SCORED])
-        means = _class_means(flow, images.train[:NUM_AVERAGED], labels["train"][:NUM_AVERAGED]) if labels else None
-    chosen = _chosen(labels["test"] if labels else None, len(images.test))
+        means = _means(flow, images.train[:NUM_AVERAGED], _groups(images))
+    chosen = _chosen(labels, len(images.test))
     parameters = sum(parameter.numel() for parameter in flow.parameters())
     return {
         "name": Path(model).stem,
         "about": f"{parameters:,} parameters, trained on {images.variant}.",
         "published": details.get("sha256"),
-        "pictures": [_base64(images.test[i]) for i in chosen],
-        "labels": [int(labels["test"][i]) for i in chosen] if labels else None,
+        "pictures": [_text(images.test[i]) for i in chosen],
+        "labels": None if labels is None else [int(labels[i]) for i in chosen],
         "test_bits": [round(bits, 3) for bits in test_bits.tolist()],
         "means": means,
     }
+
+
+def _groups(images: data.Data) -> dict[str, Tensor]:
+    """Which of the training images are in a class, or have a value of an attribute; a dozen at most."""
+    if images.labels:
+        found = {str(label): images.labels["train"] == label for label in images.labels["train"].unique().tolist()}
+    elif isinstance(images, data.ImageData) and images.attributes:
+        columns = zip(images.attribute_values.items(), images.attributes["train"].T, strict=True)
+        # Attributes of few values first: they have most images each, and are told apart best.
+        ordered = sorted(columns, key=lambda column: len(column[0][1]))
+        found = {f"{name}: {value}": a == i for (name, values), a in ordered for i, value in enumerate(values)}
+    else:
+        found = {}
+    return dict(list(found.items())[:NUM_GROUPS])
 
 
 def _chosen(labels: Tensor | None, count: int) -> list[int]:
@@ -90,12 +103,15 @@ def _chosen(labels: Tensor | None, count: int) -> list[int]:
     return [i for label in classes for i in (labels == label).nonzero().flatten()[:each].tolist()]
 
 
-def _class_means(flow: Flow, images: Tensor, labels: Tensor) -> dict[str, str]:
-    """The mean latent of each class, in steps of 1/40."""
+def _means(flow: Flow, images: Tensor, groups: dict[str, Tensor]) -> dict[str, str] | None:
+    """Returns the mean latent of each group, in steps of 1/40; None if there is none."""
+    groups = {name: chosen[: len(images)] for name, chosen in groups.items() if chosen[: len(images)].any()}
+    if not groups:
+        return None
     z = torch.cat([flow.encode(part)[0].flatten(1) for part in images.split(250)])
-    steps = {label: (40 * z[labels == label].mean(0)).round().clamp(-127, 127) for label in labels.unique().tolist()}
-    return {str(label): _base64(mean.to(torch.int8)) for label, mean in steps.items()}
+    steps = {name: (40 * z[chosen].mean(0)).round().clamp(-127, 127) for name, chosen in groups.items()}
+    return {name: _text(mean.to(torch.int8)) for name, mean in steps.items()}
 
 
-def _base64(tensor: Tensor) -> str:
-    return base64.b64encode(tensor.contiguous().numpy().tobytes()).decode("ascii")
+def _text(tensor: Tensor) -> str:
+    return as_text(tensor.contiguous().numpy().tobytes())
