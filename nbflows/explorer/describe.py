@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -37,7 +38,7 @@ Step = dict[str, Any]
 
 
 def describe(flow: Flow, kernels: str = "f3") -> dict[str, str]:
-    """Returns the text that ``explorer.js`` computes: ``program`` (JSON), ``weights`` (base 85), and their ``sha256``.
+    """Returns what ``explorer.js`` computes: ``program`` (JSON), ``weights`` (deflate, base 85), and their ``sha256``.
 
     Args:
         kernels: how convolutions are stored; all other weights are in float32. "f3": float32 without its lowest byte.
@@ -78,18 +79,12 @@ def describe(flow: Flow, kernels: str = "f3") -> dict[str, str]:
     }
     text = json.dumps(program, separators=(",", ":"))
     checksum = hashlib.sha256(text.encode("ascii") + weights.content).hexdigest()
-    return {"program": text, "weights": as_text(weights.content), "sha256": checksum}
+    return {"program": text, "weights": as_text(zlib.compress(weights.content, 9)), "sha256": checksum}
 
 
 def as_text(content: bytes | bytearray) -> str:
     """Writes bytes in base 85, a sixteenth shorter than in base 64; a comma for <, so that no text ends a script."""
     return base64.b85encode(content).decode("ascii").replace("<", ",")
-
-
-def _without_lowest_byte(tensor: Tensor) -> bytes:
-    """The three higher bytes of each float32, rounded."""
-    rounded = tensor.detach().cpu().float().contiguous().numpy().view("<u4").reshape(-1, 1) + 0x80
-    return rounded.view("u1")[:, 1:].tobytes()
 
 
 class _Weights:
@@ -102,11 +97,14 @@ class _Weights:
 
     def add(self, tensor: Tensor, kind: str = "f4") -> int:
         self.tensors.append((kind, tuple(tensor.shape), len(self.content)))
+        dtype = {"f2": torch.float16, "u1": torch.uint8}.get(kind, torch.float32)
+        numbers = tensor.detach().cpu().to(dtype).flatten().numpy()
         if kind == "f3":
-            self.content += _without_lowest_byte(tensor)
-        else:
-            dtype = {"f2": torch.float16, "f4": torch.float32, "u1": torch.uint8}[kind]
-            self.content += tensor.detach().cpu().to(dtype).contiguous().numpy().tobytes()
+            # Rounds to the lowest byte, which is left out.
+            numbers = numbers.view("u4") + 0x80
+        # The highest bytes of all numbers come first: they compress better apart.
+        planes = numbers.astype(numbers.dtype.newbyteorder(">")).view("u1").reshape(len(numbers), -1).T
+        self.content += planes[: int(kind[1])].tobytes()
         return len(self.tensors) - 1
 
     def kernel(self, tensor: Tensor) -> int:

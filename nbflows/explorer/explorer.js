@@ -64,22 +64,22 @@ function ascii(text) {
   return bytes;
 }
 
-// Numbers of a stored tensor as doubles: "f4" float32, "f3" float32 without its lowest byte, "f2" float16, "u1" bytes;
-// all little-endian.
+// Numbers of a stored tensor as doubles: "f4" float32, "f3" float32 without its lowest byte, "f2" float16, "u1" bytes.
+// The highest bytes of all numbers come first, then the next ones, because they compress better apart.
 function numbers(bytes, kind, offset, count) {
-  const view = new DataView(bytes.buffer, bytes.byteOffset + offset), out = new Float64Array(count);
-  const bits = new Int32Array(1), float = new Float32Array(bits.buffer);
+  const out = new Float64Array(count), bits = new Int32Array(1), float = new Float32Array(bits.buffer), width = +kind[1];
   for (let i = 0; i < count; i++) {
-    if (kind === "f4") out[i] = view.getFloat32(4 * i, true);
-    else if (kind === "u1") out[i] = view.getUint8(i);
-    else if (kind === "f3") {
-      bits[0] = (view.getUint16(3 * i, true) << 8) | (view.getUint8(3 * i + 2) << 24);
-      out[i] = float[0];
-    } else {
-      const half = view.getUint16(2 * i, true), exponent = (half >> 10) & 31, fraction = half & 1023;
+    bits[0] = 0;
+    for (let k = 0; k < width; k++) bits[0] = (bits[0] << 8) | bytes[offset + k * count + i];
+    if (kind === "u1") out[i] = bits[0];
+    else if (kind === "f2") {
+      const half = bits[0], exponent = (half >> 10) & 31, fraction = half & 1023;
       const size = exponent === 0 ? fraction * 2 ** -24
         : exponent === 31 ? (fraction ? NaN : Infinity) : (1 + fraction / 1024) * 2 ** (exponent - 15);
       out[i] = half & 0x8000 ? -size : size;
+    } else {
+      bits[0] <<= 32 - 8 * width;
+      out[i] = float[0];
     }
   }
   return out;
@@ -383,9 +383,15 @@ const REARRANGES = { squeeze: unsqueeze, exit: LAYERS.exit.inverse };
 
 class Flow {
   // description: what nbflows.explorer.describe returns. Throws an Error if its weights are not those that it names.
-  constructor(description) {
-    const bytes = bytesOf(description.weights), program = ascii(description.program);
-    const hashed = new Uint8Array(program.length + bytes.length);
+  static async open(description) {
+    const stored = new Blob([bytesOf(description.weights)]).stream().pipeThrough(new DecompressionStream("deflate"));
+    // What cannot be unpacked does not match either.
+    const content = await new Response(stored).arrayBuffer().catch(() => new ArrayBuffer(0));
+    return new Flow(description, new Uint8Array(content));
+  }
+
+  constructor(description, bytes) {
+    const program = ascii(description.program), hashed = new Uint8Array(program.length + bytes.length);
     hashed.set(program);
     hashed.set(bytes, program.length);
     const found = sha256(hashed);

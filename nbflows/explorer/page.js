@@ -17,9 +17,9 @@
 
   const HANDLER = `
     const flows = {};
-    onmessage = ({ data: { kind, model, description, z, pixels, draws, many } }) => {
+    onmessage = async ({ data: { kind, model, description, z, pixels, draws, many } }) => {
       try {
-        if (description) flows[model] = new Flow(description);
+        if (description) flows[model] = await Flow.open(description);
         const flow = flows[model], began = performance.now();
         const answer = {
           load: () => flow.steps.length,
@@ -178,10 +178,12 @@
     return greys(x, model().shape, mean - 2.5 * deviation, mean + 2.5 * deviation);
   }
 
-  // All channels of a level side by side on one canvas, one pixel apart.
+  // All channels of a level on one canvas, one pixel apart, in rows: so many that all levels together are a square.
   function grid([c, h, w]) {
-    const columns = c <= 3 ? c : 2 ** Math.ceil(Math.log2(Math.sqrt(c)));
-    return { columns, width: columns * (w + 1) - 1, height: Math.ceil(c / columns) * (h + 1) - 1 };
+    const offset = (k) => Math.abs(Math.log((k * k * (w + 1)) / (c * (h + 1) * model().levels.length)));
+    const fits = Array.from({ length: c }, (_, i) => c - i).filter((k) => c % k === 0);
+    const columns = fits.reduce((best, k) => (offset(k) < offset(best) - 1e-9 ? k : best));
+    return { columns, width: columns * (w + 1) - 1, height: (c / columns) * (h + 1) - 1 };
   }
   function paintLevels() {
     const [minus, zero, plus] = ["--minus", "--zero", "--plus"].map(rgb);

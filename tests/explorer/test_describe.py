@@ -36,7 +36,7 @@ ENGINE = Path(explorer.__file__).with_name("explorer.js")
 MNIST = Path(__file__).parents[2] / "data/MNIST/raw"
 # The code that both engines run: what goes in and comes out is JSON.
 SCRIPT = """
-const asked = QUESTION, flow = new Flow(asked.description), spent = [];
+const asked = QUESTION, flow = await Flow.open(asked.description), spent = [];
 const pictures = asked.latents.map((z) => {
   const began = CLOCK(), picture = Array.from(flow.decode(z));
   spent.push(CLOCK() - began);
@@ -63,7 +63,9 @@ def _node(question, folder):
     script = SCRIPT.replace("QUESTION", "require('./question.json')").replace("RETURN", "write")
     clock = "const CLOCK = () => { const { user, system } = process.cpuUsage(); return (user + system) / 1000; };"
     write = "const write = (answer) => require('fs').writeFileSync('answer.json', JSON.stringify(answer));"
-    (folder / "run.js").write_text(f"const {{ Flow }} = require({json.dumps(str(ENGINE))});{clock}{write}{script}")
+    (folder / "run.js").write_text(
+        f"const {{ Flow }} = require({json.dumps(str(ENGINE))});{clock}{write}(async () => {{ {script} }})();"
+    )
     subprocess.run(["node", "run.js"], cwd=folder, check=True, timeout=300)
     return json.loads((folder / "answer.json").read_text())
 
@@ -71,7 +73,7 @@ def _node(question, folder):
 def _browser(question, page):
     script = SCRIPT.replace("QUESTION", "question").replace("RETURN", "return ").replace("CLOCK", "performance.now")
     page.goto("about:blank")
-    return page.evaluate(f"(question) => {{ {ENGINE.read_text()}; {script} }}", question)
+    return page.evaluate(f"async (question) => {{ {ENGINE.read_text()}; {script} }}", question)
 
 
 @pytest.fixture(params=["node", "browser"])
