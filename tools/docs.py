@@ -157,7 +157,7 @@ def on_files(files: Files, config) -> Files:
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Turns links between files of the repository into links between pages of the site.
+    """Turns links and pictures between files of the repository into those between pages of the site.
 
     A link to a file that is not on the site keeps its text alone.
     """
@@ -168,7 +168,7 @@ def on_page_markdown(markdown, page, config, files):
     in_repository = here if page.file.generated_by else f"docs/{here}"
 
     def replace(match):
-        text, address = match.groups()
+        picture, text, address = match.groups()
         path, mark, anchor = address.partition("#")
         if not path or re.match(r"\w+:", address):
             return match[0]
@@ -176,11 +176,11 @@ def on_page_markdown(markdown, page, config, files):
         target = re.sub(r"^docs/", "", target.replace(".ipynb", ".md"))
         if files.get_file_from_path(target) is None:
             return text
-        return f"[{text}]({posixpath.relpath(target, posixpath.dirname(here) or '.')}{mark}{anchor})"
+        return f"{picture}[{text}]({posixpath.relpath(target, posixpath.dirname(here) or '.')}{mark}{anchor})"
 
     parts = re.split(r"(^```.*?^```)", markdown, flags=re.M | re.S)
     # Every second part is code.
-    parts[::2] = [re.sub(r"(?<!!)\[([^\]]+)\]\(([^)\s]+)\)", replace, part) for part in parts[::2]]
+    parts[::2] = [re.sub(r"(!?)\[([^\]]+)\]\(([^)\s]+)\)", replace, part) for part in parts[::2]]
     return "".join(parts)
 
 

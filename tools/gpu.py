@@ -115,7 +115,7 @@ def costs(table: dict, device: str, end: float) -> dict:
     limit, measured = time.monotonic() + (end - time.monotonic()) / 3, {}
     for name, (build, shape) in table.items():
         for setting in ("float32", "bf16", "bf16, compiled", "bf16, invertible", "sampling"):
-            if time.monotonic() > limit:
+            if measured and time.monotonic() > limit:
                 return {**measured, "cut": "out of time"}
             if setting == "bf16, compiled" and device == "cpu":
                 continue

@@ -466,7 +466,7 @@ def test_the_models_of_a_ladder_differ_in_their_relation_alone():
             for suffix in ("super-resolution", "inpainting", "colorization"):
                 if name.endswith(f"-{model}-{suffix}") and recipes.get(name).data is not None:
                     ladders.setdefault((recipes.get(name).data, suffix), {})[relation] = recipes.get(name)
-    assert len(ladders) == 7
+    assert len(ladders) == 10
     for ladder in ladders.values():
         assert set(ladder) == set(RELATIONS)
         same = [replace(r, description="", arguments={**r.arguments, "relation": ""}) for r in ladder.values()]
