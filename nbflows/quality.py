@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nbflows import extras, inputs
+from nbflows.attributes import load_attribute_net, read_attributes
 from nbflows.data import PairData
 from nbflows.data.pixels import with_channels
 from nbflows.metrics import Mean
@@ -246,6 +247,18 @@ def fid(results: Tensor, targets: Tensor, num_grey_levels: int = 256) -> float:
             colour = with_channels(chunk, 3).float() * (255 / (num_grey_levels - 1))
             metric.update(colour.round().byte(), real=real)
     return metric.compute().item()
+
+
+def attributes(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Reads the attributes of portraits by a small network that was trained on drawn ones.
+
+    Returns:
+        the likeliest value of each attribute, int64 ``(N, A)`` as in ``portraits.draw``, and its probability.
+
+    Args:
+        images: uint8 ``(N, 3, 32, 32)``, portraits or samples of a model.
+    """
+    return read_attributes(load_attribute_net().to(images.device), images)
 
 
 def diversity(samples: Tensor) -> Tensor:
