@@ -9,6 +9,7 @@ from nbflows.flow import Flow
 from nbflows.joint import JointFlow
 from nbflows.labelled import LabelledFlow
 from nbflows.multiscale import Multiscale
+from nbflows.pixelflow import PixelFlow
 from nbflows.pretrained import list_pretrained, load, load_pretrained
 from nbflows.storage.weights import load_flow, save_flow
 from nbflows.translation import TranslationFlow, Translations
@@ -24,6 +25,7 @@ __all__ = [
     "JointFlow",
     "LabelledFlow",
     "Multiscale",
+    "PixelFlow",
     "Sequential",
     "TranslationFlow",
     "Translations",

@@ -40,9 +40,11 @@ class Flow(nn.Module):
 
     Attributes:
         built_by: the name and the arguments of the builder in ``nbflows.models`` that made it; None if none did.
+        has_exact_probabilities: whether ``log_prob`` is that of integer images, not a bound of it with drawn noise.
     """
 
     built_by: tuple[str, dict] | None = None
+    has_exact_probabilities = False
     _like: Tensor
 
     def __init__(self, bijection: Bijection, shape: Sequence[int], context_shape: Sequence[int] | None = None):

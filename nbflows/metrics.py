@@ -50,16 +50,22 @@ class Mean:
 
 @dataclass(frozen=True)
 class BitsPerDim(Mean):
-    """A mean bits/dim over images: an upper bound of the model's bits/dim, tighter with more draws.
+    """A mean bits/dim over images: an upper bound of the model's bits/dim, tighter with more draws, or exact.
 
     Attributes:
-        num_draws: M, the number of dequantization draws per image; scores with different M are not comparable.
+        num_draws: M, the number of dequantization draws per image; scores with different M are not comparable. None if
+            the model has exact probabilities and draws nothing.
     """
 
-    num_draws: int
+    num_draws: int | None
+
+    @property
+    def kind(self) -> str:
+        """ "exact", or the number of draws, as "M = 8"."""
+        return "exact" if self.num_draws is None else f"M = {self.num_draws}"
 
     def __str__(self) -> str:
-        return f"{self._shown('.4f')} bits/dim (M = {self.num_draws}, {self.num_images} images)"
+        return f"{self._shown('.4f')} bits/dim ({self.kind}, {self.num_images} images)"
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ class RoundTrip:
         return f"{self.wrong} of {self.total} values come back wrong, by {self.largest} grey levels at most"
 
 
-def summarize(bits_per_dim: Tensor, num_draws: int) -> BitsPerDim:
+def summarize(bits_per_dim: Tensor, num_draws: int | None) -> BitsPerDim:
     """Returns the mean of per-image bits/dim ``(N,)`` with its standard error."""
     return BitsPerDim.of(bits_per_dim, num_draws=num_draws)
 
@@ -125,7 +131,7 @@ def evaluate(
         images: ``(N, C, H, W)``, on any device.
         sources: context of the images: sources for a flow from images to images, or labels; bits/dim are those of the
             images alone.
-        num_draws: M; scores with different M are not comparable.
+        num_draws: M; scores with different M are not comparable. A flow with exact probabilities draws nothing.
         chunk_size: images in one pass.
         progress: show a progress bar.
         seed: seed of the dequantization noise; the global random state does not change.
@@ -148,7 +154,7 @@ def evaluate(
             f"the bits/dim of {bad} of {len(values)} images are NaN or infinite, though its weights are finite: "
             "numbers overflow on these images; score them in float64, with flow.double(), or train the model further"
         )
-    return summarize(values, num_draws)
+    return summarize(values, None if flow.has_exact_probabilities else num_draws)
 
 
 @torch.no_grad()
@@ -230,7 +236,7 @@ def _bits_per_dim(
     """Returns the bits/dim of every image, ``(N,)``."""
     batches = bar(
         _batches(flow, images, sources, chunk_size),
-        f"bits/dim (M = {num_draws})",
+        "bits/dim" if flow.has_exact_probabilities else f"bits/dim (M = {num_draws})",
         show=progress,
         total=-(-len(images) // chunk_size),
     )

@@ -126,7 +126,7 @@ def record(model: str | Path, score: BitsPerDim, **details: object) -> str:
     Args:
         details: further entries.
     """
-    key = "test_bits_per_dim" + (f"_{score.num_draws}_draws" if score.num_draws > 1 else "")
+    key = "test_bits_per_dim" + (f"_{score.num_draws}_draws" if (score.num_draws or 1) > 1 else "")
     details = {key: asdict(score), **details}
     if _is_theirs(model):
         raise ValueError(f"{model} is its authors' model, for which no scores are stored")
@@ -230,8 +230,8 @@ def _find(name: str, known: Manifest, progress: bool) -> Path:
 def _score(entry: dict, key: str = "test_bits_per_dim") -> str:
     if key not in entry:
         return ""
-    score = entry[key]
-    return f"{score['mean']:.3f} ± {score['standard_error']:.3f} (M = {score['num_draws']})"
+    score = BitsPerDim(**entry[key])
+    return f"{score.mean:.3f} ± {score.standard_error:.3f} ({score.kind})"
 
 
 def total_budget(entry: dict) -> tuple[int, float]:

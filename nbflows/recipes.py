@@ -397,6 +397,33 @@ _SMALL = {
     ),
 }
 
+# Autoregressive flows; sizes and schedule are ours. A transformer learns fastest with the second beta at 0.95.
+_MOONS = {"data": "moons", "batch_size": 500, "epochs": 20, "decay_per_epoch": 0.8, "validate_every": 1}
+_PIXELS = {"optimizer": "AdamW", "learning_rate": 2e-3, "betas": (0.9, 0.95), "weight_decay": 0.01}
+_AUTOREGRESSIVE = {
+    "moons-maf": Recipe("masked autoregressive flow, toy density moons", builder="maf_2d", **_MOONS),
+    "moons-iaf": Recipe("inverse autoregressive flow, toy density moons", builder="iaf_2d", **_MOONS),
+    "moons-nsf": Recipe("autoregressive flow of splines, toy density moons", builder="nsf_2d", **_MOONS),
+    "digits-maf": Recipe("masked autoregressive flow, 8x8 digits", builder="digits_maf", **_DIGITS),
+    "digits-iaf": Recipe("inverse autoregressive flow, 8x8 digits", builder="digits_iaf", **_DIGITS),
+    "digits-nsf": Recipe("spline couplings, variational dequantization, 8x8 digits", builder="digits_nsf", **_DIGITS),
+    "digits-pixelflow": Recipe(
+        "autoregressive model of integers, exact, 8x8 digits", builder="digits_pixelflow", **{**_DIGITS, **_PIXELS}
+    ),
+    "mnist-pixelflow": Recipe(
+        "autoregressive model of integers, exact, 28x28", "mnist", "pixelflow", batch_size=32, epochs=40, **_PIXELS
+    ),
+    "portraits-pixelflow": Recipe(
+        "autoregressive model of integers, exact, drawn faces",
+        "portraits",
+        "pixelflow",
+        {"piece": 8, "reach": 4},
+        batch_size=32,
+        epochs=100,
+        **_PIXELS,
+    ),
+}
+
 # Small translations: sizes and schedule are ours. Each task has a ladder of four models of equal size, which differ
 # only in their relation. With two levels, as for mnist and digits, the two CAFLOWs are the same model.
 _RELATIONS = {
@@ -486,7 +513,7 @@ _SMALL_CAFLOW = {
     "photo-patches-caflow-colorization": _photo_patches("unshared", Colorization()),
 }
 
-RECIPES = _TUTORIAL | _GLOW | _MAR_SCF | _RESIDUAL | _CAFLOW | _SMALL | _SMALL_CAFLOW
+RECIPES = _TUTORIAL | _GLOW | _MAR_SCF | _RESIDUAL | _CAFLOW | _SMALL | _AUTOREGRESSIVE | _SMALL_CAFLOW
 
 
 def get(name: str) -> Recipe:

@@ -17,7 +17,7 @@ FLOORS = [
     ["nets"],
     ["flow"],
     ["checks", "joint", "labelled", "layers"],
-    ["coding", "multiscale", "translation"],
+    ["coding", "multiscale", "pixelflow", "translation"],
     ["data", "models", "metrics"],
     ["attributes", "listing", "storage", "tasks"],
     ["objectives", "provenance", "quality", "upstream"],

@@ -9,8 +9,8 @@ from nbflows.layers import AffineCoupling, Flip, Logit, Permute, Squeeze, checke
 from nbflows.nets import MLP, ConvNet, GatedConvNet
 from tests.cases import CASES, make
 
-# Integers in, so not a function of a real x; they have tests of their own in layers/test_dequantize.py.
-NOT_STRICTLY_BIJECTIVE = {"Dequantize", "VariationalDequantize"}
+# Integers in, so not a function of a real x; their tests are in layers/test_dequantize.py and layers/test_subset.py.
+NOT_STRICTLY_BIJECTIVE = {"Dequantize", "SubsetAutoregressive", "VariationalDequantize"}
 
 
 def test_every_public_bijection_has_a_case():

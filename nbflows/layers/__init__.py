@@ -19,6 +19,7 @@ from nbflows.layers.priors import CoarseToFine, ConvLSTMPrior, GaussianPrior
 from nbflows.layers.reshape import Flatten, Flip, Permute, Squeeze
 from nbflows.layers.residual import ResidualBlock
 from nbflows.layers.spline import Spline, SplineCoupling
+from nbflows.layers.subset import SubsetAutoregressive
 
 __all__ = [
     "ActNorm",
@@ -48,6 +49,7 @@ __all__ = [
     "Spline",
     "SplineCoupling",
     "Squeeze",
+    "SubsetAutoregressive",
     "TruncatedSeries",
     "VariationalDequantize",
     "checkerboard",

@@ -1,6 +1,7 @@
 """Conditioner networks: plain modules without any knowledge of flows."""
 
 from nbflows.nets.attention import GatedAttention, GatedAttentionNet, position_code
+from nbflows.nets.causal import CausalImageNet
 from nbflows.nets.conv_lstm import ConvLSTM
 from nbflows.nets.convnet import ConvNet
 from nbflows.nets.gated import GatedConvNet
@@ -17,6 +18,7 @@ __all__ = [
     "MADE",
     "MLP",
     "ActNormConvNet",
+    "CausalImageNet",
     "ConvLSTM",
     "ConvNet",
     "GatedAttention",
