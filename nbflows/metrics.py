@@ -37,7 +37,7 @@ class Mean:
     num_images: int
 
     @classmethod
-    def of(cls: type[M], values: Tensor, **more: float | str) -> M:
+    def of(cls: type[M], values: Tensor, **more: float | str | None) -> M:
         """Returns the mean of values ``(N,)`` with its standard error; ``more`` goes into the fields of a subclass."""
         values = values.cpu().double()
         error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan

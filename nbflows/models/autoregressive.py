@@ -21,33 +21,33 @@ from nbflows.nets import MADE, GatedConvNet
 
 
 @builder
-def maf_2d(num_layers: int = 6, hidden_features: int = 64) -> Flow:
-    """Builds masked autoregressive layers of affine curves with flips between them, on points ``(B, 2)``.
+def maf_2d(shape: tuple[int] = (2,), num_layers: int = 6, hidden_features: int = 64) -> Flow:
+    """Builds masked autoregressive layers of affine curves with flips between them, on points.
 
     Source: Papamakarios et al., "Masked autoregressive flow for density estimation", 2017 (arXiv:1705.07057); the sizes
     are ours.
     """
-    return Flow(Sequential(*_masked(2, num_layers, hidden_features, Affine(), inverse=False)), shape=(2,))
+    return Flow(Sequential(*_masked(shape[0], num_layers, hidden_features, Affine(), inverse=False)), shape)
 
 
 @builder
-def iaf_2d(num_layers: int = 6, hidden_features: int = 64) -> Flow:
+def iaf_2d(shape: tuple[int] = (2,), num_layers: int = 6, hidden_features: int = 64) -> Flow:
     """``maf_2d`` with every autoregressive layer backwards: one pass of each network to sample, two to score.
 
     Source: Kingma et al., "Improving variational inference with inverse autoregressive flow", 2016 (arXiv:1606.04934);
     the sizes are ours.
     """
-    return Flow(Sequential(*_masked(2, num_layers, hidden_features, Affine(), inverse=True)), shape=(2,))
+    return Flow(Sequential(*_masked(shape[0], num_layers, hidden_features, Affine(), inverse=True)), shape)
 
 
 @builder
-def nsf_2d(num_layers: int = 4, hidden_features: int = 64, num_bins: int = 8) -> Flow:
-    """Builds masked autoregressive layers of rational-quadratic splines with flips between them, on ``(B, 2)``.
+def nsf_2d(shape: tuple[int] = (2,), num_layers: int = 4, hidden_features: int = 64, num_bins: int = 8) -> Flow:
+    """Builds masked autoregressive layers of rational-quadratic splines with flips between them, on points.
 
     Source: Durkan et al., "Neural spline flows", 2019 (arXiv:1906.04032); the sizes are ours.
     """
     spline = Spline(num_bins, bound=4.0)
-    return Flow(Sequential(*_masked(2, num_layers, hidden_features, spline, inverse=False)), shape=(2,))
+    return Flow(Sequential(*_masked(shape[0], num_layers, hidden_features, spline, inverse=False)), shape)
 
 
 @builder
