@@ -21,7 +21,7 @@ def pixelflow(
     """A flow of one layer with a causal transformer over pieces of rows and a masked convolution.
 
     Args:
-        shape, num_grey_levels: of the images.
+        shape, num_grey_levels: those of the images.
         piece, width, num_layers, num_heads, reach, hidden, num_blocks: see ``nets.CausalImageNet``.
 
     Source: Nielsen and Winther, "Closing the dequantization gap: PixelCNN as a single-layer flow", 2020
