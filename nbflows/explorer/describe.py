@@ -73,6 +73,7 @@ def describe(flow: Flow, kernels: str = "f3") -> dict[str, str]:
         "shape": flow.shape,
         "grey_levels": first.num_grey_levels,
         "levels": levels,
+        "kernels": {"f2": "float16", "f3": "24 bits"}[kernels],
         "dequantize": dequantize,
         "steps": steps,
         "tensors": weights.tensors,

@@ -666,7 +666,7 @@
     S.found = null;
     waiting.clear();
     clearTimeout(resting);
-    const m = model(), { shape, grey_levels, levels, steps } = JSON.parse(m.description.program);
+    const m = model(), { shape, grey_levels, levels, steps, kernels } = JSON.parse(m.description.program);
     Object.assign(m, { shape, grey_levels, levels, steps, size: lengthOf(shape) });
     S.temperature = levels.map(() => 1);
     S.shift = levels.map(() => 0);
@@ -699,7 +699,7 @@
     $("colour-label").hidden = shape[0] !== 3;
     Object.assign(pen, { y: shape[1] / 2, x: shape[2] / 2 });
     buildBreakers();
-    $("about").textContent = `${m.name}: ${m.about} SHA-256 of what is computed here: ${m.description.sha256}.` +
+    $("about").textContent = `${m.name}: ${m.about} Kernels in ${kernels}. SHA-256 of what is computed here: ${m.description.sha256}.` +
       (m.published ? ` Published file: ${m.published}.` : "");
     S.pixels = m.pictures[0];
     open(S.tab);

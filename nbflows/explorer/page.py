@@ -22,7 +22,7 @@ NUM_PICTURES, NUM_SCORED, NUM_AVERAGED, NUM_GROUPS = 20, 128, 500, 12
 def write_page(models: Sequence[str | Path], file: str | Path) -> Path:
     """Writes an HTML file in which models can be explored; it needs no network.
 
-    Kernels are stored in 24 bits if the page stays below 5 MB, otherwise in float16.
+    Kernels are stored in 24 bits if the page stays below 5 MB; otherwise those of the largest models are in float16.
 
     Args:
         models: names or files as in ``nbflows.load``. The data that a model was trained on must be here.
@@ -31,25 +31,25 @@ def write_page(models: Sequence[str | Path], file: str | Path) -> Path:
     Raises:
         ValueError: a model has a layer that the page does not know, or the page is larger than 5 MB.
     """
-    loaded = [(model, pretrained.load(model)) for model in models]
+    flows = [pretrained.load(model) for model in models]
     # Before the data are read: a flow that the page cannot compute is said at once.
-    described = [describe(flow) for _, flow in loaded]
-    facts = [_facts(model, flow) for model, flow in loaded]
-    for kernels in ("f3", "f2"):
-        if kernels == "f2":
-            described = [describe(flow, kernels) for _, flow in loaded]
-        page = _page([{**fact, "description": text} for fact, text in zip(facts, described, strict=True)])
-        if len(page) <= MAX_BYTES:
-            break
-    else:
-        raise ValueError(f"the page would have {len(page) / 1e6:.1f} MB, more than 5: name fewer or smaller models")
+    described = [describe(flow) for flow in flows]
+    facts = [_facts(model, flow) for model, flow in zip(models, flows, strict=True)]
+    # One model after the other gets coarser kernels, the one with most weights first, until the page is small enough.
+    coarser = sorted(range(len(flows)), key=lambda i: len(described[i]["weights"]))
+    while len(page := _page(facts, described)) > MAX_BYTES:
+        if not coarser:
+            raise ValueError(f"the page would have {len(page) / 1e6:.1f} MB, more than 5: name fewer or smaller models")
+        i = coarser.pop()
+        described[i] = describe(flows[i], "f2")
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     files.write(file, page)
     return file
 
 
-def _page(models: list[dict[str, Any]]) -> bytes:
+def _page(facts: list[dict[str, Any]], described: list[dict[str, str]]) -> bytes:
+    models = [{**fact, "description": description} for fact, description in zip(facts, described, strict=True)]
     folder = resources.files("nbflows.explorer")
     parts = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js", "explorer.js")}
     # No text in the data ends the script that holds it.

@@ -274,6 +274,12 @@ def test_the_page_names_the_published_file_and_stays_small(file):
     assert len(models[0]["pictures"]) == 20 and sorted(set(models[0]["labels"])) == list(range(10))
 
 
+def test_kernels_of_the_largest_model_are_in_float16_where_24_bits_do_not_fit(file, tmp_path, monkeypatch):
+    monkeypatch.setattr(explorer.page, "MAX_BYTES", file.stat().st_size - 1)
+    smaller = explorer.write_page(MODELS, tmp_path / "smaller.html").read_text()
+    assert re.findall(r"kernels\W+(float16|24 bits)", smaller) == ["float16", "24 bits"]
+
+
 def test_a_page_that_is_too_large_and_a_model_that_it_cannot_compute_are_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(explorer.page, "MAX_BYTES", 100_000)
     with pytest.raises(ValueError, match="more than 5: name fewer"):
