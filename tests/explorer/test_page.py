@@ -7,6 +7,8 @@ import pytest
 
 from nbflows import cli, explorer
 
+# Half a minute for all controls: only a browser shows that they work.
+pytestmark = pytest.mark.slow
 MODELS = ("digits-multiscale", "digits-glow")
 IDLE = "() => explorer.idle() && document.getElementById('bits').textContent.length > 1"
 
