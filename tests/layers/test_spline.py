@@ -61,13 +61,12 @@ def test_gradients_are_finite_on_the_whole_line(direction, scale):
 
 
 def test_the_inverse_has_the_derivatives_of_the_inverse_function():
-    spline = Spline(4, bound=2.0)
+    spline = Spline(3, bound=2.0)
     torch.manual_seed(1)
-    raw = torch.randn(spline.num_parameters, 6, dtype=torch.float64, requires_grad=True)
-    z = torch.linspace(-1.9, 2.4, 6, dtype=torch.float64, requires_grad=True)
+    raw = torch.randn(spline.num_parameters, 3, dtype=torch.float64, requires_grad=True)
+    z = torch.tensor([-1.9, 0.4, 2.4], dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(spline.inverse, (z, raw))
-    assert torch.autograd.gradgradcheck(spline.inverse, (z, raw))
-    assert torch.autograd.gradcheck(lambda z, raw: spline.forward(z, raw), (z, raw))
+    assert torch.autograd.gradcheck(spline.forward, (z, raw))
 
 
 def test_slopes_at_knots_are_bounded():

@@ -58,13 +58,16 @@ def test_latents_of_the_models_own_images_are_standard_normal():
     assert z.mean().abs() < 4 / 32_000**0.5 and (z.var() - 1).abs() < 4 * (2 / 32_000) ** 0.5
 
 
-def test_the_log_slope_within_a_part_is_that_of_autograd():
-    # z as a function of the position u: dz/du = p / N(z).
-    probability, below, u = (torch.tensor(v, dtype=torch.float64) for v in (0.2, 0.5, 0.3))
-    slope = torch.func.grad(lambda u: torch.special.ndtri(below + u * probability))(u)
-    z = torch.special.ndtri(below + u * probability)
-    exact = probability.log() - log_standard_normal(z[None, None], torch.float64)[0]
-    torch.testing.assert_close(slope.log(), exact, atol=1e-9, rtol=0)
+def test_the_log_det_is_that_of_the_map_from_positions_to_noise(monkeypatch):
+    layer = _layer((2, 2, 2), 4)
+    x = torch.randint(4, (3, 2, 2, 2)).byte()
+    u = (0.1 + 0.8 * torch.rand(x.shape, dtype=torch.float64)).requires_grad_()
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: u)
+    z, log_det = layer(x)
+    rows = [torch.autograd.grad(column.sum(), u, retain_graph=True)[0].flatten(1) for column in z.flatten(1).T]
+    jacobian = torch.stack(rows, 1)
+    assert torch.equal(jacobian, jacobian.tril())
+    torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, log_det, atol=1e-9, rtol=0)
 
 
 def test_no_image_is_impossible_and_no_latent_overflows():
