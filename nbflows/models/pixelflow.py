@@ -10,7 +10,7 @@ from nbflows.pixelflow import PixelFlow
 def pixelflow(
     shape: tuple[int, int, int] = (1, 28, 28),
     num_grey_levels: int = 256,
-    piece: int = 7,
+    piece: int = 14,
     width: int = 96,
     num_layers: int = 4,
     num_heads: int = 4,

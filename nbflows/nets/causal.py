@@ -39,7 +39,7 @@ class CausalImageNet(nn.Module):
         self,
         shape: tuple[int, int, int],
         num_grey_levels: int,
-        piece: int = 7,
+        piece: int = 14,
         width: int = 96,
         num_layers: int = 4,
         num_heads: int = 4,
