@@ -68,7 +68,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     result = metrics.evaluate(
         flow,
         chosen,
-        contexts and contexts["test"][: options.limit],
+        contexts["test"][: options.limit] if contexts else None,
         num_draws=options.num_draws,
         progress=True,
         seed=options.seed,
@@ -86,7 +86,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     draws = options.upstream and flow.context_shape is None
     png = options.png or (f"{Path(options.model).stem}.png" if draws else None)
     if png:
-        given = contexts and contexts["test"][:64]
+        given = contexts["test"][:64] if contexts else None
         count = 64 if given is None else len(given)
         draw(flow, png, count, temperature=1.0, seed=options.seed, device=options.device, context=given)
 
