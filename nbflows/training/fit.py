@@ -250,7 +250,8 @@ def _score(
     contexts = provenance.contexts(module.flow, data)
     with launch.lost_ranks_explained(trainer, out):
         bar = progress and trainer.is_global_zero
-        test = metrics.evaluate(module.flow, data.test, contexts["test"] if contexts else None, progress=bar, shared=True)
+        given = contexts["test"] if contexts else None
+        test = metrics.evaluate(module.flow, data.test, given, progress=bar, shared=True)
         accuracy = module.objective.accuracy(module.flow, data)
     if trainer.is_global_zero:
         score = {"test_bits_per_dim": test.mean, "test_standard_error": test.standard_error}
