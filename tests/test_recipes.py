@@ -5,12 +5,9 @@ import json
 import pytest
 import torch
 
-from nbflows import (
-    JointFlow,
-    data,
-    recipes,
-)
+from nbflows import JointFlow, data, recipes
 from nbflows.data import Data, ImageData, toys
+from nbflows.labelled import LabelledFlow
 
 
 @pytest.mark.parametrize("data_name", ["mnist", "cifar10", "imagenet32", "imagenet64"])
@@ -33,7 +30,11 @@ def test_every_recipe_builds_its_model_for_its_data(name):
     known |= {"celeba-hq-256-5bit": ((3, 256, 256), 32)} | dict.fromkeys(toys.names(), ((2,), None))
     shape, levels = known.get(recipe.data, ((3, 32, 32), 256))
     parts = [torch.zeros(1, *shape, dtype=torch.uint8 if levels else torch.float32)] * 3
-    examples = ImageData(recipe.data, "", *parts, num_grey_levels=levels) if levels else Data(recipe.data, "", *parts)
+    labels = {"labels": dict.fromkeys(data.SPLITS, torch.full((1,), 9))} if recipe.objective.labelled else {}
+    if levels:
+        examples = ImageData(recipe.data, "", *parts, num_grey_levels=levels, **labels)
+    else:
+        examples = Data(recipe.data, "", *parts)
     # Residual flows without values: power iteration on every weight would take minutes. One flow in the plane has some:
     # all are built alike.
     without = "residual_flow" in recipe.builder and name not in ("digits-residual", "moons-residual")
@@ -41,5 +42,5 @@ def test_every_recipe_builds_its_model_for_its_data(name):
         flow = recipe.build(examples)
     assert flow.shape == shape
     assert flow.num_grey_levels == levels
-    assert isinstance(flow, JointFlow) == recipe.objective.labelled
+    assert isinstance(flow, (JointFlow, LabelledFlow)) == recipe.objective.labelled
     json.dumps(recipe.model_arguments(examples))

@@ -127,7 +127,9 @@ def test_a_recipe_refuses_settings_that_cannot_be(change, message):
 def test_an_objective_refuses_a_weight_that_cannot_be_and_a_recipe_something_else():
     with pytest.raises(ValueError, match=r"the weight of the density is 0 or more, not -1\.0"):
         WithClassifier(-1.0)
-    with pytest.raises(TypeError, match="objective is a Density, WithClassifier or Translation, got 'density'"):
+    with pytest.raises(
+        TypeError, match="objective is a Density, GivenLabels, WithClassifier or Translation, got 'density'"
+    ):
         replace(DIGITS, objective="density")
 
 
