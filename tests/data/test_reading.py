@@ -956,6 +956,7 @@ def test_no_file_takes_two_seconds_or_300_mib(tmp_path):
 
 
 @NEEDS_LINUX
+@pytest.mark.slow  # Files of a hundred MiB.
 @pytest.mark.parametrize("kind", ["npy", "npz"])
 def test_arrays_that_take_their_size_on_disk_are_loaded_in_little_more_than_twice_of_it(tmp_path, kind):
     images = np.zeros((8000, 64, 64, 3), np.uint8)

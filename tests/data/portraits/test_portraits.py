@@ -78,6 +78,7 @@ def test_there_are_many_attributes_and_more_combinations():
     assert ATTRIBUTES.entropy() > 40
 
 
+@pytest.mark.slow  # Draws hundreds of portraits.
 @pytest.mark.parametrize("size", [16, 32])
 def test_an_image_is_a_function_of_seed_and_number(size):
     images, labels = portraits.draw(300, size, seed=3)
@@ -244,6 +245,7 @@ def test_other_tasks_have_no_posterior(small):
 # --- portraits --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow  # Draws hundreds of portraits.
 def test_the_entropy_of_portraits_is_the_mean_of_their_bits():
     images, labels = portraits.draw(400)
     # Measured on 300 images: 0.033 bits.
@@ -256,6 +258,7 @@ def test_the_entropy_of_portraits_is_the_mean_of_their_bits():
     assert abs(bits.mean() - ambiguity / 3072 - (low + high) / 2) < 4 * bits.std() / 20
 
 
+@pytest.mark.slow  # Draws hundreds of portraits.
 @pytest.mark.parametrize("part", ["eyes", "clothing", "earrings"])
 def test_both_sides_of_a_portrait_agree_and_those_of_two_portraits_do_not(part):
     images, labels = portraits.draw(400)
@@ -274,6 +277,7 @@ def test_agreement_needs_a_known_part_and_size():
         portraits.agreement(torch.zeros(1, 3, 8, 8).byte())
 
 
+@pytest.mark.slow  # Draws hundreds of portraits.
 def test_portraits_are_loaded_by_name_and_cached(tmp_path, monkeypatch):
     monkeypatch.setattr(by_name, "_NUM_PORTRAITS", {"train": 20, "validation": 6, "test": 5})
     loaded = data.load("portraits-16", root=tmp_path)
