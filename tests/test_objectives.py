@@ -7,55 +7,21 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nbflows import JointFlow, data, metrics, models, recipes, training
+from nbflows import JointFlow, metrics, models
 from nbflows.cli import main
-from nbflows.data import Data, ImageData
 from nbflows.objectives import Density, WithClassifier
 from nbflows.training import steps
-
-SMALL = {"num_blocks": (1, 1), "hidden_channels": 8, "in_forward": False}
-
-
-DIGITS = replace(
-    recipes.get("digits-residual"),
-    arguments={**SMALL, "num_end_blocks": 1, "end_features": 8},
-    batch_size=32,
-    epochs=2,
-    # Far: the weights of every step have other norms than those of the step before, and than their average.
-    learning_rate=1e-2,
-    warmup_steps=1,
-    validate_every=1,
-    ema_decay=0.5,
-)
-
-
-JOINT = replace(
-    recipes.get("digits-joint"),
-    arguments={**SMALL, "features_per_level": 16},
-    batch_size=32,
-    learning_rate=1e-2,
-    warmup_steps=5,
-    ema_decay=0.9,
-)
+from tests.training.small_residual import DIGITS, JOINT, checkerboard_points, labelled_digits, train
 
 
 @pytest.fixture(scope="module")
 def digits():
-    full = data.load("digits")
-    parts = {"train": full.train[:100], "validation": full.validation[:40], "test": full.test[:40]}
-    labels = {split: full.labels[split][: len(images)] for split, images in parts.items()}
-    return ImageData("digits", "100 digits", **parts, num_grey_levels=17, labels=labels)
+    return labelled_digits()
 
 
 @pytest.fixture(scope="module")
 def points():
-    full = data.load("checkerboard")
-    return Data("checkerboard", "320 points", full.train[:320], full.validation[:50], full.test[:50])
-
-
-def _train(recipe, examples, out, **options):
-    options = {"precision": "32-true", "device": "cpu", "progress": False} | options
-    return training.train(recipe, examples, out=out, **options)
+    return checkerboard_points()
 
 
 def test_the_log_of_training_is_a_true_log_likelihood_also_with_the_neumann_gradient(digits):
@@ -110,7 +76,7 @@ def test_joint_training_minimises_lambda_times_the_density_and_the_labels(digits
 
 @pytest.mark.slow  # Training until something is learned.
 def test_joint_training_learns_classes_and_keeps_its_accuracy(digits, tmp_path, monkeypatch, capsys):
-    result = _train(JOINT, digits, tmp_path / "run", max_steps=60)
+    result = train(JOINT, digits, tmp_path / "run", max_steps=60)
     assert isinstance(result.flow, JointFlow)
     # Chance is 0.1, with a standard error of 0.05 on 40 images.
     assert result.accuracy.mean > 0.1 + 4 * 0.05
@@ -127,11 +93,11 @@ def test_joint_training_learns_classes_and_keeps_its_accuracy(digits, tmp_path, 
 
 def test_a_classifier_needs_labels_and_its_own_recipe(digits, points, tmp_path):
     with pytest.raises(ValueError, match="trains a classifier too, and digits has no labels"):
-        _train(JOINT, replace(digits, labels=None), tmp_path / "a")
+        train(JOINT, replace(digits, labels=None), tmp_path / "a")
     with pytest.raises(ValueError, match="the objective Density trains a Flow, the model is a JointFlow"):
-        _train(replace(JOINT, objective=Density()), digits, tmp_path / "b")
+        train(replace(JOINT, objective=Density()), digits, tmp_path / "b")
     with pytest.raises(ValueError, match="the objective WithClassifier trains a JointFlow, the model is a Flow"):
-        _train(replace(DIGITS, objective=WithClassifier(1.0)), digits, tmp_path / "c")
+        train(replace(DIGITS, objective=WithClassifier(1.0)), digits, tmp_path / "c")
     with pytest.raises(ValueError, match="joint_residual_flow has no factor_out"):
         models.joint_residual_flow(factor_out=True)
     flow = models.digits_residual_flow(**DIGITS.arguments).bijection

@@ -6,23 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from nbflows import data
 from nbflows.cli import main
 from nbflows.data import toys
-
-
-def _picture(file, size=(8, 8), mode="RGB", seed=0):
-    file.parent.mkdir(parents=True, exist_ok=True)
-    values = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(values).convert(mode).save(file)
-
-
-def _folder(path, count=30, **options):
-    for i in range(count):
-        _picture(path / f"{i:03d}.png", seed=i, **options)
-    return path
+from tests.pictures import save_folder
 
 
 @pytest.mark.parametrize(("name", "shape", "levels"), [("digits", (1, 8, 8), 17), ("photo-patches", (3, 32, 32), 256)])
@@ -164,7 +152,7 @@ def test_the_command_line_hands_on_the_number_of_bits(arguments, message, tmp_pa
 
 
 def test_a_folder_with_the_name_of_a_data_set_is_reached_by_its_path(tmp_path, monkeypatch):
-    _folder(tmp_path / "moons")
+    save_folder(tmp_path / "moons")
     monkeypatch.chdir(tmp_path)
     assert data.load("moons").shape == (2,)
     assert data.load("./moons").shape == (3, 8, 8)

@@ -10,25 +10,14 @@ from PIL import Image
 
 from nbflows import data
 from nbflows.data import folders
-
-
-def _picture(file, size=(8, 8), mode="RGB", seed=0):
-    file.parent.mkdir(parents=True, exist_ok=True)
-    values = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(values).convert(mode).save(file)
-
-
-def _folder(path, count=30, **options):
-    for i in range(count):
-        _picture(path / f"{i:03d}.png", seed=i, **options)
-    return path
+from tests.pictures import save_folder, save_picture
 
 
 def test_celeba_hq_is_resized_by_averaging_and_reduced_to_5_bit(tmp_path):
     folder = tmp_path / "celeba-hq-256"
     for split, count in (("train", 10), ("val", 2)):
         for i in range(count):
-            _picture(folder / split / f"{i}.png", size=(256, 256) if i else (512, 512), seed=i)
+            save_picture(folder / split / f"{i}.png", size=(256, 256) if i else (512, 512), seed=i)
     images = data.load("celeba-hq-256-5bit", root=tmp_path)
     assert images.shape == (3, 256, 256) and images.num_grey_levels == 32
     assert images.name == "celeba-hq-256-5bit" and "9/1/2 images, reduced to 5 bit" in images.variant
@@ -43,8 +32,8 @@ def test_celeba_hq_is_resized_by_averaging_and_reduced_to_5_bit(tmp_path):
 
 def test_tiny_imagenet_is_halved_by_averaging_and_its_val_is_the_test(tmp_path):
     folder = tmp_path / "tiny-imagenet-64"
-    _folder(folder / "train" / "n01", size=(64, 64))
-    _folder(folder / "val" / "n01", count=3, size=(64, 64))
+    save_folder(folder / "train" / "n01", size=(64, 64))
+    save_folder(folder / "val" / "n01", count=3, size=(64, 64))
     images = data.load("tiny-imagenet-32", root=tmp_path)
     assert images.name == "tiny-imagenet-32" and "27/3/3 images" in images.variant
     assert images.shape == (3, 32, 32) and len(images.test) == 3
@@ -57,7 +46,7 @@ def test_tiny_imagenet_is_halved_by_averaging_and_its_val_is_the_test(tmp_path):
 
 
 def test_a_folder_is_decoded_resized_split_and_cached(tmp_path, monkeypatch):
-    folder = _folder(tmp_path / "pictures", size=(20, 12))
+    folder = save_folder(tmp_path / "pictures", size=(20, 12))
     images = data.load(folder, image_size=4, root=tmp_path)
     assert images.shape == (3, 4, 4)
     assert (len(images.train), len(images.validation), len(images.test)) == (25, 2, 3)
@@ -68,7 +57,7 @@ def test_a_folder_is_decoded_resized_split_and_cached(tmp_path, monkeypatch):
 
 
 def test_halving_a_folder_of_images_averages_areas(tmp_path):
-    folder = _folder(tmp_path / "pictures", size=(8, 8))
+    folder = save_folder(tmp_path / "pictures", size=(8, 8))
     small = data.load(folder, image_size=4, root=tmp_path)
     full = data.load(folder, root=tmp_path)
     assert full.shape == (3, 8, 8)
@@ -78,9 +67,9 @@ def test_halving_a_folder_of_images_averages_areas(tmp_path):
 
 
 def test_a_changed_folder_is_read_again(tmp_path):
-    folder = _folder(tmp_path / "pictures")
+    folder = save_folder(tmp_path / "pictures")
     before = data.load(folder, root=tmp_path)
-    _picture(folder / "new.png", seed=99)
+    save_picture(folder / "new.png", seed=99)
     after = data.load(folder, root=tmp_path)
     assert len(after.train) + len(after.validation) + len(after.test) == 31
     assert len(before.train) != len(after.train) or not torch.equal(before.train, after.train)
@@ -103,9 +92,9 @@ def _put_in_place(folder, other, how):
 
 @pytest.mark.parametrize("how", ["moved", "copied", "overwritten"])
 def test_other_pictures_of_the_same_names_sizes_and_times_are_read_again(tmp_path, how):
-    folder, other = _folder(tmp_path / "pictures"), tmp_path / "other"
+    folder, other = save_folder(tmp_path / "pictures"), tmp_path / "other"
     for i in range(30):
-        _picture(other / f"{i:03d}.png", seed=1000 + i)
+        save_picture(other / f"{i:03d}.png", seed=1000 + i)
     for file in (*folder.iterdir(), *other.iterdir()):
         # Deflated, noise of one shape has one size; without compression it is certain.
         Image.open(file).save(file, compress_level=0)
@@ -119,25 +108,25 @@ def test_other_pictures_of_the_same_names_sizes_and_times_are_read_again(tmp_pat
 
 
 def test_folders_named_after_splits_are_the_splits(tmp_path):
-    _folder(tmp_path / "set" / "train" / "cats", 20)
-    _folder(tmp_path / "set" / "val", 7)
+    save_folder(tmp_path / "set" / "train" / "cats", 20)
+    save_folder(tmp_path / "set" / "val", 7)
     images = data.load(tmp_path / "set", root=tmp_path)
     # One held-out folder is the test set; the validation images come from training.
     assert (len(images.train), len(images.validation), len(images.test)) == (18, 2, 7)
-    _folder(tmp_path / "set" / "test", 5)
+    save_folder(tmp_path / "set" / "test", 5)
     images = data.load(tmp_path / "set", root=tmp_path)
     assert (len(images.train), len(images.validation), len(images.test)) == (20, 7, 5)
 
 
 def test_grey_images_stay_grey_and_mixed_ones_become_colour(tmp_path):
-    folder = _folder(tmp_path / "grey", mode="L")
+    folder = save_folder(tmp_path / "grey", mode="L")
     assert data.load(folder, root=tmp_path).shape == (1, 8, 8)
-    _picture(folder / "colour.png", mode="RGBA")
+    save_picture(folder / "colour.png", mode="RGBA")
     assert data.load(folder, root=tmp_path).shape == (3, 8, 8)
 
 
 def test_broken_files_are_named_counted_and_skipped(tmp_path):
-    folder = _folder(tmp_path / "pictures")
+    folder = save_folder(tmp_path / "pictures")
     (folder / "empty.png").touch()
     (folder / "broken.jpg").write_bytes(b"not a picture")
     (folder / "cut.png").write_bytes((folder / "000.png").read_bytes()[:60])
@@ -160,14 +149,14 @@ def test_a_folder_with_nothing_readable_is_an_error(tmp_path):
 
 
 def test_images_of_different_sizes_need_an_image_size(tmp_path):
-    folder = _folder(tmp_path / "pictures")
-    _picture(folder / "large.png", size=(9, 8))
+    folder = save_folder(tmp_path / "pictures")
+    save_picture(folder / "large.png", size=(9, 8))
     with pytest.raises(ValueError, match=r"2 sizes \(8x8, 9x8 ...\); give --image-size"):
         data.load(folder, root=tmp_path)
 
 
 def test_a_cache_that_cannot_be_written_is_said_and_does_no_harm(tmp_path, capsys):
-    folder = _folder(tmp_path / "pictures")
+    folder = save_folder(tmp_path / "pictures")
     (tmp_path / "cache").touch()
     images = data.load(folder, root=tmp_path)
     assert len(images.train) == 25
@@ -175,6 +164,6 @@ def test_a_cache_that_cannot_be_written_is_said_and_does_no_harm(tmp_path, capsy
 
 
 def test_a_folder_without_training_images_is_an_error(tmp_path):
-    _folder(tmp_path / "set" / "test", 5)
+    save_folder(tmp_path / "set" / "test", 5)
     with pytest.raises(ValueError, match=r"no training images, only \['test'\]"):
         data.load(tmp_path / "set", root=tmp_path)

@@ -5,40 +5,23 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nbflows import Flow, Sequential, data, load_pretrained, models, recipes, save_flow, training
-from nbflows.data import ImageData
-from nbflows.layers import AffineCoupling, Dequantize, checkerboard
-from nbflows.nets import ConvNet
+from nbflows import load_pretrained, models, recipes, save_flow
 from nbflows.training import fit
-
-RECIPE = recipes.Recipe(
-    "a small one for tests", "digits", "digits_simple", batch_size=32, epochs=8, warmup_steps=4, validate_every=4
-)
+from tests.training.small import small_digits, train
 
 
 @pytest.fixture(scope="module")
 def digits():
-    full = data.load("digits")
-    return ImageData("digits", "100 digits", full.train[:100], full.validation[:20], full.test[:20], 17)
-
-
-def _flow():
-    torch.manual_seed(0)
-    return Flow(Sequential(Dequantize(17), AffineCoupling(ConvNet(1, 4, 2), checkerboard(8, 8))), (1, 8, 8))
-
-
-def _train(digits, out, recipe=RECIPE, **options):
-    settings = {"precision": "32-true", "device": "cpu", "progress": False, "flow": _flow()}
-    return training.train(recipe, digits, out=out, **settings | options)
+    return small_digits()
 
 
 def test_a_training_starts_from_a_published_model_and_says_so(digits, tmp_path):
     published = load_pretrained("digits-simple")
     recipe = replace(recipes.get("digits-simple"), learning_rate=0.0, batch_size=50)
-    result = _train(digits, tmp_path / "run", recipe=recipe, max_steps=2, flow=None, start_from="digits-simple")
+    result = train(digits, tmp_path / "run", recipe=recipe, max_steps=2, flow=None, start_from="digits-simple")
     for name, tensor in result.flow.state_dict().items():
         torch.testing.assert_close(tensor, published.state_dict()[name], atol=1e-7, rtol=0)
-    from_run = _train(digits, tmp_path / "next", recipe=recipe, max_steps=1, flow=None, start_from=tmp_path / "run")
+    from_run = train(digits, tmp_path / "next", recipe=recipe, max_steps=1, flow=None, start_from=tmp_path / "run")
     details = fit.weights.describe(from_run.out)
     assert details["steps"] == 1
     assert details["started_from"]["model"] == str(tmp_path / "run") and details["started_from"]["steps"] == 2
@@ -48,22 +31,22 @@ def test_a_training_starts_from_a_published_model_and_says_so(digits, tmp_path):
 
 def test_a_resumed_training_still_knows_what_it_started_from(digits, tmp_path):
     recipe = replace(recipes.get("digits-simple"), batch_size=50)
-    _train(digits, tmp_path, recipe=recipe, max_steps=1, flow=None, start_from="digits-simple")
-    _train(digits, tmp_path, recipe=recipe, max_steps=2, flow=None, resume=True)
+    train(digits, tmp_path, recipe=recipe, max_steps=1, flow=None, start_from="digits-simple")
+    train(digits, tmp_path, recipe=recipe, max_steps=2, flow=None, resume=True)
     assert fit.weights.describe(tmp_path)["started_from"]["model"] == "digits-simple"
 
 
 def test_weights_that_do_not_fit_are_named_and_leave_no_run(digits, tmp_path):
     with pytest.raises(ValueError, match=r"weights of digits-glow do not fit .* tensors differ") as error:
-        _train(digits, tmp_path / "run", flow=None, start_from="digits-glow")
+        train(digits, tmp_path / "run", flow=None, start_from="digits-glow")
     assert "missing" in str(error.value) and "same recipe and size" in str(error.value)
     assert not (tmp_path / "run").exists()
     narrow = models.simple((1, 8, 8), 17, num_couplings=8, hidden_channels=8, num_blocks=1)
     file = save_flow(narrow, tmp_path / "narrow")
     with pytest.raises(ValueError, match=r"\[8, .*\] against \[\d+, "):
-        _train(digits, tmp_path / "run", flow=None, start_from=file)
+        train(digits, tmp_path / "run", flow=None, start_from=file)
     with pytest.raises(ValueError, match="no pretrained model named 'digits-simpel'; did you mean 'digits-simple'"):
-        _train(digits, tmp_path / "run", flow=None, start_from="digits-simpel")
-    _train(digits, tmp_path / "run", max_steps=1)
+        train(digits, tmp_path / "run", flow=None, start_from="digits-simpel")
+    train(digits, tmp_path / "run", max_steps=1)
     with pytest.raises(ValueError, match="leave start_from"):
-        _train(digits, tmp_path / "run", flow=None, start_from="digits-simple", resume=True)
+        train(digits, tmp_path / "run", flow=None, start_from="digits-simple", resume=True)

@@ -8,59 +8,23 @@ import pytest
 import torch
 from torch.nn.utils import parametrize
 
-from nbflows import data, load_flow, metrics, models, recipes, training
+from nbflows import load_flow, metrics, models
 from nbflows.cli import main
-from nbflows.data import Data, ImageData, pictures
+from nbflows.data import pictures
 from nbflows.nets import OperatorNorm, update_norms
 from nbflows.objectives import WithClassifier
 from nbflows.training import steps
-
-SMALL = {"num_blocks": (1, 1), "hidden_channels": 8, "in_forward": False}
-
-
-DIGITS = replace(
-    recipes.get("digits-residual"),
-    arguments={**SMALL, "num_end_blocks": 1, "end_features": 8},
-    batch_size=32,
-    epochs=2,
-    # Far: the weights of every step have other norms than those of the step before, and than their average.
-    learning_rate=1e-2,
-    warmup_steps=1,
-    validate_every=1,
-    ema_decay=0.5,
-)
-
-
-JOINT = replace(
-    recipes.get("digits-joint"),
-    arguments={**SMALL, "features_per_level": 16},
-    batch_size=32,
-    learning_rate=1e-2,
-    warmup_steps=5,
-    ema_decay=0.9,
-)
-
-
-POINTS = replace(recipes.get("checkerboard-residual"), arguments={"num_blocks": 2, "hidden_features": 8}, batch_size=32)
+from tests.training.small_residual import DIGITS, JOINT, POINTS, checkerboard_points, labelled_digits, train
 
 
 @pytest.fixture(scope="module")
 def digits():
-    full = data.load("digits")
-    parts = {"train": full.train[:100], "validation": full.validation[:40], "test": full.test[:40]}
-    labels = {split: full.labels[split][: len(images)] for split, images in parts.items()}
-    return ImageData("digits", "100 digits", **parts, num_grey_levels=17, labels=labels)
+    return labelled_digits()
 
 
 @pytest.fixture(scope="module")
 def points():
-    full = data.load("checkerboard")
-    return Data("checkerboard", "320 points", full.train[:320], full.validation[:50], full.test[:50])
-
-
-def _train(recipe, examples, out, **options):
-    options = {"precision": "32-true", "device": "cpu", "progress": False} | options
-    return training.train(recipe, examples, out=out, **options)
+    return checkerboard_points()
 
 
 def _norms(flow):
@@ -91,13 +55,13 @@ def test_norms_are_those_of_the_weights_after_every_step_and_of_the_averages_at_
         "training_step",
         lambda self, *a: seen.append(("training", _is_converged(self.flow))) or training_step(self, *a),
     )
-    _train(DIGITS, digits, tmp_path)
+    train(DIGITS, digits, tmp_path)
     assert {name for name, _ in seen} == {"validation", "training"}
     assert all(converged for _, converged in seen)
 
 
 def test_a_checkpoint_and_an_exported_model_hold_the_norms_of_their_weights(digits, tmp_path):
-    result = _train(DIGITS, digits, tmp_path)
+    result = train(DIGITS, digits, tmp_path)
     flow = load_flow(tmp_path)
     assert _is_converged(flow)
     for (ours, weight), (theirs, _) in zip(_norms(flow), _norms(result.flow), strict=True):
@@ -148,8 +112,8 @@ def test_images_are_mirrored_where_the_recipe_says_so(digits):
 def test_a_batch_in_parts_trains_like_the_whole_batch(points, tmp_path):
     # Exact log-determinants and no noise: the same gradient, up to the order of its sums.
     recipe = replace(POINTS, arguments={**POINTS.arguments, "log_det": "exact"}, epochs=1)
-    whole = _train(recipe, points, tmp_path / "whole", max_steps=3)
-    parts = _train(replace(recipe, accumulate=4), points, tmp_path / "parts", max_steps=3)
+    whole = train(recipe, points, tmp_path / "whole", max_steps=3)
+    parts = train(replace(recipe, accumulate=4), points, tmp_path / "parts", max_steps=3)
     for a, b in zip(whole.flow.parameters(), parts.flow.parameters(), strict=True):
         # Adam's first steps have length lr whatever the gradient: rounding shows where a gradient is near its epsilon.
         torch.testing.assert_close(a, b, atol=0.05 * 3 * recipe.learning_rate, rtol=0)
@@ -158,7 +122,7 @@ def test_a_batch_in_parts_trains_like_the_whole_batch(points, tmp_path):
 
 
 def test_points_are_trained_sampled_and_evaluated(points, tmp_path, monkeypatch, capsys):
-    result = _train(replace(POINTS, epochs=1), points, tmp_path / "run")
+    result = train(replace(POINTS, epochs=1), points, tmp_path / "run")
     assert result.accuracy is None and math.isfinite(result.test.mean)
     assert list((tmp_path / "run" / "samples").glob("*.png"))
     monkeypatch.chdir(tmp_path)
@@ -172,7 +136,7 @@ def test_points_are_trained_sampled_and_evaluated(points, tmp_path, monkeypatch,
 def test_a_model_of_8_bits_is_not_scored_on_fewer(digits, tmp_path, capsys):
     eight = replace(digits, num_grey_levels=256, labels=None)
     recipe = replace(DIGITS, epochs=1)
-    _train(recipe, eight, tmp_path / "run", max_steps=1)
+    train(recipe, eight, tmp_path / "run", max_steps=1)
     np.save(tmp_path / "images.npy", np.zeros((40, 8, 8), dtype=np.uint8))
     run = ["evaluate", str(tmp_path / "run"), "--data", str(tmp_path / "images.npy")]
     assert main([*run, "--num-bits", "5"]) == 2

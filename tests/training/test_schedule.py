@@ -6,36 +6,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from nbflows import Flow, Sequential, data, load_pretrained, recipes, training
-from nbflows.data import ImageData
-from nbflows.layers import AffineCoupling, Dequantize, checkerboard
-from nbflows.nets import ConvNet
+from nbflows import load_pretrained, recipes
 from nbflows.training import fit, steps
 from nbflows.training.schedule import Budget, learning_rate_factor
 from tests.interrupt import killed_after
-
-RECIPE = recipes.Recipe(
-    "a small one for tests", "digits", "digits_simple", batch_size=32, epochs=8, warmup_steps=4, validate_every=4
-)
-
+from tests.training.small import RECIPE, small_digits, train
 
 STEPS_PER_EPOCH = 3
 
 
 @pytest.fixture(scope="module")
 def digits():
-    full = data.load("digits")
-    return ImageData("digits", "100 digits", full.train[:100], full.validation[:20], full.test[:20], 17)
-
-
-def _flow():
-    torch.manual_seed(0)
-    return Flow(Sequential(Dequantize(17), AffineCoupling(ConvNet(1, 4, 2), checkerboard(8, 8))), (1, 8, 8))
-
-
-def _train(digits, out, recipe=RECIPE, **options):
-    settings = {"precision": "32-true", "device": "cpu", "progress": False, "flow": _flow()}
-    return training.train(recipe, digits, out=out, **settings | options)
+    return small_digits()
 
 
 def _factors(recipe, budget, steps, seconds_a_step=0.0):
@@ -110,10 +92,10 @@ def logged_rates(monkeypatch):
 
 @pytest.mark.parametrize("killed_at", [4, 15])
 def test_two_parts_follow_the_same_schedule_as_one(digits, tmp_path, logged_rates, killed_at):
-    whole = _train(digits, tmp_path / "whole", max_steps=16)
+    whole = train(digits, tmp_path / "whole", max_steps=16)
     with killed_after(killed_at):
-        _train(digits, tmp_path / "parts", max_steps=16, checkpoint_seconds=0)
-    parts = _train(digits, tmp_path / "parts", max_steps=16, resume=True)
+        train(digits, tmp_path / "parts", max_steps=16, checkpoint_seconds=0)
+    parts = train(digits, tmp_path / "parts", max_steps=16, resume=True)
     rates = _learning_rates(tmp_path / "parts")
     assert rates == _learning_rates(tmp_path / "whole") and list(rates) == list(range(16))
     assert rates[12] == pytest.approx(RECIPE.learning_rate) and rates[15] == pytest.approx(RECIPE.learning_rate / 4)
@@ -126,10 +108,10 @@ def test_minutes_count_in_all_and_are_spent_once(digits, tmp_path, monkeypatch, 
     monkeypatch.setattr(steps.time, "monotonic", lambda: float(next(clock)))
     recipe = replace(RECIPE, epochs=1000)
     with killed_after(20):
-        _train(digits, tmp_path, recipe=recipe, max_minutes=4, checkpoint_seconds=0)
+        train(digits, tmp_path, recipe=recipe, max_minutes=4, checkpoint_seconds=0)
     half = torch.load(tmp_path / "last.ckpt", weights_only=True)["seconds"]
     assert 20 < half < 200
-    result = _train(digits, tmp_path, recipe=recipe, max_minutes=4, resume=True)
+    result = train(digits, tmp_path, recipe=recipe, max_minutes=4, resume=True)
     rates = list(_learning_rates(tmp_path).values())
     assert rates[4] == rates[20] == pytest.approx(RECIPE.learning_rate)
     # Three quarters of the steps are over when the first part's seconds count too.
@@ -140,14 +122,14 @@ def test_minutes_count_in_all_and_are_spent_once(digits, tmp_path, monkeypatch, 
     assert falling == sorted(falling, reverse=True)
     assert len(rates) == max(row["step"] for row in result.history) + 1
     with pytest.raises(ValueError, match=r"trained for [\d.]+ minutes already, and it was asked to end after 4;"):
-        _train(digits, tmp_path, recipe=recipe, max_minutes=4, resume=True)
+        train(digits, tmp_path, recipe=recipe, max_minutes=4, resume=True)
 
 
 def test_the_bar_counts_to_the_end_of_the_budget(digits, tmp_path, capsys):
     recipe = replace(RECIPE, epochs=1000)
-    _train(digits, tmp_path / "steps", recipe=recipe, max_steps=5, progress=True)
+    train(digits, tmp_path / "steps", recipe=recipe, max_steps=5, progress=True)
     assert "5/5" in capsys.readouterr().out
-    _train(digits, tmp_path / "minutes", recipe=recipe, max_minutes=1 / 60, progress=True)
+    train(digits, tmp_path / "minutes", recipe=recipe, max_minutes=1 / 60, progress=True)
     last = capsys.readouterr().out.split("training:")[-1]
     steps = torch.load(tmp_path / "minutes" / "last.ckpt", weights_only=True)["global_step"]
     assert f"| {steps}/{steps} [" in last
@@ -155,7 +137,7 @@ def test_the_bar_counts_to_the_end_of_the_budget(digits, tmp_path, capsys):
 
 def test_a_training_that_makes_its_start_worse_ends_with_the_weights_it_started_from(digits, tmp_path, capsys):
     recipe = replace(recipes.get("digits-simple"), learning_rate=0.1, warmup_steps=0, ema_decay=0.0, batch_size=50)
-    result = _train(digits, tmp_path, recipe=recipe, max_steps=2, flow=None, start_from="digits-simple")
+    result = train(digits, tmp_path, recipe=recipe, max_steps=2, flow=None, start_from="digits-simple")
     start = load_pretrained("digits-simple").state_dict()
     assert all(torch.equal(tensor, start[name]) for name, tensor in result.flow.state_dict().items())
     name = "validation_bits_per_dim"
