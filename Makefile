@@ -54,7 +54,7 @@ lint: $(INSTALLED)
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-# What every model costs, as a table, build/bench.csv and build/bench.png.
+# What the models of the five systems cost, as a table, build/bench.csv and build/bench.png.
 bench: $(INSTALLED)
 	$(BIN)/python -m benchmarks
 

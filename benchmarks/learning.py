@@ -5,7 +5,8 @@
 Each model is trained once for each budget, in a process of its own, on one thread: a budget is CPU seconds of that
 process, so that a busy machine changes little. All have the same loop: the learning rate warms up, stays, and falls to
 zero in the last quarter of the budget (``training.schedule``); averaged weights are scored, with one draw of noise
-(M = 1), on the first test images. ``LEARNERS`` has what differs: batch size, learning rate, optimizer, precision.
+(M = 1), on the first test images. ``LEARNERS`` has what differs: batch size, learning rate, optimizer, precision. They
+are not the settings of the recipes, which are made for hours.
 
 The original's figures are those of its published code, trained once with its own schedule and scored on the way.
 """
@@ -90,7 +91,7 @@ def _normflows_glow(num_levels: int = 2, num_steps: int = 8, hidden_channels: in
 
         def bits_per_dim(self, images):
             points = (images.float() + torch.rand(images.shape)) / 256
-            return (8 - self.flow.log_prob(points) / math.log(2) / 784).clone()
+            return 8 - self.flow.log_prob(points) / math.log(2) / 784
 
     return Glow()
 
@@ -234,7 +235,12 @@ def main(arguments: list[str] | None = None) -> None:
         learner = replace(LEARNERS[options.names[0]], **changes)
         print(json.dumps(train(learner, options.minutes[0], options.test_images, options.seed)))
         return
-    names = [name for name in options.names or LEARNERS if _installed(LEARNERS[name].package)]
+    missing = [name for name in options.names or LEARNERS if not find_spec(LEARNERS[name].package)]
+    if missing and options.names:
+        parser.error(f"not installed: {', '.join(sorted({LEARNERS[name].package for name in missing}))}")
+    if missing:
+        print(f"left out, as their packages are not installed: {', '.join(missing)}")
+    names = [name for name in options.names or LEARNERS if name not in missing]
     tasks = [(name, minutes) for name in names for minutes in options.minutes]
     rest = [
         "--test-images",
@@ -266,22 +272,20 @@ def _value(text: str):
         return text
 
 
-def _installed(package: str) -> bool:
-    return find_spec(package) is not None
-
-
 def _in_a_process(name: str, minutes: float, rest: list[str]) -> dict:
     command = [sys.executable, "-m", "benchmarks.learning", name, "--one", "--minutes", str(minutes), *rest]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     if done.returncode:
-        raise SystemExit(f"{name}, {minutes:g} minutes: {done.stderr.strip().splitlines()[-1]}")
+        raise SystemExit(
+            f"{name}, {minutes:g} minutes: {(done.stderr.strip() or f'status {done.returncode}').splitlines()[-1]}"
+        )
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def _table(names: list[str], minutes: list[float], rows: dict) -> str:
     from tabulate import tabulate
 
-    original = ["original code, multi-scale", *(ORIGINAL.get(m, "") for m in minutes)]
+    original = ["original code, multi-scale, float32, its own schedule", *(ORIGINAL.get(m, "") for m in minutes)]
     lines = [
         [name, *(f"{rows[name, m]['mean']:.3f} ± {rows[name, m]['standard_error']:.3f}" for m in minutes)]
         for name in names

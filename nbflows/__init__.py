@@ -1,5 +1,7 @@
 """nbflows: normalizing flows for images, to read, to teach and to train."""
 
+from typing import NoReturn
+
 from nbflows import layers, models, nets, upstream
 from nbflows.bijection import Bijection
 from nbflows.checks import BijectionError, check_bijection
@@ -13,6 +15,20 @@ from nbflows.pixelflow import PixelFlow
 from nbflows.pretrained import list_pretrained, load, load_pretrained
 from nbflows.storage.weights import load_flow, save_flow
 from nbflows.translation import TranslationFlow, Translations
+
+_MOVED = {
+    "data": ("reading", "toys"),
+    "storage": ("download", "manifest", "unpickle", "weights"),
+    "training": ("callbacks", "compiling", "runs", "schedule"),
+}
+
+
+def __getattr__(name: str) -> NoReturn:
+    for folder, modules in _MOVED.items():
+        if name in modules:
+            raise ImportError(f"nbflows.{name} has moved: from nbflows.{folder} import {name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __version__ = "0.1.0"
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from nbflows import inputs
+from nbflows.layers.dequantize import check_grey_levels
 
 # Neighbours (rows up, columns left) that come before a pixel, each with the number of values to which it is rounded.
 # Each order of context adds to the one below it. Orders and strengths were chosen on 2,000 validation images of MNIST.
@@ -51,6 +52,7 @@ class CountingModel:
     def _contexts(self, images: Tensor) -> tuple[np.ndarray, list[np.ndarray]]:
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 1:
             raise ValueError(f"counting is for uint8 images (N, 1, H, W), got {images.dtype} {tuple(images.shape)}")
+        check_grey_levels(images, self.num_grey_levels)
         grey = images[:, 0].numpy()
         # Beyond the edges everything is 0.
         padded = np.pad(grey, ((0, 0), (2, 0), (2, 2)))

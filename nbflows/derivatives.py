@@ -1,6 +1,5 @@
 """Guards for gradients written by hand: where code is traced or transformed, or differentiated twice."""
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -55,17 +54,6 @@ def refuse_vmap(what: str, x: Tensor) -> None:
         if functorch.is_batchedtensor(x):
             raise RuntimeError(f"{what}, which torch.func.vmap cannot transform: call it with whole batches")
         x = functorch.get_unwrapped(x)
-
-
-def of_formula(formula: Callable, inputs: Sequence[Tensor], weights: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Computes the gradients of a plain formula by autograd, so that they can be differentiated again.
-
-    Args:
-        formula: a function of ``inputs``.
-        inputs: the tensors that an autograd.Function saved for its backward.
-        weights: the gradients with respect to the results of the formula.
-    """
-    return torch.func.vjp(formula, *inputs)[1](weights)
 
 
 def once(x: Tensor, message: str) -> Tensor:

@@ -252,8 +252,7 @@ class Flow(nn.Module):
         chunk_size: int = 256,
         progress: bool = False,
     ) -> Tensor:
-        size = num_samples if isinstance(num_samples, (tuple, list)) else [num_samples]
-        size = [inputs.whole(count, "num_samples", 0) for count in size]
+        size = sample_shape(num_samples)
         num_samples, chunk_size = math.prod(size), inputs.whole(chunk_size, "chunk_size", 1)
         self._check_precision()
         self._check_context(context, num_samples, 1)
@@ -269,7 +268,7 @@ class Flow(nn.Module):
             require_finite(self)
             raise
         samples = torch.cat(chunks)
-        if samples.is_floating_point() and not traced() and samples.isnan().any():
+        if samples.is_floating_point() and not traced() and not samples.isfinite().all():
             require_finite(self)
         return samples.view(*size, *samples.shape[1:])
 
@@ -346,6 +345,12 @@ def first_layer(bijection: Bijection) -> Bijection:
     while isinstance(layers := getattr(bijection, "layers", None), nn.ModuleList) and layers:
         bijection = cast(Bijection, layers[0])
     return bijection
+
+
+def sample_shape(num_samples: int | Sequence[int]) -> list[int]:
+    """Returns a number of samples, or a shape of them, as a list. Raises ValueError for negative numbers."""
+    size = num_samples if isinstance(num_samples, (tuple, list)) else [num_samples]
+    return [inputs.whole(count, "num_samples", 0) for count in size]
 
 
 def _takes_reals(layer: Bijection) -> bool:

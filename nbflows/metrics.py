@@ -48,7 +48,7 @@ class Mean:
         return f"{self.mean:{form}}{error}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BitsPerDim(Mean):
     """A mean bits/dim over images: an upper bound of the model's bits/dim, tighter with more draws, or exact.
 

@@ -1,5 +1,6 @@
 """PixelFlow: exact probabilities of integer images, sampling in reading order, completion of images."""
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -7,7 +8,8 @@ import torch
 from torch import Tensor
 
 from nbflows import inputs
-from nbflows.flow import Flow
+from nbflows.flow import Flow, require_finite, sample_shape
+from nbflows.layers.dequantize import check_grey_levels
 from nbflows.layers.subset import SubsetAutoregressive
 from nbflows.progress import bar
 
@@ -45,12 +47,14 @@ class PixelFlow(Flow):
         chunk_size: int = 256,
         progress: bool = False,
     ) -> Tensor:
-        parts = num_samples if isinstance(num_samples, (tuple, list)) else [num_samples]
-        size = torch.Size([inputs.whole(part, "num_samples", 0) for part in parts])
-        self._check_precision()
+        size = sample_shape(num_samples)
         self._check_context(context, 1)
+        if isinstance(temperature, (tuple, list)):
+            if len(temperature) != 1:
+                raise ValueError(f"temperature is one number, this flow has one level; got {temperature}")
+            (temperature,) = temperature
         known = torch.zeros(1, self.shape[0], 0, self.shape[2], dtype=torch.uint8, device=self.device)
-        samples = self.complete(known, size.numel(), cast(float, temperature), generator, chunk_size, progress)
+        samples = self.complete(known, math.prod(size), cast(float, temperature), generator, chunk_size, progress)
         return samples[0].view(*size, *self.shape)
 
     @torch.no_grad()
@@ -71,12 +75,18 @@ class PixelFlow(Flow):
             temperature: the logits are divided by it; below 1: more typical images.
             generator, chunk_size, progress: as in ``sample``.
         """
+        self._check_precision()
         channels, height, columns = self.shape
         if known.dim() != 4 or known.shape[1::2] != (channels, columns) or known.shape[2] > height:
             raise ValueError(f"known rows are (N, {channels}, rows, {columns}), got {tuple(known.shape)}")
+        if known.dtype != torch.uint8:
+            raise TypeError(f"known rows are uint8 grey levels, got {known.dtype}")
         num_samples = inputs.whole(num_samples, "num_samples", 0)
         temperature = inputs.number(temperature, "temperature", 0)
         layer, chunk_size = cast(SubsetAutoregressive, self.bijection), inputs.whole(chunk_size, "chunk_size", 1)
+        check_grey_levels(known, layer.num_grey_levels)
+        # Logits that are not numbers would give black images.
+        require_finite(self)
         rows = known.to(self.device).repeat_interleave(num_samples, 0)
         noise = self.draw_noise(len(rows), 1.0, generator)
         chunks = list(zip(noise.split(chunk_size), rows.split(chunk_size), strict=True))

@@ -303,7 +303,7 @@ _PORTRAITS = {"data": "portraits", "batch_size": 32, "epochs": 100, "learning_ra
 _PORTRAITS_AFFINE = {"num_scales": 3, "num_steps": 8, "hidden_channels": 96, **_NOISE}
 _TINY_IMAGENET = {"data": "tiny-imagenet-32", "builder": "mar_scf", "batch_size": 64, "epochs": 100}
 _SMALL = {
-    # Models without "attributes" or "classes" in their names differ only in their priors, too.
+    # portraits-glow and portraits-marscf differ only in their priors; so do mnist-glow and mnist-marscf.
     "portraits-glow": Recipe(
         "small Glow with variational dequantization, drawn faces",
         builder="glow",

@@ -28,7 +28,7 @@ from nbflows.flow import require_finite
 from nbflows.layers import ActNorm, AffineCoupling, Conv1x1, Flip, MixtureCoupling
 from nbflows.models.caflow import relation_block
 from nbflows.nets import MLP, ActNormConvNet, PooledFeatures
-from nbflows.nets.norm import ChannelNorm
+from nbflows.nets.norm import ActNormAffine
 from tests.flows import random_caflow, random_images
 
 
@@ -378,7 +378,7 @@ def test_networks_with_actnorm_are_not_poisoned_either(net):
     for wrong in (x + torch.nan, x[:0]):
         with pytest.raises(ValueError, match="ActNorm cannot"):
             net(wrong)
-    assert not any(layer.has_seen_data for layer in net.modules() if isinstance(layer, ChannelNorm))
+    assert not any(layer.has_seen_data for layer in net.modules() if isinstance(layer, ActNormAffine))
     assert net(x).isfinite().all()
 
 
@@ -409,6 +409,17 @@ def test_weights_that_are_not_finite_are_named_when_scored():
         ValueError, match="bits/dim of 4 of 4 images are NaN or infinite, though its weights are finite"
     ):
         metrics.evaluate(flow, torch.ones(4, 2))
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("build", [points_flow, models.digits_pixelflow])
+def test_samples_of_weights_that_are_not_finite_name_the_weight(build, value):
+    flow = build()
+    with torch.no_grad():
+        list(flow.parameters())[-1].fill_(value)
+    name = list(dict(flow.named_parameters()))[-1]
+    with pytest.raises(ValueError, match=f"^{name} has values that are not finite"):
+        flow.sample(2)
 
 
 def test_a_score_of_one_image_has_no_error():

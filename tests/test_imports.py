@@ -1,23 +1,26 @@
 """Imports go one way through the house: no circle, and nothing heavy for those who only sample."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 # From the ground up; what stands in one line does not import each other, but for what is said in a folder of its own.
 FLOORS = [
     ["derivatives", "determinants", "exercises", "extras", "files", "hardware", "inputs", "installed"],
-    ["counting", "progress", "ranks", "seeded"],
+    ["progress", "ranks", "seeded"],
     ["bijection"],
     ["recompute"],
     ["compose"],
     ["nets"],
     ["flow"],
     ["checks", "joint", "labelled", "layers"],
-    ["coding", "multiscale", "pixelflow", "translation"],
+    ["coding", "counting", "multiscale", "pixelflow", "translation"],
     ["data", "models", "metrics"],
     ["attributes", "listing", "storage", "tasks"],
     ["objectives", "provenance", "quality", "upstream"],
@@ -82,3 +85,19 @@ def test_sampling_needs_neither_torchs_compiler_nor_lightning(tmp_path):
     code += f"print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code, tmp_path / "a.png"], capture_output=True, text=True, check=True)
     assert done.stdout.endswith("[]\n") and (tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "name", "new"),
+    [
+        ("nbflows", "toys", "nbflows.data import toys"),
+        ("nbflows", "weights", "nbflows.storage import weights"),
+        ("nbflows", "compiling", "nbflows.training import compiling"),
+        ("nbflows.bijection", "Sequential", "nbflows import Sequential"),
+    ],
+)
+def test_what_has_moved_is_an_error_that_names_its_place(old, name, new):
+    with pytest.raises(ImportError, match=f"from {new}"):
+        getattr(importlib.import_module(old), name)
+    module, _, imported = new.partition(" import ")
+    assert getattr(importlib.import_module(module), imported)

@@ -145,7 +145,7 @@ def test_the_commands_know_labels_by_their_names(
     examples = data.load("digits").attributes if attributes else data.load("digits").labels
     assert entry["labels"]["examples"] == examples["test"][:16].tolist()
     flow = load_pretrained("tiny")
-    assert entry["check"]["mean"] == metrics.evaluate(flow, *publish.fixed_images(flow)).mean
+    assert entry["check"]["mean"] == metrics.evaluate(flow, *cards.fixed_images(flow)).mean
     assert cards.draw_sample("tiny", "saved_models").exists()
     for model in ("run", "tiny"):
         assert main(["sample", model, "few.png", "--num-samples", "20", "--labels", label]) == 0

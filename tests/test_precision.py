@@ -23,7 +23,7 @@ from nbflows.nets import (
 )
 from tests.cases import CASES, make
 from tests.flows import random_caflow, random_images
-from tools import publish
+from tools import cards
 
 HALF = torch.bfloat16
 
@@ -206,7 +206,7 @@ def test_nearly_all_the_work_of_a_training_step_is_done_in_half_precision(name):
 @pytest.mark.parametrize("name", pretrained.find_manifest().models)
 def test_half_precision_changes_a_pretrained_model_by_a_thousandth_and_three_standard_errors_at_most(name):
     flow, task = load_pretrained(name), pretrained.describe(name).get("task")
-    images, sources = publish.fixed_images(flow, task)
+    images, sources = cards.fixed_images(flow, task)
     if "residual" in name or "joint" in name:
         # No rounding at all, and minutes for many images.
         images = images[:2]
@@ -267,7 +267,7 @@ def test_the_source_of_a_round_trip_gets_the_same_noise_both_times():
 @pytest.mark.parametrize("name", ["digits-multiscale", "digits-marscf-mixlogcdf", "digits-caflow-super-resolution"])
 def test_small_flows_return_nearly_all_pixels_in_half_precision(name):
     flow, task = load_pretrained(name), pretrained.describe(name).get("task")
-    images, sources = publish.fixed_images(flow, task)
+    images, sources = cards.fixed_images(flow, task)
     trip = metrics.round_trip(flow, images, sources, precision="bf16-mixed")
     # Wrong ones appear where a rounding error of float32 crosses a rounding edge of bfloat16: about one in 10,000.
     assert trip.wrong <= 3 and trip.largest <= 1
@@ -275,7 +275,7 @@ def test_small_flows_return_nearly_all_pixels_in_half_precision(name):
 
 def test_latents_decoded_in_the_other_precision_come_back_worse():
     flow = load_pretrained("mnist-multiscale")
-    images, _ = publish.fixed_images(flow)
+    images, _ = cards.fixed_images(flow)
     same, other = (
         metrics.round_trip(flow, images, precision="bf16-mixed", decode_precision=p) for p in ("bf16-mixed", "32-true")
     )
@@ -297,7 +297,7 @@ def _in_float64_but_for(net):
 @pytest.mark.parametrize("name", ["mnist-glow"])
 def test_wrong_values_come_from_coordinates_in_float32_not_from_networks_in_half_precision(name):
     flow = load_pretrained(name)
-    images, _ = publish.fixed_images(flow)
+    images, _ = cards.fixed_images(flow)
     # How many is a matter of the order in which a processor adds: we have seen 265 of 12,544 here.
     assert metrics.round_trip(flow, images, precision="bf16-mixed").wrong > 0
     nets = [module.net for module in flow.double().modules() if hasattr(module, "net")]

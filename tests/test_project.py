@@ -189,6 +189,7 @@ def test_every_job_of_a_workflow_ends_and_may_only_read_or_publish_pages(name):
 
 # Modules whose tests are not in the file of their name, with the file that has them.
 TESTED_IN = {
+    "nbflows": "test_imports.py",
     # Properties that every bijection or every network has, over all cases.
     "bijection": "test_properties.py",
     "layers/split": "test_properties.py",

@@ -24,7 +24,7 @@ from nbflows.layers import (
 from nbflows.nets import ActNormConvNet, ConvNet, GatedAttentionNet, LipschitzConvNet, update_norms
 from nbflows.recompute import MEMORY, CheapInverse
 from tests.cases import CASES, make
-from tools.publish import fixed_images
+from tools.cards import fixed_images
 
 SAVING = [memory for memory in MEMORY if memory != "plain"]
 

@@ -85,6 +85,8 @@ def test_the_wheel_holds_the_lessons_and_every_published_model(wheel):
     assert len(published) > 20
     assert {Path(name).name for name in names if name.endswith(".safetensors")} == published
     assert {"nbflows/saved_models/manifest.json", "nbflows/py.typed"} < set(names)
+    explorer = {file.name for file in (ROOT / "nbflows" / "explorer").glob("*.*")}
+    assert {name.split("/")[2] for name in names if name.startswith("nbflows/explorer/")} == explorer
     assert not [name for name in names if name.startswith(("tests", "tools", "benchmarks"))]
     # An index takes files of 100 MB at most.
     assert wheel.stat().st_size < 90_000_000

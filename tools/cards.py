@@ -6,15 +6,17 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from nbflows import files, models, tasks, upstream
+from nbflows import data, files, models, tasks, upstream
 from nbflows.data import reading
+from nbflows.flow import Flow
+from nbflows.labelled import LabelledFlow
 from nbflows.seeded import seeded
 from nbflows.storage import weights
 from nbflows.storage.manifest import Manifest, sha256
 from nbflows.translation import TranslationFlow
 from nbflows.upstream import Published
-from tools import publish
 
 # The PNG's entry with the SHA-256 of the weights that drew it, so that an outdated picture is noticed.
 STAMP = "weights"
@@ -225,7 +227,7 @@ def page(known: Manifest) -> str:
 
 def _translated(flow: TranslationFlow, task: dict) -> list[Tensor]:
     """Returns source, samples and target ``(4, C, H, W)`` for a few images that need no download."""
-    targets, sources = publish.fixed_images(flow, task)
+    targets, sources = fixed_images(flow, task)
     # Many photo patches are empty sky, so those with the highest contrast are used.
     chosen = targets.float().std((2, 3)).mean(1).topk(NUM_SOURCES).indices.sort().values
     targets, sources = targets[chosen], sources[chosen]
@@ -375,3 +377,27 @@ def _table(rows: list[dict[str, str]]) -> str:
     columns = [title for title in rows[0] if any(row[title] for row in rows)]
     lines = [columns, ["---"] * len(columns), *([row[title].replace("|", "\\|") for title in columns] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def fixed_images(flow: Flow, task: dict | None = None) -> tuple[Tensor, Tensor | None]:
+    """Returns 16 images that need no download and have the flow's size, and their sources or labels if it takes them.
+
+    They are digits for 8x8, the same enlarged three times with a black margin for 28x28, and photo patches for 32x32.
+
+    Raises:
+        ValueError: no such images have this size.
+    """
+    if flow.shape == (3, 32, 32):
+        images = data.load("photo-patches").test[::20][:16]
+    elif flow.shape in ((1, 8, 8), (1, 28, 28)):
+        images = data.load("digits").test[:16]
+        if flow.shape == (1, 28, 28):
+            images = F.pad(images.repeat_interleave(3, 2).repeat_interleave(3, 3), (2, 2, 2, 2)) * 15
+    else:
+        raise ValueError(f"there are no images of shape {flow.shape} that need no download")
+    if task is None:
+        return images, flow.counted_labels(16) if isinstance(flow, LabelledFlow) else None
+    splits = {"train": images, "validation": images, "test": images}
+    levels = 17 if flow.shape == (1, 8, 8) else 256
+    pairs = tasks.apply(tasks.get(**task), data.ImageData("fixed", "fixed images", **splits, num_grey_levels=levels))
+    return pairs.test, pairs.sources["test"]

@@ -44,8 +44,10 @@ def main() -> None:
     """Trains, writes the weights in float16, and prints the accuracy for each attribute on the test images."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"passes over the data (default: {EPOCHS})")
+    # Before the portraits are drawn.
+    options = parser.parse_args()
     images = cast(ImageData, data.load("portraits"))
-    net = train(images, parser.parse_args().epochs)
+    net = train(images, options.epochs)
     content = save({name: part.half() if part.is_floating_point() else part for name, part in net.state_dict().items()})
     file = installed.folder("saved_models") / attributes.FILE
     files.write(file, content)

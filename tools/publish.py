@@ -10,12 +10,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 from torch import Tensor
-from torch.nn import functional as F
 
-from nbflows import __version__, cli, data, files, metrics, pretrained, provenance, tasks
+from nbflows import __version__, cli, data, files, metrics, pretrained, provenance
 from nbflows.cli.options import checked, not_empty
 from nbflows.flow import Flow
-from nbflows.labelled import LabelledFlow
 from nbflows.storage import weights
 from nbflows.storage.manifest import Manifest, check_name, sha256
 from tools import cards
@@ -98,32 +96,8 @@ def measure(flow: Flow, images: data.Data, task: dict | None = None) -> dict:
     has.
     """
     step = max(1, len(images.test) // 100)
-    check = metrics.evaluate(flow, *fixed_images(flow, task))
+    check = metrics.evaluate(flow, *cards.fixed_images(flow, task))
     return {"subset": {"every": step, **asdict(_score(flow, images, step))}, "check": asdict(check)}
-
-
-def fixed_images(flow: Flow, task: dict | None = None) -> tuple[Tensor, Tensor | None]:
-    """Returns 16 images that need no download and have the flow's size, and their sources or labels if it takes them.
-
-    They are digits for 8x8, the same enlarged three times with a black margin for 28x28, and photo patches for 32x32.
-
-    Raises:
-        ValueError: no such images have this size.
-    """
-    if flow.shape == (3, 32, 32):
-        images = data.load("photo-patches").test[::20][:16]
-    elif flow.shape in ((1, 8, 8), (1, 28, 28)):
-        images = data.load("digits").test[:16]
-        if flow.shape == (1, 28, 28):
-            images = F.pad(images.repeat_interleave(3, 2).repeat_interleave(3, 3), (2, 2, 2, 2)) * 15
-    else:
-        raise ValueError(f"there are no images of shape {flow.shape} that need no download")
-    if task is None:
-        return images, flow.counted_labels(16) if isinstance(flow, LabelledFlow) else None
-    splits = {"train": images, "validation": images, "test": images}
-    levels = 17 if flow.shape == (1, 8, 8) else 256
-    pairs = tasks.apply(tasks.get(**task), data.ImageData("fixed", "fixed images", **splits, num_grey_levels=levels))
-    return pairs.test, pairs.sources["test"]
 
 
 def subset(flow: Flow, images: data.Data, step: int) -> tuple[Tensor, Tensor | None]:

@@ -54,8 +54,8 @@ def add_train(commands: Commands) -> None:
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="run couplings, priors of one Gaussian and their networks by torch.compile; meant for GPUs: on a CPU it "
-        "takes half a minute and more to start, and does not make steps faster",
+        help="run affine and mixture couplings, priors of one Gaussian and their networks by torch.compile; meant for "
+        "GPUs: on a CPU it takes half a minute and more to start, and does not make steps faster",
     )
     parser.add_argument(
         "--device", default="auto", choices=["auto", "cpu", "cuda", "mps"], help="device to train on (default: auto)"

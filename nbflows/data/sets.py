@@ -101,18 +101,31 @@ class ImageData(Data):
         super().__post_init__()
         if self.shape[0] not in (1, 3):
             raise ValueError(f"{self.name}: images have 1 or 3 channels, these are (C, H, W) = {self.shape}")
-        if self.labels is None:
+        self._check_labels("labels", self.labels, "(N,)")
+        self._check_labels("attributes", self.attributes, "(N, A)")
+        if self.attributes is not None:
+            counts = torch.tensor([len(values) for values in self.attribute_values.values()])
+            for split, attributes in self.attributes.items():
+                if attributes.shape[1] != len(counts) or (attributes >= counts).any():
+                    raise ValueError(
+                        f"{self.name}: attribute_values names {len(counts)} attributes with {counts.tolist()} values, "
+                        f"attributes of {split} are {tuple(attributes.shape)}, with values up to "
+                        f"{attributes.amax(0).tolist()}"
+                    )
+
+    def _check_labels(self, what: str, given: dict[str, Tensor] | None, form: str) -> None:
+        if given is None:
             return
-        if set(self.labels) != set(SPLITS):
-            raise ValueError(f"{self.name}: labels are needed for {', '.join(SPLITS)}, there are {list(self.labels)}")
-        for split, labels in self.labels.items():
-            _require(self.name, f"labels of {split}", labels, (torch.int64,), "(N,)")
+        if set(given) != set(SPLITS):
+            raise ValueError(f"{self.name}: {what} are needed for {', '.join(SPLITS)}, there are {list(given)}")
+        for split, labels in given.items():
+            _require(self.name, f"{what} of {split}", labels, (torch.int64,), form)
             if len(labels) != len(getattr(self, split)):
                 raise ValueError(
-                    f"{self.name}: {len(labels)} labels for the {len(getattr(self, split))} images of {split}"
+                    f"{self.name}: {len(labels)} {what} for the {len(getattr(self, split))} images of {split}"
                 )
             if labels.min() < 0:
-                raise ValueError(f"{self.name}: labels are 0 or more, the smallest of {split} is {labels.min()}")
+                raise ValueError(f"{self.name}: {what} are 0 or more, the smallest of {split} is {labels.min()}")
 
     def _check(self, what: str, images: Tensor) -> None:
         _require(self.name, what, images, (torch.uint8,), "(N, C, H, W)")

@@ -37,6 +37,9 @@ from nbflows.nets.glow import NormalizedConv
 Step = dict[str, Any]
 
 
+_KERNELS = {"f2": "float16", "f3": "24 bits"}
+
+
 def describe(flow: Flow, kernels: str = "f3") -> dict[str, str]:
     """Returns what ``explorer.js`` computes: ``program`` (JSON), ``weights`` (deflate, base 85), and their ``sha256``.
 
@@ -48,6 +51,8 @@ def describe(flow: Flow, kernels: str = "f3") -> dict[str, str]:
     Raises:
         ValueError: the flow has a layer, a network or a context that the page cannot compute; the message names it.
     """
+    if kernels not in _KERNELS:
+        raise ValueError(f"kernels are 'f2' or 'f3', got {kernels!r}")
     if flow.context_shape is not None:
         raise ValueError("the explorer shows flows without a context, and this one takes one")
     first, *layers = _flat(flow.bijection)
@@ -55,7 +60,6 @@ def describe(flow: Flow, kernels: str = "f3") -> dict[str, str]:
         raise ValueError(f"the explorer shows image flows, which begin with Dequantize; this one with {_name(first)}")
     weights = _Weights(kernels)
     *layers, last = layers or [Identity()]
-    levels: list[tuple[int, ...]] = [flow.shape]
     if isinstance(last, Multiscale):
         steps = [_step(layer, 0, weights) for layer in layers] + _multiscale(last, weights)
         levels = last.latent_shapes
@@ -73,7 +77,7 @@ def describe(flow: Flow, kernels: str = "f3") -> dict[str, str]:
         "shape": flow.shape,
         "grey_levels": first.num_grey_levels,
         "levels": levels,
-        "kernels": {"f2": "float16", "f3": "24 bits"}[kernels],
+        "kernels": _KERNELS[kernels],
         "dequantize": dequantize,
         "steps": steps,
         "tensors": weights.tensors,

@@ -81,7 +81,7 @@ class MaskedAutoregressive(Bijection):
 
     z_i = f(x_i; net_i(x_0, ..., x_i-1, context)),   log_det = sum_i log f'(x_i): the Jacobian is triangular.
     ``forward`` takes one pass of the network and ``inverse`` takes D, one for each number. ``Inverse`` of this layer
-    is the inverse autoregressive flow: one pass to sample, D to score.
+    is the inverse autoregressive flow: one pass to sample, D + 1 to score.
 
     Args:
         net: maps ``(B, D)``, and the context, to ``(B, P, D)``, where the P numbers of input i depend on inputs before

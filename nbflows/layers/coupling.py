@@ -117,6 +117,18 @@ def read_off(net: nn.Module, context: Tensor | None, like: Tensor, name: str) ->
     return first, second
 
 
+def maps_of(net: nn.Module, kept: Tensor, moved: Tensor, context: Tensor | None, num_maps: int, name: str) -> Tensor:
+    """Returns what a coupling's network makes of the kept half, ``(num_maps, *moved.shape)``."""
+    raw, wanted = net(kept, context), num_maps * moved.shape[1]
+    if raw.shape[1] != wanted:
+        raise ValueError(
+            f"the net of {name} returned {raw.shape[1]} channels for {moved.shape[1]} moved ones; it should return "
+            f"{wanted}"
+        )
+    # Coordinates stay in the flow's precision, whatever the network computes in.
+    return raw.unflatten(1, (-1, moved.shape[1])).transpose(0, 1).to(kept.dtype)
+
+
 class LearnedTanh(nn.Module):
     """s = exp(a) tanh(raw / exp(a)), with a learned limit exp(a) per channel: |s| < exp(a), slope 1 at 0.
 

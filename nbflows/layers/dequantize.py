@@ -12,6 +12,19 @@ from nbflows.derivatives import traced
 from nbflows.recompute import NotRecomputed
 
 
+def check_grey_levels(x: Tensor, num_grey_levels: int) -> None:
+    """Raises ValueError if integers are not grey levels 0..num_grey_levels - 1."""
+    # While a graph is recorded there are no numbers to check; and a byte is always one of 256 grey levels.
+    if traced() or not x.numel() or (x.dtype == torch.uint8 and num_grey_levels == 256):
+        return
+    low, high = (bound.item() for bound in x.aminmax())
+    if low < 0 or high >= num_grey_levels:
+        raise ValueError(
+            f"this flow was built for {num_grey_levels} grey levels, 0..{num_grey_levels - 1}, "
+            f"got values in {low}..{high}"
+        )
+
+
 class Logit(Bijection):
     """Stretches the unit interval over the real line: z = log(v / (1 - v)) with v = (1 - alpha) x + alpha / 2.
 
@@ -65,7 +78,7 @@ class Dequantization(NotRecomputed):
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if x.is_floating_point():
             raise ValueError(f"dequantization takes integers 0..{self.num_grey_levels - 1} (uint8), got {x.dtype}")
-        self._check_range(x)
+        check_grey_levels(x, self.num_grey_levels)
         u, rest, entropy = self.noise(x)
         x = x.to(u.dtype)
         u, rest = self._keep_off_the_edges(x, u, rest)
@@ -78,17 +91,6 @@ class Dequantization(NotRecomputed):
         z, log_det = _logit(v, complement, self.alpha)
         # Pixel by pixel before the sum: a difference of two large sums has few correct digits.
         return z, sum_dimensions(log_det - math.log(self.num_grey_levels)) + entropy
-
-    def _check_range(self, x: Tensor) -> None:
-        # While a graph is recorded there are no numbers to check; and a byte is always one of 256 grey levels.
-        if traced() or not x.numel() or (x.dtype == torch.uint8 and self.num_grey_levels == 256):
-            return
-        low, high = (bound.item() for bound in x.aminmax())
-        if low < 0 or high >= self.num_grey_levels:
-            raise ValueError(
-                f"this flow was built for {self.num_grey_levels} grey levels, 0..{self.num_grey_levels - 1}, "
-                f"got values in {low}..{high}"
-            )
 
     def _keep_off_the_edges(self, x: Tensor, u: Tensor, rest: Tensor) -> tuple[Tensor, Tensor]:
         """Moves noise that is within a rounding error of the edges of its bin, so that the round trip is exact.

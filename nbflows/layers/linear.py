@@ -7,14 +7,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nbflows.derivatives import exporting, exporting_to_onnx
-from nbflows.nets.norm import ChannelNorm
+from nbflows.nets.norm import ActNormAffine
 from nbflows.recompute import CheapInverse
 
 
-class ActNorm(ChannelNorm, CheapInverse):
+class ActNorm(ActNormAffine, CheapInverse):
     """Shifts and scales each channel: z = (x + bias) exp(log_scale),   log_det = H W sum(log_scale).
 
-    The first batch in training mode sets bias and scale, see ``nbflows.nets.norm.ChannelNorm``.
+    The first batch in training mode sets bias and scale, see ``nbflows.nets.norm.ActNormAffine``.
 
     Args:
         num_channels: number of channels of the input.

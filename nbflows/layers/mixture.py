@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from nbflows import derivatives, inputs
 from nbflows.bijection import Bijection, sum_dimensions
+from nbflows.layers.coupling import maps_of
 from nbflows.layers.split import Halves
 from nbflows.nets.norm import require_data
 
@@ -48,18 +49,11 @@ class MixtureCoupling(Bijection):
         self.min_log_scale = inputs.number(min_log_scale, "min_log_scale")
 
     def _parameters_of(
-        self, kept: Tensor, context: Tensor | None
+        self, kept: Tensor, moved: Tensor, context: Tensor | None
     ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:
         """a and b, shaped like the moved half, and the mixture's logits, means and log-scales ``(M, *kept.shape)``."""
-        raw = self.net(kept, context)
-        wanted = (2 + 3 * self.num_components) * kept.shape[1]
-        if raw.shape[1] != wanted:
-            raise ValueError(
-                f"the net of a mixture of {self.num_components} components returned {raw.shape[1]} channels for "
-                f"{kept.shape[1]} moved ones; it should return {wanted}"
-            )
-        # Coordinates stay in the flow's precision, whatever the network computes in.
-        raw = raw.unflatten(1, (-1, kept.shape[1])).transpose(0, 1).to(kept.dtype)
+        name = f"a mixture of {self.num_components} components"
+        raw = maps_of(self.net, kept, moved, context, 2 + 3 * self.num_components, name)
         a, b = self.bound(raw[0]), raw[1]
         logits, means, log_scales = raw[2:].unflatten(0, (3, self.num_components))
         return a, b, (logits, means, log_scales.clamp(min=self.min_log_scale))
@@ -67,14 +61,14 @@ class MixtureCoupling(Bijection):
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.output_shape(tuple(x.shape[1:]))
         kept, moved = self.split.split(x)
-        a, b, mixture = self._parameters_of(kept, context)
+        a, b, mixture = self._parameters_of(kept, moved, context)
         logit, log_slope = mixture_logit(moved, *mixture)
         return self.split.join(kept, (logit + b) * a.exp()), sum_dimensions(log_slope + a)
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         require_data(self.net)
         kept, moved = self.split.split(z)
-        a, b, mixture = self._parameters_of(kept, context)
+        a, b, mixture = self._parameters_of(kept, moved, context)
         moved = invert_mixture(moved * (-a).exp() - b, *mixture)
         return self.split.join(kept, moved)
 

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from nbflows import inputs
 from nbflows.bijection import sum_dimensions
+from nbflows.layers.coupling import maps_of
 from nbflows.layers.split import splitter
 from nbflows.nets.norm import require_data
 from nbflows.recompute import CheapInverse
@@ -131,15 +132,8 @@ class SplineCoupling(CheapInverse):
         self.split = splitter(keep)
 
     def _parameters_of(self, kept: Tensor, moved: Tensor, context: Tensor | None) -> Tensor:
-        raw = self.net(kept, context)
-        wanted = self.spline.num_parameters * moved.shape[1]
-        if raw.shape[1] != wanted:
-            raise ValueError(
-                f"the net of splines of {self.spline.num_bins} bins returned {raw.shape[1]} channels for "
-                f"{moved.shape[1]} moved ones; it should return {wanted}"
-            )
-        # Coordinates stay in the flow's precision, whatever the network computes in.
-        return raw.unflatten(1, (-1, moved.shape[1])).transpose(0, 1).to(kept.dtype)
+        name = f"splines of {self.spline.num_bins} bins"
+        return maps_of(self.net, kept, moved, context, self.spline.num_parameters, name)
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         self.output_shape(tuple(x.shape[1:]))

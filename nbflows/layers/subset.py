@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from nbflows.bijection import sum_dimensions
+from nbflows.layers.dequantize import check_grey_levels
 from nbflows.nets import CausalImageNet
 from nbflows.recompute import NotRecomputed
 
@@ -87,13 +88,7 @@ class SubsetAutoregressive(NotRecomputed):
     def _logits(self, x: Tensor) -> Tensor:
         if x.is_floating_point():
             raise ValueError(f"SubsetAutoregressive takes integers 0..{self.num_grey_levels - 1}, got {x.dtype}")
-        if x.dtype != torch.uint8 or self.num_grey_levels < 256:
-            inside = (x >= 0) & (x < self.num_grey_levels)
-            if not inside.all():
-                raise ValueError(
-                    f"this flow was built for {self.num_grey_levels} grey levels, 0..{self.num_grey_levels - 1}, got "
-                    f"values in {x.min().item()}..{x.max().item()}"
-                )
+        check_grey_levels(x, self.num_grey_levels)
         # Probabilities stay in the flow's precision, whatever the network computes in.
         return self.net(x).to(self._like.dtype)
 

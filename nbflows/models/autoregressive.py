@@ -32,7 +32,7 @@ def maf_2d(shape: tuple[int] = (2,), num_layers: int = 6, hidden_features: int =
 
 @builder
 def iaf_2d(shape: tuple[int] = (2,), num_layers: int = 6, hidden_features: int = 64) -> Flow:
-    """``maf_2d`` with every autoregressive layer backwards: one pass of each network to sample, two to score.
+    """``maf_2d`` with every autoregressive layer backwards: one pass of each network to sample, three to score.
 
     Source: Kingma et al., "Improving variational inference with inverse autoregressive flow", 2016 (arXiv:1606.04934);
     the sizes are ours.
@@ -68,7 +68,7 @@ def digits_iaf(
     num_layers: int = 3,
     hidden_features: int = 128,
 ) -> Flow:
-    """``iaf_2d`` for images as vectors; the sizes are ours. A training step takes a pass for every pixel."""
+    """``iaf_2d`` for images as vectors; the sizes are ours. A training step takes 65 passes of each network."""
     return _of_vectors(shape, num_grey_levels, num_layers, hidden_features, inverse=True)
 
 

@@ -3,8 +3,7 @@
 import contextlib
 import functools
 import inspect
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import ParamSpec, TypeVar
 
@@ -31,7 +30,7 @@ def builder(build: Callable[Arguments, AnyFlow]) -> Callable[Arguments, AnyFlow]
         if limit := _limit.get():
             before = _limit.set(None)
             try:
-                if not _is_moderate(bound.arguments.values()):
+                if not _is_moderate(signature, bound.arguments):
                     with torch.device("meta"), _counted(*limit):
                         build(*args, **kwargs)
                 with _counted(*limit):
@@ -65,16 +64,25 @@ def no_larger_than(num_tensors: int, num_elements: int) -> Iterator[None]:
         _limit.reset(before)
 
 
-def _is_moderate(arguments: Iterable) -> bool:
-    """Whether every tensor of a layer is small enough to be made before it is counted.
+def _is_moderate(signature: inspect.Signature, arguments: Mapping[str, object]) -> bool:
+    """Whether all sizes are at most 64, or twice the builder's own: then no layer is large before it is counted.
 
     Otherwise the flow is first built on the device "meta", which takes a second because torch imports sympy for it.
     """
-    for value in arguments:
-        numbers = [part for part in (value if isinstance(value, tuple) else [value]) if isinstance(part, int | float)]
-        if any(abs(number) > 2**11 for number in numbers) or abs(math.prod(numbers)) > 2**20:
+    for name, value in arguments.items():
+        largest = max([64, *(2 * abs(size) for size in _numbers(signature.parameters[name].default))])
+        if any(abs(size) > largest for size in _numbers(value)):
             return False
     return True
+
+
+def _numbers(value: object) -> Iterator[int | float]:
+    """Yields the numbers in an argument: itself, or its parts."""
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, tuple | list | dict):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _numbers(part)
 
 
 @contextlib.contextmanager

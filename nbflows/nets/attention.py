@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 from nbflows import derivatives
 from nbflows.nets.context import channels_last, join_context
 from nbflows.nets.fast import concat_elu
-from nbflows.nets.gated import ChannelNorm, gated_residual
+from nbflows.nets.gated import ChannelLayerNorm, gated_residual
 
 
 class GatedAttentionNet(nn.Module):
@@ -89,9 +89,9 @@ class _Block(nn.Module):
         self.conv = weight_norm(nn.Conv2d(2 * channels, channels, 3, padding=1))
         self.dropout = nn.Dropout2d(dropout)
         self.value_and_gate = weight_norm(nn.Conv2d(2 * channels, 2 * channels, 1))
-        self.norm = ChannelNorm(channels)
+        self.norm = ChannelLayerNorm(channels)
         self.attention = GatedAttention(channels, num_heads, dropout) if num_heads else None
-        self.attention_norm = ChannelNorm(channels) if num_heads else nn.Identity()
+        self.attention_norm = ChannelLayerNorm(channels) if num_heads else nn.Identity()
 
     def forward(self, x: Tensor, code: Tensor | None) -> Tensor:
         hidden = self.dropout(concat_elu(self.conv(concat_elu(x))))

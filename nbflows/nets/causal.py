@@ -1,6 +1,7 @@
 """A network for images in reading order: logits of each value from the values before it, and one value at a time."""
 
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -39,13 +40,13 @@ class CausalImageNet(nn.Module):
         self,
         shape: tuple[int, int, int],
         num_grey_levels: int,
-        piece: int = 14,
-        width: int = 96,
-        num_layers: int = 4,
-        num_heads: int = 4,
-        reach: int = 5,
-        hidden: int = 64,
-        num_blocks: int = 2,
+        piece: int,
+        width: int,
+        num_layers: int,
+        num_heads: int,
+        reach: int,
+        hidden: int,
+        num_blocks: int,
     ):
         super().__init__()
         channels, height, columns = shape
@@ -94,6 +95,7 @@ class CausalImageNet(nn.Module):
         """
         channels, height, columns = self.shape
         memories = [layer.memory(len(x), len(self.positions)) for layer in self.layers]
+        matrices = self.neighbours.matrices()
         reach, token = self.reach, torch.zeros_like(self.positions[:1]).expand(len(x), -1)
         # Above and beside the image everything is 0.
         padded = token.new_zeros(len(x), height + reach, columns + 2 * reach, _FEATURES * channels)
@@ -110,7 +112,7 @@ class CausalImageNet(nn.Module):
                 for column in range(first, first + self.piece):
                     for channel in range(channels):
                         window = padded[:, row : row + reach + 1, column : column + 2 * reach + 1]
-                        near = self.neighbours.at(window, channel)
+                        near = F.linear(window.flatten(1), *matrices[channel])
                         yield (channel, row, column), self.head(F.silu(far[:, column - first, channel] + near))
                         known = self._features(x[:, channel, row, column])
                         padded[:, reach + row, reach + column, _FEATURES * channel : _FEATURES * (channel + 1)] = known
@@ -147,11 +149,14 @@ class MaskedConv(nn.Module):
         hidden = F.conv2d(padded, self.conv.weight * self.mask, self.conv.bias)
         return hidden.permute(0, 2, 3, 1).unflatten(3, (self.channels, self.hidden))
 
-    def at(self, window: Tensor, channel: int) -> Tensor:
-        """The numbers of one value, from its window ``(B, reach + 1, 2 reach + 1, ...)``: ``(B, hidden)``."""
-        own = slice(channel * self.hidden, (channel + 1) * self.hidden)
-        weight = (self.conv.weight[own] * self.mask[own]).permute(0, 2, 3, 1).flatten(1)
-        return F.linear(window.flatten(1), weight, None if self.conv.bias is None else self.conv.bias[own])
+    def matrices(self) -> list[tuple[Tensor, Tensor]]:
+        """Weight and bias for each channel: what takes the window of one value, flattened, to its ``hidden`` numbers.
+
+        The window is ``(B, reach + 1, 2 reach + 1, features)``.
+        """
+        weight = (self.conv.weight * self.mask).permute(0, 2, 3, 1).flatten(1)
+        bias = cast(Tensor, self.conv.bias)
+        return list(zip(weight.split(self.hidden), bias.split(self.hidden), strict=True))
 
 
 _FEATURES = 3

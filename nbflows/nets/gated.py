@@ -62,14 +62,14 @@ class GatedBlock(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(2 * channels, channels, 3, padding=1)
         self.value_and_gate = nn.Conv2d(2 * channels, 2 * channels, 1)
-        self.norm = ChannelNorm(channels)
+        self.norm = ChannelLayerNorm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         value_and_gate = self.value_and_gate(concat_elu(self.conv(concat_elu(x))))
         return self.norm(gated_residual(x, value_and_gate))
 
 
-class ChannelNorm(nn.Module):
+class ChannelLayerNorm(nn.Module):
     """Layer norm over the channels at each position."""
 
     def __init__(self, channels: int, eps: float = 1e-5):

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nbflows.nets.context import channels_last, join_context
-from nbflows.nets.norm import ChannelNorm
+from nbflows.nets.norm import ActNormAffine
 from nbflows.nets.zeros import with_zeros
 
 
@@ -43,7 +43,7 @@ class NormalizedConv(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
         nn.init.normal_(self.conv.weight, std=0.05)
-        self.norm = ChannelNorm(out_channels)
+        self.norm = ActNormAffine(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         # Compiled networks have seen data; reading the buffer would cause a graph break.

@@ -9,7 +9,7 @@ from nbflows import ranks
 from nbflows.derivatives import traced
 
 
-class ChannelNorm(nn.Module):
+class ActNormAffine(nn.Module):
     """Shifts and scales each channel: z = (x + bias) exp(log_scale).
 
     The first batch in training mode sets both, once, so that every channel of z has mean 0 and standard deviation 1
@@ -108,5 +108,5 @@ class ChannelNorm(nn.Module):
 def require_data(net: nn.Module) -> None:
     """Raises RuntimeError if a norm in a network has not seen data; an inverse must not initialise it from noise."""
     for module in net.modules():
-        if isinstance(module, ChannelNorm):
+        if isinstance(module, ActNormAffine):
             module.require_data()

@@ -67,7 +67,6 @@ def save_flow(flow: Flow, file: str | Path, half: bool = False, **details: objec
     if taken := {"builder", "arguments"} & set(details):
         raise ValueError(f"{min(taken)} is what the flow was made with: call the detail something else")
     file, beside = _pair(Path(file))
-    content = to_bytes(flow, half)
     file.parent.mkdir(parents=True, exist_ok=True)
     files.write(file, content)
     files.write(beside, description)

@@ -15,7 +15,7 @@ from nbflows.flow import Flow
 from nbflows.layers import ActNorm, AffineCoupling, ConvLSTMPrior, MixtureCoupling
 from nbflows.multiscale import Multiscale
 from nbflows.nets import ActNormConvNet, GatedAttentionNet
-from nbflows.nets.norm import ChannelNorm
+from nbflows.nets.norm import ActNormAffine
 from nbflows.upstream.state import copy, nothing_left, take
 
 
@@ -108,7 +108,7 @@ def _load_step(state: dict[str, Tensor], prefix: str, actnorm: ActNorm, mixing: 
         _load_mixture(state, f"{prefix}.coupling", cast(MixtureCoupling, coupling))
 
 
-def _load_actnorm(state: dict[str, Tensor], prefix: str, layer: ChannelNorm) -> None:
+def _load_actnorm(state: dict[str, Tensor], prefix: str, layer: ActNormAffine) -> None:
     if not take(state, f"{prefix}.is_initialized").bool().all():
         raise ValueError(f"'{prefix}' has never seen data: this is not a trained model")
     bias, log_scale = take(state, f"{prefix}.bias").flatten(), take(state, f"{prefix}.logs").flatten()

@@ -157,7 +157,7 @@ def load_published(name: str, cache: Path, progress: bool = True) -> Flow:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     try:
-        _save_converted(flow, converted, published)
+        weights.save_flow(flow, converted, **published.describe())
     except OSError as error:
         print(f"{name} could not be stored in {cache}: {error}")
     print(f"{name}: {published.purpose}. Licence of the weights: {published.licence}")
@@ -220,12 +220,6 @@ def _extract(archive: Path, member: str, folder: Path) -> Path:
     return file
 
 
-def _save_converted(flow: Flow, converted: Path, published: Published) -> None:
-    weights.save_flow(flow, converted, **published.describe())
-    # Each file is written atomically, but not both together: the hash says whether they belong together.
-    weights.update_description(converted, converted_sha256=sha256(converted.read_bytes()))
-
-
 def _load_converted(converted: Path) -> Flow | None:
     """Returns None if the converted file is missing or incomplete; it is then converted again."""
     description = converted.with_suffix(".json")
@@ -235,6 +229,7 @@ def _load_converted(converted: Path) -> Flow | None:
         known, content = inputs.json_object(description), converted.read_bytes()
     except (ValueError, OSError):
         return None
-    if known.get("converted_sha256") != sha256(content):
+    # Each file is written atomically, but not both together; caches of earlier versions have the second name.
+    if known.get("weights_sha256", known.get("converted_sha256")) != sha256(content):
         return None
     return weights.rebuild(weights.parse(content, converted), known, converted)

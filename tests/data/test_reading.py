@@ -699,6 +699,17 @@ def test_a_split_that_cannot_be_is_refused_before_anything_is_done_with_it(kind,
         ({"labels": _labels(train=torch.full((4,), -1))}, ValueError, "the smallest of train is -1"),
         ({"labels": _labels(train=[0] * 4)}, TypeError, "labels of train is a list"),
         (
+            {"attributes": {"train": torch.zeros(4, 2).long()}},
+            ValueError,
+            "attributes are needed for train",
+        ),
+        ({"attributes": _labels()}, ValueError, r"attributes of train has the shape \(N, A\), not \(4,\)"),
+        (
+            {"attributes": {k: v[:, None].expand(-1, 2) for k, v in _labels().items()}, "attribute_values": {"a": "x"}},
+            ValueError,
+            r"names 1 attributes with \[1\] values, attributes of train are \(4, 2\)",
+        ),
+        (
             {"num_grey_levels": 17, "test": torch.full((3, 3, 4, 4), 17).byte()},
             ValueError,
             "test has values up to 17, more than 16",

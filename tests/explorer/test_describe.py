@@ -188,9 +188,11 @@ def test_every_layer_that_the_page_knows_equals_the_layer_in_pytorch(build, shap
         torch.testing.assert_close(found["latents"], wanted["latents"], atol=1e-3, rtol=1e-4)
 
 
-def test_24_bits_are_nearer_than_float16():
+def test_24_bits_take_more_room_than_float16_and_other_kernels_are_refused():
     flow = load("digits-glow")
     assert len(explorer.describe(flow, "f2")["weights"]) < len(explorer.describe(flow)["weights"])
+    with pytest.raises(ValueError, match="kernels are 'f2' or 'f3', got 'f4'"):
+        explorer.describe(flow, "f4")
 
 
 def test_weights_that_do_not_match_are_refused(engine):

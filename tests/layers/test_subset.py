@@ -42,7 +42,7 @@ def test_every_draw_of_the_position_gives_the_same_probability():
 
 @pytest.mark.parametrize("std", [0.5, 1.0])
 @pytest.mark.parametrize("shape", [(1, 6, 4), (3, 4, 4)])
-def test_integers_come_back_bit_for_bit_in_float32(shape, std):
+def test_integers_come_back_bit_for_bit_through_latents_in_float32(shape, std):
     layer = _layer(shape, 256, std, torch.float32)
     # Images of the model, and images that it finds next to impossible.
     likely = layer.generate(torch.randn(16, *shape))

@@ -186,6 +186,18 @@ def write_all(folder: Path) -> int:
             value = draw.choice([10**7, 10**9, 65_536, 100, 2**62, 10**30])
             value = [1, value, value] if name == "shape" else value
             keep("json", json.dumps({"builder": builder, "arguments": {name: value}}).encode())
+    # Sizes each of which is harmless, and whose product is not.
+    for builder, arguments in (
+        ("pixelflow", {"shape": [1, 1024, 1024], "piece": 1, "width": 2048, "num_heads": 1}),
+        ("pixelflow", {"num_grey_levels": 256, "width": 2048, "hidden": 2048, "reach": 64}),
+        ("nsf_2d", {"shape": [2048], "hidden_features": 2048, "num_bins": 49}),
+        ("maf_2d", {"shape": [1024], "hidden_features": 65_536}),
+        ("glow", {"shape": [2048, 8, 8], "num_scales": 1}),
+        ("digits_glow", {"hidden_channels": 8192}),
+        ("simple", {"shape": [64, 64, 64], "hidden_channels": 2048, "num_blocks": 64}),
+        ("mar_scf", {"shape": [64, 64, 64], "prior_channels": 2048, "num_components": 2048}),
+    ):
+        keep("json", json.dumps({"builder": builder, "arguments": arguments}).encode())
     return number
 
 

@@ -18,7 +18,7 @@ from nbflows.models import simple
 from nbflows.storage import weights
 from nbflows.storage.manifest import Manifest, sha256
 from tests.reference_data import DATA, mnist
-from tools import publish
+from tools import cards, publish
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = json.loads((ROOT / "saved_models" / "manifest.json").read_text())["models"]
@@ -191,7 +191,7 @@ def test_what_the_manifest_says_besides_is_kept(place):
 def test_sixteen_images_need_no_download_and_are_different_and_the_same_each_time(shape, levels, task, context):
     flow = simple((1, 8, 8), 17, num_couplings=1, hidden_channels=4, num_blocks=1)
     flow.shape = shape
-    images, sources = publish.fixed_images(flow, task)
+    images, sources = cards.fixed_images(flow, task)
     assert images.shape == (16, *shape) and images.dtype == torch.uint8
     assert levels // 2 < images.max().item() < levels
     # Two patches of photographs are black, or nearly.
@@ -199,14 +199,14 @@ def test_sixteen_images_need_no_download_and_are_different_and_the_same_each_tim
     assert (sources is None) == (task is None)
     if task is not None:
         assert sources.shape == (16, *context) and sources.dtype == torch.uint8
-    again, _ = publish.fixed_images(flow, task)
+    again, _ = cards.fixed_images(flow, task)
     assert torch.equal(images, again)
 
 
 def test_images_of_another_size_have_no_check():
     flow = simple((1, 16, 16), 256, num_couplings=1, hidden_channels=4, num_blocks=1)
     with pytest.raises(ValueError, match=r"no images of shape \(1, 16, 16\) that need no download"):
-        publish.fixed_images(flow)
+        cards.fixed_images(flow)
 
 
 # --- on the command line ----------------------------------------------------------------------------------------------
@@ -373,7 +373,7 @@ def test_a_published_model_says_what_it_is(name):
 def test_a_published_model_is_still_the_same(name, at_home):
     flow, entry = loaded(name), PUBLISHED[name]
     assert sum(parameter.numel() for parameter in flow.parameters()) == entry["parameters"]
-    score = metrics.evaluate(flow, *publish.fixed_images(flow, entry.get("task")))
+    score = metrics.evaluate(flow, *cards.fixed_images(flow, entry.get("task")))
     assert abs(score.mean - entry["check"]["mean"]) < ROUNDING
     assert abs(score.standard_error - entry["check"]["standard_error"]) < ROUNDING
 

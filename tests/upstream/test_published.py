@@ -550,7 +550,7 @@ def test_a_score_of_theirs_is_not_recorded():
     from nbflows.metrics import BitsPerDim
 
     with pytest.raises(ValueError, match="for which no scores are stored"):
-        pretrained.record(UVA, BitsPerDim(1.0, 0.1, 10, 1))
+        pretrained.record(UVA, BitsPerDim(1.0, 0.1, 10, num_draws=1))
 
 
 def test_an_unknown_name_lists_the_authors_weights(capsys):

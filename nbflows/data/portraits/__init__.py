@@ -30,7 +30,7 @@ _BLOCKS = (
 
 @cache
 def truth(size: int = 32) -> Truth:
-    """The distribution of portraits of one size; the first call draws all layers, which takes seconds.
+    """The distribution of portraits of one size; its layers are drawn when they are first needed, in seconds.
 
     Raises:
         ValueError: not one of ``SIZES``.
