@@ -11,13 +11,17 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from nbflows import exercises
+from nbflows.exercises.lab import solution_code
 from nbflows.plotting.page import ALT_OUTPUT
 from tools import notebooks
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 LESSONS = [file for file in NOTEBOOKS if not file.name.startswith("00")]
+# Their solutions are stored in nbflows/exercises; the other lessons have them at the end of the page.
+WITH_LAB = [file for file in NOTEBOOKS if "exercises.lab(" in file.read_text(encoding="utf-8")]
 # In this order, as headings of level 2; the sections of the lesson stand between Setup and the next.
-SKELETON = ["Setup", "What can go wrong", "Exercises", "Summary", "Solutions", "References"]
+SKELETON = ["Setup", "What can go wrong", "Exercises", "Summary", "References"]
 
 
 def cells(file, kind=None):
@@ -45,6 +49,10 @@ def markdown(file):
 
 each_notebook = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 each_lesson = pytest.mark.parametrize("file", LESSONS, ids=lambda file: file.stem)
+each_page_with_a_lab = pytest.mark.parametrize("file", WITH_LAB, ids=lambda file: file.stem)
+each_page_with_solutions = pytest.mark.parametrize(
+    "file", [file for file in LESSONS if file not in WITH_LAB], ids=lambda file: file.stem
+)
 
 
 def test_there_are_notebooks():
@@ -128,6 +136,7 @@ def test_lessons_have_the_same_skeleton(file):
     text = markdown(file)
     headings = re.findall(r"^## (?:\d+\. )?(.*)$", text, re.M)
     assert text.startswith("# ") and len(re.findall(r"^# ", text, re.M)) == 1
+    headings = [heading for heading in headings if heading not in ("Solutions", "Appendix")]
     assert [heading for heading in headings if heading in SKELETON] == SKELETON
     assert 3 <= len(headings) - len(SKELETON) <= 8
     assert "**You will" in text and "**Before you start**" in text
@@ -148,7 +157,46 @@ def test_lessons_name_the_command_that_trains_at_scale(file):
     assert file.name.startswith("01") or any("nbflows train mnist" in command for command in commands)
 
 
-@each_lesson
+def exercises_of(file):
+    """The exercises of a lesson whose solutions are stored apart, by number."""
+    return exercises.lab(int(file.stem[:2])).exercises
+
+
+def printed_verdicts(all_cells):
+    text = "".join(text_of(output) for cell in all_cells for output in cell.get("outputs", []))
+    return re.findall(r"exercise (\d+): (correct|not yet)", text)
+
+
+@each_page_with_a_lab
+def test_exercises_are_those_of_the_lab_and_no_stub_solves_one(file):
+    numbers = re.findall(r"^### Exercise (\d+)", markdown(file), re.M)
+    assert [int(number) for number in numbers] == sorted(exercises_of(file)) and 2 <= len(numbers) <= 5
+    assert printed_verdicts(cells(file)) == [(number, "not yet") for number in numbers]
+
+
+@each_page_with_a_lab
+def test_no_solution_is_on_the_page(file):
+    page = "".join(source(cell) for cell in cells(file))
+    assert "Solutions" not in page
+    code = {line.strip() for cell in cells(file, "code") for line in source(cell).splitlines()}
+    for number, exercise in exercises_of(file).items():
+        assert exercise.explanation not in page
+        if callable(exercise.solution):
+            solved = {
+                line.strip() for line in solution_code(exercise).splitlines() if not line.lstrip().startswith(")")
+            }
+            assert solved - code, f"all lines of solution {number} are on the page"
+
+
+@each_notebook
+def test_every_prediction_is_compared(file):
+    code = "\n".join(source(cell) for cell in cells(file, "code"))
+    guesses = re.findall(r"^(\w+) = exercises\.predict\(", code, re.M)
+    assert len(guesses) == len(set(guesses)) == code.count("exercises.predict(")
+    assert all(f"{guess}.compare(" in code for guess in guesses)
+
+
+@each_page_with_solutions
 def test_every_exercise_has_a_solution_that_is_correct(file):
     text = markdown(file)
     solved = text[text.index("## Solutions") :]
