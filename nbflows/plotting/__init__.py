@@ -14,6 +14,7 @@ from nbflows.plotting.couplings import *
 from nbflows.plotting.curves import *
 from nbflows.plotting.density import *
 from nbflows.plotting.dequantization import *
+from nbflows.plotting.family import *
 from nbflows.plotting.glow import *
 from nbflows.plotting.images import *
 from nbflows.plotting.levels import *
