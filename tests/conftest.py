@@ -73,5 +73,13 @@ def pytest_collection_modifyitems(items):
     """
     slow = [item for item in items if item.get_closest_marker("slow")]
     fast = [item for item in items if not item.get_closest_marker("slow")]
-    middle, half = len(slow) // 2, len(items) // 2 - len(slow) // 2
+    middle = _start_of_file(slow, len(slow) // 2)
+    half = _start_of_file(fast, max(0, len(items) // 2 - middle))
     items[:] = [*slow[:middle], *fast[:half], *slow[middle:], *fast[half:]]
+
+
+def _start_of_file(items, index):
+    """The first index from this one on at which a file begins."""
+    while 0 < index < len(items) and items[index].path == items[index - 1].path:
+        index += 1
+    return index

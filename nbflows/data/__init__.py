@@ -2,6 +2,7 @@
 
 from nbflows.data.batches import Batches, mirror, shift_and_flip
 from nbflows.data.by_name import load, names
+from nbflows.data.mnist_samples import mnist_samples
 from nbflows.data.pixels import grey, resize, with_channels
 from nbflows.data.sets import SPLITS, Data, ImageData, PairData
 
@@ -14,6 +15,7 @@ __all__ = [
     "grey",
     "load",
     "mirror",
+    "mnist_samples",
     "names",
     "resize",
     "shift_and_flip",

@@ -19,6 +19,8 @@ from benchmarks.revisions import checked_out
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "benchmarks").glob("*.py"))
+# Their tasks are models of the papers' sizes: half a minute each to prepare and run.
+PAPER_SIZES = ("tutorial", "mar_scf", "residual")
 # What the fresh process runs: a module of tasks that is nowhere but in the test's folder.
 FAKE_TASKS = '''
 import time
@@ -382,8 +384,13 @@ def test_every_model_of_images_is_trained_scored_and_sampled():
     }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("system", command_line.SYSTEMS)
+@pytest.mark.parametrize(
+    "system",
+    [
+        pytest.param(s, marks=pytest.mark.full_size if s in PAPER_SIZES else pytest.mark.slow)
+        for s in command_line.SYSTEMS
+    ],
+)
 def test_every_task_runs_once(system):
     for name, task in harness.tasks_of(f"benchmarks.{system}").items():
         # The same at other sizes, and minutes of it.
