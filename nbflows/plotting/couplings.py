@@ -64,7 +64,7 @@ def coupling_diagram(title: str | None = None) -> Figure:
     for axes, forward in zip(all_axes, (True, False), strict=True):
         axes.set(xlim=(-0.75, 4.55), ylim=(-0.5, 5.6), aspect="equal")
         axes.axis("off")
-        axes.set_title("forward: data to noise" if forward else "inverse: noise to data", size=12)
+        axes.set_title("forward: data to latent" if forward else "inverse: latent to data", size=12)
         kept, net, moved = 0.0, 1.9, 3.7
         for x, y, text, colour in (
             (kept, 5, "kept", KEPT),
@@ -93,7 +93,7 @@ def coupling_diagram(title: str | None = None) -> Figure:
         arrow(axes, (kept, 3.4), (net - 0.72, 3.4))
         arrow(axes, (net + 0.72, 3.4), (moved - 0.42, 3.4))
         arrow(axes, (net, 3.05), (net, 2.05))
-        axes.text(net + 0.12, 2.55, "raw", size=12, ha="left", va="center", style="italic")
+        axes.text(net + 0.12, 2.55, "r", size=12, ha="left", va="center", style="italic")
         arrow(axes, (net + 0.72, 1.7), (moved - 0.42, 1.7))
         for y, symbol in ((3.4, "$t$"), (1.7, "$e^s$")):
             axes.text((net + moved) / 2 + 0.07, y + 0.12, symbol, ha="center", va="bottom", size=12, style="italic")
@@ -146,11 +146,11 @@ def coupling_step(
     reach: float = 4.0,
     title: str | None = None,
 ) -> Figure:
-    """One coupling applied to one image: its input, the kept pixels, shift and scale of the moved ones, the result.
+    """One coupling applied to one image: before, kept pixels, after; shift and scale of the moved pixels, the change.
 
     Args:
         before, after: real numbers ``(H, W)``, drawn in the same grey levels.
-        shift, scale: t and exp(s), ``(H, W)``; drawn where the mask is False only.
+        shift, scale: t and exp(s), ``(H, W)``; drawn where the mask is False only, blue-grey elsewhere.
         mask: bool ``(H, W)``, True where the image is kept.
         reach: values up to -reach are black, values from reach on are white.
         title: the finding.
@@ -161,32 +161,26 @@ def coupling_step(
     grey = {"cmap": "gray", "vmin": -reach, "vmax": reach}
     most, factor = np.abs(t[moved]).max(), np.abs(exponent[moved]).max()
     diverging = {"cmap": "PuOr_r", "vmin": -factor, "vmax": factor}
+    change = z - x
+    far = np.abs(change).max()
     panels = [
         ("before", x, grey, "value"),
         ("kept: the net's input", np.where(moved, np.nan, x), grey, "value"),
+        ("after", z, grey, "value"),
         ("shift t", np.where(moved, t, np.nan), {"cmap": "PuOr_r", "vmin": -most, "vmax": most}, "added"),
         ("scale exp(s)", np.where(moved, exponent, np.nan), diverging, "multiplied by"),
-        ("after", z, grey, "value"),
+        ("after minus before", change, {"cmap": "PuOr_r", "vmin": -far, "vmax": far}, "difference"),
     ]
-    figure, all_axes = plt.subplots(2, 3, figsize=(8, 6.2))
-    # First row: the input, and the pixels that the network sees; second row: its two outputs, and the result.
-    places = [all_axes[0, 0], all_axes[0, 1], *all_axes[1]]
-    all_axes[0, 2].axis("off")
-    for axes, (name, values, style, label) in zip(places, panels, strict=True):
+    figure, all_axes = plt.subplots(2, 3, figsize=(9, 7.4))
+    for axes, (name, values, style, label) in zip(all_axes.flat, panels, strict=True):
         axes.set_facecolor("#9db8c9")
         picture = axes.imshow(values, **style)
-        axes.set_title(name, size=12)
+        axes.set_title(name, size=13)
         axes.set(xticks=[], yticks=[])
         axes.grid(False)
         bar = figure.colorbar(picture, ax=axes, orientation="horizontal", shrink=0.85, label=label)
         if label == "multiplied by":
             bar.set_ticks([-factor, 0, factor], labels=[f"{2**-factor:.2f}", "1", f"{2**factor:.2f}"])
-    figure.legend(
-        handles=[Patch(color="#9db8c9", label="pixels of the\nother colour")],
-        loc=(0.7, 0.72),
-        frameon=False,
-        fontsize=11,
-    )
     entitle(figure, title)
     return figure
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nbflows.plotting.page import entitle
 
-__all__ = ["bound_over_draws", "level_densities", "noise_histogram", "rounding_errors", "shrinking_peaks"]
+__all__ = ["bound_over_draws", "fit_and_gap", "level_densities", "noise_histogram", "rounding_errors"]
 
 
 def noise_histogram(
@@ -39,47 +39,50 @@ def noise_histogram(
     return figure
 
 
-def shrinking_peaks(
-    y: Tensor,
-    densities: dict[float, Tensor],
+def fit_and_gap(
     widths: Tensor,
-    means: dict[str, Tensor],
-    ceiling: float | None = None,
-    steps: tuple[Tensor, Tensor] | None = None,
+    exact: Tensor,
+    bound: Tensor,
+    ceiling: float,
+    densities: tuple[Tensor, dict[float, Tensor]],
+    steps: tuple[Tensor, Tensor],
     title: str | None = None,
 ) -> Figure:
-    """Densities with a peak at every grey level, and the mean log-density that peaks of each width reach.
+    """Densities with a peak at every grey level; and the mean of log P and its bound for peaks of each width.
 
     Args:
-        y: the arguments of the densities, ``(N,)``.
-        densities: width of the peaks -> density at y.
         widths: the widths of the peaks, ``(W,)``.
-        means: what was averaged -> its mean at each width, in nats per pixel.
+        exact, bound: log P and the bound at each width, in nats per pixel; the gap between them is shaded.
         ceiling: the highest mean that log-probabilities of integers can have.
+        densities: y ``(N,)``, and width of the peaks -> density at y.
         steps: edges of the bins ``(K + 1,)`` and the data's density in each ``(K,)``, drawn behind the densities.
         title: the finding.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.5))
-    if steps is not None:
-        edges, heights = (values.tolist() for values in steps)
-        left.stairs(heights, edges, fill=True, color="0.8", label="data + noise")
-    for i, (width, density) in enumerate(densities.items()):
-        left.plot(y.tolist(), density.tolist(), color=f"C{i}", label=f"width {width:g}")
-    left.set(xlabel="grey level", ylabel="density", xlim=(y.min().item(), y.max().item()))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 4.2))
+    edges, heights = (values.tolist() for values in steps)
+    left.stairs(heights, edges, fill=True, color="0.8", label="data + noise")
+    y, named = densities
+    for i, (width, density) in enumerate(named.items()):
+        left.plot(y.tolist(), density.tolist(), color=f"C{i}", linewidth=2, label=f"width {width:g}")
+    left.set(xlabel="grey level", ylabel="density", xlim=(round(y.min().item()), round(y.max().item())))
     left.legend(loc="upper left")
-    if ceiling is not None:
-        right.axhline(ceiling, color="0.2", linestyle=":", linewidth=2, label="limit of log P")
-    for label, mean, color, style in zip(means, means.values(), ("C3", "C4", "C9"), ("-", "--", "-."), strict=False):
-        right.plot(widths.tolist(), mean.tolist(), color=color, linestyle=style, linewidth=2, label=label)
-    right.set(xscale="log", xlabel="width of the peaks", ylabel="mean, nats per pixel")
-    # Powers of ten alone would leave a short range with a single tick.
-    powers = [10.0**-k for k in range(9)]
-    ticks = powers if widths.max() / widths.min() > 30 else sorted(powers + [0.3 * power for power in powers])
-    ticks = [tick for tick in ticks if widths.min() * 0.9 <= tick <= widths.max() * 1.1]
+    x = widths.tolist()
+    right.axhline(ceiling, color="0.2", linestyle=":", linewidth=2, label="limit of log P")
+    right.plot(x, exact.tolist(), color="C4", linewidth=2.5, label="fit: log P")
+    right.plot(x, bound.tolist(), color="C3", linestyle="--", linewidth=2.5, label="bound (ELBO)")
+    right.fill_between(x, bound.tolist(), exact.tolist(), color="C3", alpha=0.2, label="gap: KL")
+    best = bound.argmax()
+    right.plot(x[best], bound[best].item(), "o", color="C3", markersize=10)
+    right.annotate("best bound", (x[best], bound[best].item()), (0, -32), textcoords="offset points", ha="center")
+    # Where the two lines part; further on, the bound falls out of sight.
+    right.set(
+        xscale="log", xlabel="width of the peaks", ylabel="mean, nats per pixel", ylim=(ceiling - 0.45, ceiling + 0.05)
+    )
+    ticks = [tick for tick in (0.1, 0.2, 0.4, 0.8, 1.6) if widths.min() <= tick <= widths.max()]
     right.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     right.set_xticks([], minor=True)
     right.invert_xaxis()
-    right.legend()
+    right.legend(loc="lower left")
     entitle(figure, title)
     return figure
 

@@ -46,10 +46,18 @@ def test_coupling_step_draws_shift_and_scale_only_where_pixels_move():
     after = torch.where(mask, before, (before + shift) * scale)
     figure = plotting.coupling_step(before, shift, scale, after, mask, reach=3, title="one step")
     pictures = {axes.get_title(): axes.get_images()[0] for axes in figure.axes if axes.get_images()}
-    assert set(pictures) == {"before", "kept: the net's input", "shift t", "scale exp(s)", "after"}
+    assert set(pictures) == {
+        "before",
+        "kept: the net's input",
+        "after",
+        "shift t",
+        "scale exp(s)",
+        "after minus before",
+    }
     drawn = {name: torch.from_numpy(picture.get_array().filled(torch.nan)) for name, picture in pictures.items()}
     assert torch.equal(drawn["shift t"].isnan(), mask) and torch.equal(drawn["scale exp(s)"].isnan(), mask)
     assert torch.equal(drawn["kept: the net's input"].isnan(), ~mask)
     torch.testing.assert_close(drawn["after"], after.double())
+    torch.testing.assert_close(drawn["after minus before"], (after - before).double(), atol=1e-6, rtol=1e-6)
     torch.testing.assert_close(drawn["scale exp(s)"][~mask], scale.double().log2()[~mask])
     assert pictures["before"].get_clim() == pictures["after"].get_clim() == (-3, 3)

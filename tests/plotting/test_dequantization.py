@@ -6,26 +6,19 @@ import torch
 from nbflows import plotting
 
 
-def test_shrinking_peaks_draws_densities_at_the_left_and_means_at_the_right():
-    y, widths = torch.linspace(0, 3, 50), torch.tensor([1.0, 0.1, 0.01])
-    figure = plotting.shrinking_peaks(
-        y, {1.0: y, 0.5: 2 * y}, widths, {"a": -widths, "b": widths}, ceiling=-2.0, title="narrow"
-    )
+def test_fit_and_gap_draws_densities_over_the_data_at_the_left_and_the_best_bound_at_the_right():
+    y, widths = torch.linspace(0, 3, 50), torch.tensor([1.0, 0.4, 0.2])
+    exact, bound = torch.tensor([-2.3, -2.2, -2.1]), torch.tensor([-2.31, -2.22, -2.4])
+    steps = torch.arange(4.0), torch.tensor([0.5, 0.3, 0.2])
+    figure = plotting.fit_and_gap(widths, exact, bound, -2.0, (y, {1.0: y, 0.5: 2 * y}), steps, title="narrow")
     left, right = figure.axes
     assert figure.get_suptitle() == "narrow"
-    assert [line.get_label() for line in left.lines] == ["width 1", "width 0.5"]
-    assert [line.get_label() for line in right.lines] == ["limit of log P", "a", "b"]
-    assert right.xaxis_inverted() and right.get_xscale() == "log"
-    assert right.lines[1].get_ydata() == pytest.approx((-widths).tolist())
-
-
-def test_shrinking_peaks_draws_the_data_as_steps_behind():
-    y = torch.linspace(0, 3, 50)
-    steps = torch.arange(4.0), torch.tensor([0.5, 0.3, 0.2])
-    left, _ = plotting.shrinking_peaks(y, {1.0: y}, torch.ones(1), {"a": torch.ones(1)}, steps=steps).axes
-    assert [text.get_text() for text in left.get_legend().get_texts()] == ["data + noise", "width 1"]
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["data + noise", "width 1", "width 0.5"]
     (stairs,) = left.patches
     assert stairs.get_data().values.tolist() == pytest.approx([0.5, 0.3, 0.2])
+    assert right.xaxis_inverted() and right.get_xscale() == "log"
+    assert [line.get_label() for line in right.lines[:3]] == ["limit of log P", "fit: log P", "bound (ELBO)"]
+    assert right.lines[3].get_xydata().tolist() == [pytest.approx([0.4, -2.22])]
 
 
 def test_level_densities_draws_one_labelled_slice_per_level():
