@@ -1,4 +1,4 @@
-"""The command line: nbflows train | evaluate | sample | translate | explore | lessons | list."""
+"""The command line: nbflows train, evaluate, sample, translate, explore, compress, decompress, lessons, list."""
 
 import argparse
 import io
@@ -7,6 +7,7 @@ import sys
 
 from nbflows import __version__, extras
 from nbflows.cli.catalogue import add_lessons, add_list
+from nbflows.cli.compress import add_compress
 from nbflows.cli.evaluate import add_evaluate
 from nbflows.cli.explore import add_explore
 from nbflows.cli.sample import add_sample
@@ -24,6 +25,8 @@ EXAMPLES = """examples:
   nbflows sample runs/digits-multiscale samples.png --temperature 0.8
   nbflows translate --model runs/MODEL IN.png OUT.png --num-samples 10 --temperature 0.8 --best
   nbflows explore mnist-glow digits-multiscale explorer.html
+  nbflows compress t10k-images-idx3-ubyte digits.nbf --model mnist-pixelflow
+  nbflows decompress digits.nbf                              the same bits again
   nbflows evaluate upstream/uva-mnist-simple                 the original authors' weights, by name
   nbflows evaluate --upstream marscf_cifar10_mixlogcdf_4_96.pt --data cifar10
 """
@@ -98,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     add_sample(commands)
     add_translate(commands)
     add_explore(commands)
+    add_compress(commands)
     add_lessons(commands)
     add_list(commands)
     return parser

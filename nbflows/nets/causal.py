@@ -58,6 +58,8 @@ class CausalImageNet(nn.Module):
         self.num_grey_levels = inputs.whole(num_grey_levels, "num_grey_levels", 2, 256)
         self.piece, self.reach, self.hidden = piece, inputs.whole(reach, "reach", 1), hidden
         num_pieces = height * columns // piece
+        self.features = Features(self.num_grey_levels)
+        self.silu = nn.SiLU()
         self.embed = nn.Linear(_FEATURES * channels * piece, width)
         self.positions = nn.Parameter(0.02 * torch.randn(num_pieces, width))
         self.layers = module_list(_Layer(width, num_heads) for _ in range(num_layers))
@@ -66,21 +68,16 @@ class CausalImageNet(nn.Module):
         blocks = [_Residual(hidden) for _ in range(num_blocks)]
         self.head = nn.Sequential(*blocks, nn.LayerNorm(hidden), nn.Linear(hidden, self.num_grey_levels))
 
-    def _features(self, x: Tensor) -> Tensor:
-        """Each value scaled to [-1, 1], and whether it is the lowest or the highest: ``(..., 3)``."""
-        scaled = x.to(self.positions.dtype) * (2 / (self.num_grey_levels - 1)) - 1
-        return torch.stack([scaled, (x == 0).to(scaled.dtype), (x == self.num_grey_levels - 1).to(scaled.dtype)], -1)
-
     def forward(self, x: Tensor) -> Tensor:
         channels, height, columns = self.shape
-        features = self._features(x.permute(0, 2, 3, 1)).flatten(3)  # (B, H, W, 3 C)
+        features = self.features(x.permute(0, 2, 3, 1)).flatten(3)  # (B, H, W, 3 C)
         pieces = self.embed(features.view(len(x), -1, self.piece * features.shape[-1]))
         # Each piece hears of those before it: the last one is not needed, and before the first there is nothing.
         tokens = F.pad(pieces[:, :-1], (0, 0, 1, 0)) + self.positions
         for layer in self.layers:
             tokens = layer(tokens)
         far = self.spread(tokens).view(len(x), height, columns, channels, self.hidden)
-        return self.head(F.silu(far + self.neighbours(features))).permute(0, 3, 1, 2, 4)
+        return self.head(self.silu(far + self.neighbours(features))).permute(0, 3, 1, 2, 4)
 
     @torch.no_grad()
     def steps(self, x: Tensor, first_row: int = 0) -> Iterator[tuple[tuple[int, int, int], Tensor]]:
@@ -99,7 +96,7 @@ class CausalImageNet(nn.Module):
         reach, token = self.reach, torch.zeros_like(self.positions[:1]).expand(len(x), -1)
         # Above and beside the image everything is 0.
         padded = token.new_zeros(len(x), height + reach, columns + 2 * reach, _FEATURES * channels)
-        padded[:, reach : reach + first_row, reach:-reach] = self._features(
+        padded[:, reach : reach + first_row, reach:-reach] = self.features(
             x[:, :, :first_row].permute(0, 2, 3, 1)
         ).flatten(3)
         for number, position in enumerate(self.positions):
@@ -113,8 +110,8 @@ class CausalImageNet(nn.Module):
                     for channel in range(channels):
                         window = padded[:, row : row + reach + 1, column : column + 2 * reach + 1]
                         near = F.linear(window.flatten(1), *matrices[channel])
-                        yield (channel, row, column), self.head(F.silu(far[:, column - first, channel] + near))
-                        known = self._features(x[:, channel, row, column])
+                        yield (channel, row, column), self.head(self.silu(far[:, column - first, channel] + near))
+                        known = self.features(x[:, channel, row, column])
                         padded[:, reach + row, reach + column, _FEATURES * channel : _FEATURES * (channel + 1)] = known
             token = self.embed(padded[:, reach + row, reach + first : reach + first + self.piece].flatten(1))
 
@@ -162,6 +159,30 @@ class MaskedConv(nn.Module):
 _FEATURES = 3
 
 
+class Features(nn.Module):
+    """Each value scaled to [-1, 1], and whether it is the lowest or the highest: ``(...)`` to ``(..., 3)``."""
+
+    like: Tensor
+
+    def __init__(self, num_grey_levels: int):
+        super().__init__()
+        self.num_grey_levels = num_grey_levels
+        # Follows .to() and .double(), because integers do not tell the precision of the network.
+        self.register_buffer("like", torch.empty(0), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scaled = x.to(self.like.dtype) * (2 / (self.num_grey_levels - 1)) - 1
+        return torch.stack([scaled, (x == 0).to(scaled.dtype), (x == self.num_grey_levels - 1).to(scaled.dtype)], -1)
+
+
+class AttentionWeights(nn.Module):
+    """softmax(q k^T / sqrt(width)) over the keys that are not ``hidden``."""
+
+    def forward(self, query: Tensor, key: Tensor, hidden: Tensor | None = None) -> Tensor:
+        scores = query * query.shape[-1] ** -0.5 @ key.mT
+        return (scores if hidden is None else scores.masked_fill(hidden, -torch.inf)).softmax(-1)
+
+
 class _Residual(nn.Module):
     """x + W2 silu(W1 norm(x)), on the last dimension."""
 
@@ -183,6 +204,7 @@ class _Layer(nn.Module):
         self.num_heads = num_heads
         self.norm = nn.LayerNorm(width)
         self.query_key_value = nn.Linear(width, 3 * width)
+        self.weights = AttentionWeights()
         self.out = nn.Linear(width, width)
         self.residual = _Residual(width, factor=4)
 
@@ -193,18 +215,17 @@ class _Layer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self._heads(x)
         later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
-        weights = (query * query.shape[-1] ** -0.5 @ key.mT).masked_fill(later, -torch.inf).softmax(-1)
-        return self.residual(x + self.out((weights @ value).transpose(1, 2).flatten(2)))
+        read = self.weights(query, key, later) @ value
+        return self.residual(x + self.out(read.transpose(1, 2).flatten(2)))
 
     def memory(self, num_images: int, length: int) -> Tensor:
         """Keys and values of ``length`` positions, which ``step`` fills: ``(2, B, heads, length, width / heads)``."""
-        weight = self.out.weight
-        return weight.new_zeros(2, num_images, self.num_heads, length, weight.shape[0] // self.num_heads)
+        scale = self.norm.weight
+        return scale.new_zeros(2, num_images, self.num_heads, length, len(scale) // self.num_heads)
 
     def step(self, x: Tensor, memory: Tensor, position: int) -> Tensor:
         """``forward`` at one position, ``(B, width)``."""
         query, *kept = self._heads(x[:, None])
         memory[:, :, :, position] = torch.stack(kept)[:, :, :, 0]
         key, value = memory[:, :, :, : position + 1]
-        weights = (query * query.shape[-1] ** -0.5 @ key.mT).softmax(-1)
-        return self.residual(x + self.out((weights @ value).flatten(1)))
+        return self.residual(x + self.out((self.weights(query, key) @ value).flatten(1)))
