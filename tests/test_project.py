@@ -43,7 +43,9 @@ def test_conda_and_pip_name_the_same_packages_with_the_same_bounds():
 def test_every_file_and_every_public_name_says_what_it_is(file):
     tree = ast.parse(file.read_text())
     assert ast.get_docstring(tree)
-    for node in tree.body:
+    # Answers to exercises, right and wrong, as readers write them.
+    answers = file.parent.name == "exercises" and file.name.startswith("lesson_")
+    for node in [] if answers else tree.body:
         if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and not node.name.startswith("_"):
             assert ast.get_docstring(node), node.name
 
