@@ -14,7 +14,7 @@ FAST = $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not full_s
 NBVAL := -n 2 --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
 	-p no:cacheprovider -p tests.lesson_seconds --no-cov -W default
 
-.PHONY: demo docs test test-fast test-full coverage lab notebooks lint bench bench-peers learning gpu clean lock test-lowest test-newest
+.PHONY: demo docs course test test-fast test-full coverage lab notebooks lint bench bench-peers learning gpu clean lock test-lowest test-newest
 
 # Runs the quickstart and shows it as one HTML page and as pictures.
 demo: $(INSTALLED)
@@ -53,6 +53,11 @@ lint: $(INSTALLED)
 # The documentation site, build/docs/index.html: it needs no network, neither here nor where it is read.
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# The lessons for a course, in build/course: without solutions for students, with notes for teachers, and as slides.
+course: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet $(PIP_ARGS) --editable ".[course]"
+	$(BIN)/python -m tools.course
 
 # What the models of the five systems cost, as a table, build/bench.csv and build/bench.png.
 bench: $(INSTALLED)

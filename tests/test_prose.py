@@ -15,7 +15,15 @@ ROOT = Path(__file__).resolve().parent.parent
 CODE = sorted(file for folder in ("nbflows", "benchmarks", "tools") for file in (ROOT / folder).rglob("*.py"))
 PAGES = sorted(
     file
-    for pattern in ("*.md", "docs/**/*.md", "data/*.md", "saved_models/*.md", ".github/*.md", ".github/*/*.yml")
+    for pattern in (
+        "*.md",
+        "docs/**/*.md",
+        "data/*.md",
+        "notebooks/*.md",
+        "saved_models/*.md",
+        ".github/*.md",
+        ".github/*/*.yml",
+    )
     for file in ROOT.glob(pattern)
 )
 

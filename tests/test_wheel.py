@@ -80,7 +80,8 @@ def installed(wheel, tmp_path_factory):
 
 def test_the_wheel_holds_the_lessons_and_every_published_model(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    assert sorted(Path(name).name for name in names if "/notebooks/" in name) == LESSONS
+    pages = ["symbols.md", "teaching.md"]
+    assert sorted(Path(name).name for name in names if "/notebooks/" in name) == sorted([*LESSONS, *pages])
     published = {file.name for file in (ROOT / "saved_models").glob("*.safetensors")}
     assert len(published) > 20
     assert {Path(name).name for name in names if name.endswith(".safetensors")} == published

@@ -15,7 +15,15 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[1]
 # Other folders and pages of the repository that are part of the site, under the same address.
-PAGES = ("CONTRIBUTING.md", "CHANGELOG.md", "data/README.md", "saved_models/README.md", "saved_models/queue.md")
+PAGES = (
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "data/README.md",
+    "notebooks/symbols.md",
+    "notebooks/teaching.md",
+    "saved_models/README.md",
+    "saved_models/queue.md",
+)
 PICTURES = ("saved_models/samples/*.png",)
 # What a reader of the package imports, in the order in which it is met.
 API = (
@@ -115,7 +123,12 @@ def _explorer():
 def on_config(config):
     """Puts the generated pages into the navigation, where it says so with a star."""
     generated = {
-        "notebooks/*": ["notebooks/index.md", *(f"notebooks/{notebook.stem}.md" for notebook in _lessons())],
+        "notebooks/*": [
+            "notebooks/index.md",
+            *(f"notebooks/{notebook.stem}.md" for notebook in _lessons()),
+            "notebooks/symbols.md",
+            "notebooks/teaching.md",
+        ],
         "saved_models/*": ["saved_models/README.md", "saved_models/queue.md"],
         "api/*": [{name: f"api/{name}.md"} for name in API],
     }

@@ -65,7 +65,7 @@ def _model_facts(name: str, known: pretrained.Listing) -> dict[str, str]:
 
 
 def copy_lessons(to: str | Path) -> list[Path]:
-    """Copies all notebooks into a folder, which is created if missing; returns the new files.
+    """Copies all notebooks into a folder, which is created if missing, with the page of symbols; returns the notebooks.
 
     Raises:
         FileExistsError: the folder already has notebooks with these names, perhaps with somebody's work in them.
@@ -80,4 +80,5 @@ def copy_lessons(to: str | Path) -> list[Path]:
     Path(to).mkdir(parents=True, exist_ok=True)
     for notebook, copy in zip(notebooks, copies, strict=True):
         shutil.copyfile(notebook, copy)
+    shutil.copyfile(folder("notebooks") / "symbols.md", Path(to) / "symbols.md")
     return copies
