@@ -398,6 +398,40 @@ _SMALL = {
     ),
 }
 
+# Transformers over patches. The sizes of mnist and portraits, and their schedule, are ours.
+_TRANSFORMER = {"builder": "tarflow", "optimizer": "AdamW", "betas": (0.9, 0.95), "weight_decay": 1e-4}
+_SMALL_TRANSFORMER = {"width": 96, "num_blocks": 4, "num_layers": 2, "num_heads": 4, "label_channels": 32}
+_TARFLOW = {
+    "imagenet64-tarflow": Recipe(
+        "TarFlow at the size of its paper, 64x64 colour",
+        "imagenet64",
+        batch_size=256,
+        epochs=200,
+        learning_rate=1e-4,
+        **_TRANSFORMER,
+    ),
+    "mnist-tarflow": Recipe(
+        "small TarFlow given the class, 28x28",
+        "mnist",
+        arguments={**_SMALL_TRANSFORMER, "patch_size": 4, "alpha": 1e-5},
+        batch_size=32,
+        epochs=100,
+        learning_rate=1e-3,
+        objective=GivenLabels(),
+        **_TRANSFORMER,
+    ),
+    "portraits-tarflow": Recipe(
+        "small TarFlow given attributes, drawn faces",
+        "portraits",
+        arguments={**_SMALL_TRANSFORMER, "patch_size": 4},
+        batch_size=16,
+        epochs=100,
+        learning_rate=1e-3,
+        objective=GivenLabels(),
+        **_TRANSFORMER,
+    ),
+}
+
 # Autoregressive flows; sizes and schedule are ours. A transformer learns fastest with the second beta at 0.95.
 _MOONS = {"data": "moons", "batch_size": 500, "epochs": 20, "decay_per_epoch": 0.8, "validate_every": 1}
 _PIXELS = {"optimizer": "AdamW", "learning_rate": 2e-3, "betas": (0.9, 0.95), "weight_decay": 0.01}
@@ -519,7 +553,7 @@ _SMALL_CAFLOW = {
     "photo-patches-caflow-colorization": _photo_patches("unshared", Colorization()),
 }
 
-RECIPES = _TUTORIAL | _GLOW | _MAR_SCF | _RESIDUAL | _CAFLOW | _SMALL | _AUTOREGRESSIVE | _SMALL_CAFLOW
+RECIPES = _TUTORIAL | _GLOW | _MAR_SCF | _RESIDUAL | _CAFLOW | _SMALL | _AUTOREGRESSIVE | _TARFLOW | _SMALL_CAFLOW
 
 
 def get(name: str) -> Recipe:

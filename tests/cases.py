@@ -21,6 +21,8 @@ from nbflows.layers import (
     Logit,
     MaskedAutoregressive,
     MixtureCoupling,
+    PatchAutoregressive,
+    Patches,
     Permute,
     ResidualBlock,
     ScaledTanh,
@@ -34,6 +36,7 @@ from nbflows.nets import (
     MADE,
     MLP,
     ActNormConvNet,
+    CausalSequenceNet,
     ConvLSTM,
     ConvNet,
     GatedAttentionNet,
@@ -48,6 +51,12 @@ from nbflows.nets import (
 
 def _coupling(net, **options):
     return AffineCoupling(net, **options)
+
+
+def _patches(context_features=0, **options):
+    net = CausalSequenceNet(5, 2, 4, width=8, num_layers=2, num_heads=2, context_features=context_features)
+    torch.nn.init.normal_(net.out.weight, std=0.3)
+    return PatchAutoregressive(net, **options)
 
 
 def _level(channels):
@@ -201,6 +210,18 @@ CASES = {
         SplineCoupling(ConvNet(1, 6, 8, context_channels=2), Spline(3), keep=checkerboard(4, 2)),
         torch.randn(3, 1, 4, 2),
         torch.randn(3, 2, 4, 2),
+    ),
+    "patches": lambda: (Patches((2, 4, 6), 2), torch.randn(3, 2, 4, 6), None),
+    "patch autoregressive": lambda: (_patches(), torch.randn(3, 5, 2), None),
+    "patch autoregressive, reversed, with a context": lambda: (
+        _patches(reverse=True, context_features=3),
+        torch.randn(3, 5, 2),
+        torch.randn(3, 3),
+    ),
+    "patch autoregressive, by Jacobi iteration": lambda: (
+        _patches(solver="jacobi", tolerance=0.0),
+        torch.randn(3, 5, 2),
+        None,
     ),
     "masked autoregressive, affine": lambda: (MaskedAutoregressive(MADE(5, 12, 2), Affine()), torch.randn(3, 5), None),
     "masked autoregressive, mixtures with a context": lambda: (

@@ -547,6 +547,7 @@ BUILDERS = {
     "mar_scf": {"shape": (1, 8, 8), "num_scales": 2, "num_steps": 1, "hidden_channels": 4, "num_blocks": 1},
     "multiscale": {**_TUTORIAL, "num_couplings": (1, 1, 1), "hidden_channels": (4, 4, 4), "num_noise_couplings": 1},
     "nsf_2d": {"num_layers": 2, "hidden_features": 4},
+    "tarflow": {"shape": (1, 8, 8), "width": 8, "num_blocks": 2, "num_layers": 1, "num_heads": 2},
     "pixelflow": {"shape": (3, 8, 8), "piece": 4, "width": 8, "num_layers": 1, "num_heads": 2, "hidden": 4},
     "realnvp_2d": {"num_couplings": 2, "hidden_features": 4},
     "residual_flow": {"shape": (3, 8, 8), **_RESIDUAL},

@@ -20,6 +20,7 @@ from nbflows.layers.reshape import Flatten, Flip, Permute, Squeeze
 from nbflows.layers.residual import ResidualBlock
 from nbflows.layers.spline import Spline, SplineCoupling
 from nbflows.layers.subset import SubsetAutoregressive
+from nbflows.layers.transformer import PatchAutoregressive, Patches
 
 __all__ = [
     "ActNorm",
@@ -40,6 +41,8 @@ __all__ = [
     "Logit",
     "MaskedAutoregressive",
     "MixtureCoupling",
+    "PatchAutoregressive",
+    "Patches",
     "Permute",
     "ResidualBlock",
     "RussianRoulette",

@@ -17,6 +17,7 @@ from nbflows.models.residual_flow import (
     residual_flow_imagenet64,
     residual_flow_mnist,
 )
+from nbflows.models.tarflow import tarflow
 from nbflows.models.tutorial import (
     digits_multiscale,
     digits_simple,
@@ -56,5 +57,6 @@ __all__ = [
     "residual_flow_imagenet64",
     "residual_flow_mnist",
     "simple",
+    "tarflow",
     "variational",
 ]

@@ -13,12 +13,14 @@ from nbflows.nets.mlp import MLP
 from nbflows.nets.operator_norm import OperatorNorm, update_norms
 from nbflows.nets.pointwise import PointwiseConv
 from nbflows.nets.pooled import PooledFeatures
+from nbflows.nets.sequence import CausalSequenceNet
 
 __all__ = [
     "MADE",
     "MLP",
     "ActNormConvNet",
     "CausalImageNet",
+    "CausalSequenceNet",
     "ConvLSTM",
     "ConvNet",
     "GatedAttention",

@@ -62,7 +62,7 @@ class CausalImageNet(nn.Module):
         self.silu = nn.SiLU()
         self.embed = nn.Linear(_FEATURES * channels * piece, width)
         self.positions = nn.Parameter(0.02 * torch.randn(num_pieces, width))
-        self.layers = module_list(_Layer(width, num_heads) for _ in range(num_layers))
+        self.layers = module_list(CausalLayer(width, num_heads) for _ in range(num_layers))
         self.spread = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, piece * channels * hidden))
         self.neighbours = MaskedConv(_FEATURES, channels, hidden, self.reach)
         blocks = [_Residual(hidden) for _ in range(num_blocks)]
@@ -196,8 +196,8 @@ class _Residual(nn.Module):
         return x + self.layers(x)
 
 
-class _Layer(nn.Module):
-    """Causal attention, then a network at each position, both residual."""
+class CausalLayer(nn.Module):
+    """A layer of a transformer: causal attention, then a network at each position, both residual; ``(B, T, width)``."""
 
     def __init__(self, width: int, num_heads: int):
         super().__init__()

@@ -381,6 +381,7 @@ def test_every_model_of_images_is_trained_scored_and_sampled():
         "realnvp_2d",
         "autoregressive",
         "pixelflow",
+        "tarflow",
     }
 
 
