@@ -1,8 +1,7 @@
 """The exercises of lesson 01, change of variables: hidden inputs, hints and solutions."""
 
-import math
-
 import torch
+from torch import nn
 
 from nbflows import nets
 from nbflows.bijection import Bijection
@@ -36,9 +35,20 @@ class ShiftFirst(Bijection):
         return torch.cat([kept, moved * (-s).exp() - t], dim=1)
 
 
-def score_in_centimetres(score):
-    """Nats per point of the same flow on points in centimetres."""
-    return score + 2 * math.log(100)
+class Leaky(Bijection):
+    """z = x where x >= 0 and z = exp(a) x where x < 0, for each number."""
+
+    def __init__(self, a):
+        super().__init__()
+        self.a = nn.Parameter(torch.tensor(a))
+
+    def forward(self, x, context=None):
+        log_scale = torch.where(x < 0, self.a, 0.0)
+        return x * log_scale.exp(), log_scale.sum(1)
+
+    def inverse(self, z, context=None):
+        log_scale = torch.where(z < 0, self.a, 0.0)
+        return z * (-log_scale).exp()
 
 
 def _positive(generator):
@@ -58,6 +68,15 @@ def _with_random_net(layer_class, generator):
     return layer_class(net)
 
 
+def _numbers_of_both_signs(generator):
+    columns = int(torch.randint(2, 6, (1,), generator=generator))
+    return (torch.randn(20, columns, generator=generator, dtype=torch.float64),)
+
+
+def _with_random_slope(layer_class, generator):
+    return layer_class(0.3 + torch.rand((), generator=generator).item()).double()
+
+
 class AffineAfterwards(ShiftFirst):
     """The wrong order: the inverse of the coupling that scales first."""
 
@@ -65,6 +84,21 @@ class AffineAfterwards(ShiftFirst):
         kept, moved = z.chunk(2, dim=1)
         t, s = self.shift_and_log_scale(kept)
         return torch.cat([kept, (moved - t) * (-s).exp()], dim=1)
+
+
+class LogDetRepaired(Leaky):
+    """One of two faults repaired: the inverse still multiplies."""
+
+    def inverse(self, z, context=None):
+        return z * torch.where(z < 0, self.a, 0.0).exp()
+
+
+class InverseRepaired(Leaky):
+    """One of two faults repaired: log_det is still a mean."""
+
+    def forward(self, x, context=None):
+        z, log_det = super().forward(x)
+        return z, log_det / x.shape[1]
 
 
 EXERCISES = {
@@ -98,20 +132,21 @@ EXERCISES = {
         mistakes={"the steps are undone in the same order; undo the last one first": AffineAfterwards},
     ),
     3: Exercise(
-        solution=score_in_centimetres,
-        explanation="Each coordinate is divided by 100, so the new layer adds $-\\log 100$ to `log_det` *for each "
-        "dimension*. The loss rises by $2 \\log 100 \\approx 9.21$ nats per point, although the model is the same.",
+        solution=Leaky,
+        explanation="The inverse multiplied by $e^a$ again, but it has to divide: the sign of the log-scale changes. "
+        "`log_det` was a mean over the numbers of an example, but it has to be their sum: each number stretches "
+        "the volume by its own factor. Positive numbers show neither fault: there the layer is the identity. One "
+        "number per example hides the second fault: the mean of one number is its sum.",
         hints=(
-            "How much does the layer Affine(0.0, 100.0) add to log_det?",
-            "It adds -log(100) for each of the two dimensions. The score is minus the log-probability.",
+            "Check negative numbers of shape (5, 1). Which method is wrong?",
+            "forward multiplies negative numbers by exp(a). What does inverse do with them, and what should it do?",
+            "With that repaired, check negative numbers of shape (5, 2). By which factor is log_det wrong?",
         ),
-        inputs=lambda generator: (3 * torch.randn((), generator=generator, dtype=torch.float64),),
+        inputs=_numbers_of_both_signs,
+        build=_with_random_slope,
         mistakes={
-            "this counts one dimension; a point has two": lambda score: score + math.log(100),
-            "the layer divides by 100, so the density becomes smaller: the sign is opposite": lambda score: (
-                score - 2 * math.log(100)
-            ),
-            "this multiplies the density's logarithm; a change of unit adds to it": lambda score: 100 * score,
+            "inverse does not undo forward for negative numbers": LogDetRepaired,
+            "log_det is wrong as soon as an example has two numbers": InverseRepaired,
         },
     ),
 }

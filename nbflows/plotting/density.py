@@ -1,83 +1,87 @@
 """Densities and bent grids: the effect of a flow on a line, on the plane, and on volumes."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import LogNorm, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from nbflows.plotting.page import as_array, entitle
+from nbflows.plotting.page import as_array, entitle, legend_below
 
-__all__ = ["bent_grids", "contributions", "densities_1d", "densities_2d", "density_maps"]
+__all__ = ["bent_grids", "bent_squares", "density_maps", "log_densities"]
 
 
-def densities_1d(
-    panels: dict[str, tuple[Tensor, Tensor]],
-    edges: dict[str, Tensor],
-    samples: dict[str, Tensor] | None = None,
-    title: str | None = None,
+def bent_squares(
+    function: Callable[[Tensor], Tensor], corner: Tensor, sides: Sequence[float], title: str | None = None
 ) -> Figure:
-    """Densities on a line side by side, cut into bands: a band has the same colour and the same area in all panels.
+    """What a function of the plane makes of squares at a point, and the parallelogram of its Jacobian there.
 
     Args:
-        panels: label of the axis -> ascending positions ``(N,)`` and the density there ``(N,)``.
-        edges: the same labels -> the ends of the bands, ascending, ``(K + 1,)``; K is the same in all panels.
-        samples: some of the labels -> draws ``(S,)``, shown as a histogram.
+        function: maps points ``(..., 2)`` to points.
+        corner: the lower left corner of all squares ``(2,)``.
+        sides: the sides of the squares, one panel each.
         title: the finding.
     """
-    samples = samples or {}
-    figure, all_axes = plt.subplots(1, len(panels), figsize=(8, 3.1), squeeze=False)
-    for axes, (label, (x, density)) in zip(all_axes[0], panels.items(), strict=True):
-        x, density, borders = as_array(x), as_array(density), as_array(edges[label])
-        colours = plt.get_cmap("viridis")(np.linspace(0.05, 0.95, len(borders) - 1))
-        for low, high, colour in zip(borders[:-1], borders[1:], colours, strict=True):
-            # The band's ends are added so that neighbours meet without a gap.
-            inside = np.unique(np.clip(x, max(low, x[0]), min(high, x[-1])))
-            axes.fill_between(inside, np.interp(inside, x, density), color=colour, linewidth=0)
-        axes.plot(x, density, color="black", linewidth=1.5, label="formula")
-        if label in samples:
-            values, style = as_array(samples[label]), {"color": "C3", "linewidth": 1.5, "label": "samples"}
-            counts, bins = np.histogram(values, bins=40, range=(x[0], x[-1]))
-            axes.stairs(counts / (len(values) * np.diff(bins)), bins, **style)
-            axes.legend()
-        axes.set(xlabel=label, xlim=(x[0], x[-1]), ylim=(0, 1.15 * density.max()))
-        axes.grid(False)
-    all_axes[0, 0].set_ylabel("density")
+    columns = torch.autograd.functional.jacobian(function, corner).T
+    walk = corner.new_tensor([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]])
+    steps = torch.linspace(0, 1, 60, dtype=corner.dtype)[:, None]
+    outline = torch.cat([torch.lerp(a, b, steps) for a, b in itertools.pairwise(walk)])
+    figure, all_axes = plt.subplots(1, len(sides), figsize=(8, 3.4), squeeze=False)
+    for axes, side in zip(all_axes[0], sides, strict=True):
+        image = as_array(function(corner + side * outline))
+        straight = as_array(function(corner) + side * walk @ columns)
+        x, y = image.T
+        ratio = abs(np.dot(x[:-1], y[1:]) - np.dot(x[1:], y[:-1])) / 2 / side**2
+        axes.fill(x, y, color="C0", alpha=0.6, linewidth=0, label="image of the square")
+        axes.plot(*straight.T, "--", color="C3", linewidth=2, label="parallelogram of J")
+        axes.set_title(f"side {side:g}: area × {ratio:.2f}", size=12)
+        axes.set_aspect("equal", adjustable="datalim")
+        axes.tick_params(labelsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(3))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+    all_axes[0, 0].set_ylabel("second coordinate")
+    all_axes[0, len(sides) // 2].set_xlabel("first coordinate")
     entitle(figure, title)
+    legend_below(figure, all_axes[0, 0])
     return figure
 
 
-def densities_2d(
-    panels: dict[str, tuple[Tensor, tuple[float, float, float, float]]],
-    points: dict[str, Tensor],
-    names: tuple[str, str] = ("first coordinate", "second coordinate"),
+def log_densities(
+    panels: dict[str, Tensor],
+    extent: tuple[float, float, float, float],
     title: str | None = None,
 ) -> Figure:
-    """Densities in the plane side by side, in 16 equal steps, the highest in the lightest colour, with points on top.
+    """Densities in the plane side by side, on one logarithmic scale of colours, from a thousandth of the highest.
 
     Args:
-        panels: label -> density ``(rows, columns)`` on a grid, the first row lowest, and the grid's
-            (left, right, bottom, top).
-        points: the same labels -> ``(S, 2)``.
-        names: labels of the two axes.
+        panels: label -> density ``(rows, columns)`` on a grid, the first row lowest.
+        extent: left, right, bottom and top of all grids.
         title: the finding.
     """
-    figure, all_axes = plt.subplots(1, len(panels), figsize=(8, 5.3), squeeze=False)
-    for axes, (label, (density, extent)) in zip(all_axes[0], panels.items(), strict=True):
-        values = as_array(density)
-        # Steps instead of a gradient show contours, and the picture takes a quarter of the bytes.
-        picture = axes.contourf(values, np.linspace(0, values.max(), 17), extent=extent, cmap="viridis")
+    figure, all_axes = plt.subplots(1, len(panels), figsize=(8, 4), squeeze=False, sharey=True)
+    highest = max(density.max().item() for density in panels.values())
+    # Steps instead of a gradient show contours, and the picture takes a quarter of the bytes.
+    steps = np.geomspace(highest / 1000, highest, 13)
+    for axes, (label, density) in zip(all_axes[0], panels.items(), strict=True):
+        values = np.clip(as_array(density), steps[0] / 10, None)
+        picture = axes.contourf(
+            values, steps, extent=extent, cmap="viridis", norm=LogNorm(steps[0], highest), extend="min"
+        )
+        axes.set_facecolor("black")
         axes.set_aspect("equal")
-        axes.scatter(*as_array(points[label]).T, s=6, color="white", edgecolor="black", linewidth=0.4)
-        axes.set(title=label, xlabel=names[0], xlim=extent[:2], ylim=extent[2:])
+        axes.set(title=label, xlabel="first coordinate", xlim=extent[:2], ylim=extent[2:])
         axes.grid(False)
-        bar = figure.colorbar(picture, ax=axes, orientation="horizontal", label="density", shrink=0.9)
-        bar.set_ticks(MaxNLocator(5).tick_values(0, values.max())[:-1])
-    all_axes[0, 0].set_ylabel(names[1])
+    all_axes[0, 0].set_ylabel("second coordinate")
+    bar = figure.colorbar(picture, ax=all_axes, orientation="horizontal", label="density", shrink=0.7, aspect=40)
+    ticks = [tick for tick in (0.001, 0.01, 0.1, 1, 10) if steps[0] <= tick <= highest]
+    bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    bar.minorticks_off()
     entitle(figure, title)
     return figure
 
@@ -160,33 +164,6 @@ def bent_grids(
     figure.supxlabel(names[0], size=12)
     figure.supylabel(names[1], size=12)
     entitle(figure, title)
-    return figure
-
-
-def contributions(
-    labels: Sequence[str], values: Tensor, errors: Tensor | None = None, title: str | None = None, axis: str = "nats"
-) -> Figure:
-    """Terms of a sum as bars from top to bottom, each with its value.
-
-    Args:
-        labels: names of the terms; the last is the sum.
-        values: the terms and their sum, ``(N,)``.
-        errors: standard errors of the values, drawn as error bars.
-        title: the finding.
-        axis: label of the axis.
-    """
-    figure, axes = plt.subplots(figsize=(8, 0.9 + 0.32 * len(labels)))
-    heights = as_array(values)
-    colours = ["C0" if height >= 0 else "C1" for height in heights[:-1]] + ["C7"]
-    bars = axes.barh(range(len(labels)), heights, color=colours, xerr=None if errors is None else as_array(errors))
-    axes.bar_label(bars, [f"{height:+.1f}" if abs(height) >= 0.05 else "0.0" for height in heights], padding=4, size=11)
-    axes.set_yticks(range(len(labels)), labels)
-    axes.invert_yaxis()
-    axes.axvline(0, color="black", linewidth=1)
-    axes.margins(x=0.15)
-    axes.set_xlabel(axis)
-    axes.grid(False, axis="y")
-    axes.set_title(title or "")
     return figure
 
 

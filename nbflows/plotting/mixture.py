@@ -28,6 +28,7 @@ def pushed_densities(
     edges: Tensor,
     reference: tuple[str, Tensor, Tensor] | None = None,
     title: str | None = None,
+    names: tuple[str, str] = ("x", "z"),
 ) -> Figure:
     """Increasing curves, with the density of x below them and the density of z at their left, in bands.
 
@@ -40,6 +41,7 @@ def pushed_densities(
         edges: ends of the bands, ascending ``(K + 1,)``.
         reference: name, positions and values of the density that z should have, drawn dashed.
         title: the finding.
+        names: labels of the axes of x and z.
     """
     figure = plt.figure(figsize=(8, 5), layout="constrained")
     grid = figure.add_gridspec(2, 2 * len(panels), width_ratios=[1, 2.1] * len(panels), height_ratios=[2.1, 1])
@@ -50,8 +52,8 @@ def pushed_densities(
     for i, (label, (z, slope)) in enumerate(panels.items()):
         z, slope = as_array(z), as_array(slope)
         main = figure.add_subplot(grid[0, 2 * i + 1], xlim=ends, ylim=(-reach, reach), title=label)
-        below = figure.add_subplot(grid[1, 2 * i + 1], sharex=main, xlabel="x", ylabel="density of x")
-        left = figure.add_subplot(grid[0, 2 * i], sharey=main, ylabel="z", xlabel="density of z")
+        below = figure.add_subplot(grid[1, 2 * i + 1], sharex=main, xlabel=names[0], ylabel="density of x")
+        left = figure.add_subplot(grid[0, 2 * i], sharey=main, ylabel=names[1], xlabel="density of z")
         colours = plt.get_cmap("viridis")(np.linspace(0.05, 0.95, len(borders) - 1))
         for low, high, colour in zip(borders[:-1], borders[1:], colours, strict=True):
             inside = np.unique(np.clip(places, low, high))

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from nbflows import layers
-from nbflows.exercises.lesson_01 import AffineAfterwards, ShiftFirst
+from nbflows.exercises.lesson_01 import AffineAfterwards, InverseRepaired, Leaky, LogDetRepaired, ShiftFirst
 from tests.exercises.answers import Answers
 
 
@@ -59,6 +59,45 @@ class Identity(ShiftFirst):
         return z
 
 
+class AsGiven(InverseRepaired):
+    """The stub."""
+
+    inverse = LogDetRepaired.inverse
+
+
+class OtherForm(Leaky):
+    def forward(self, x, context=None):
+        factor = 1 + (x < 0) * (self.a.exp() - 1)
+        return torch.maximum(x, x.new_zeros(())) + torch.minimum(x, x.new_zeros(())) * self.a.exp(), factor.log().sum(
+            -1
+        )
+
+    def inverse(self, z, context=None):
+        return z.clamp(min=0) + z.clamp(max=0) / self.a.exp()
+
+
+class OppositeSign(Leaky):
+    def forward(self, x, context=None):
+        z, log_det = super().forward(x)
+        return z, -log_det
+
+
+class AllNumbersScaled(Leaky):
+    """Is a bijection, but not the one of the docstring."""
+
+    def forward(self, x, context=None):
+        return x * self.a.exp(), (self.a * x.shape[1]).expand(len(x))
+
+    def inverse(self, z, context=None):
+        return z * (-self.a).exp()
+
+
+class SumOverBatch(Leaky):
+    def forward(self, x, context=None):
+        z, log_det = super().forward(x)
+        return z, log_det.sum()
+
+
 ANSWERS = {
     1: Answers(
         right=[
@@ -102,18 +141,14 @@ ANSWERS = {
         ],
     ),
     3: Answers(
-        right=[
-            lambda score: score + 2 * math.log(100),
-            lambda score: float(score) + math.log(1e4),
-            lambda score: score.float().numpy() + 2 * np.log(100.0),
-            lambda score: math.fsum([score, math.log(10_000)]),
-        ],
+        right=[OtherForm],
         wrong=[
-            (lambda score: 1.2 + 9.2103, "ignores its argument"),
-            (lambda score: score + math.log(100), "one dimension"),
-            (lambda score: score - 2 * math.log(100), "the sign is opposite"),
-            (lambda score: 100 * score, "adds to it"),
-            (lambda score: score, "a constant, -9.21"),
+            (AsGiven, "two numbers"),
+            (LogDetRepaired, "inverse does not undo forward"),
+            (InverseRepaired, "two numbers"),
+            (OppositeSign, "log_det: the sign is opposite"),
+            (AllNumbersScaled, "z: "),
+            (SumOverBatch, "log_det: "),
         ],
     ),
 }

@@ -107,6 +107,8 @@ def test_training_curve_draws_training_and_validation():
     history.append({"step": 2, "validation_bits_per_dim": 2.0})
     (axes,) = plotting.training_curve(history, title="falling").axes
     assert len(axes.lines) == 2 and axes.get_title() == "falling" and axes.get_xlabel() == "training step"
+    (axes,) = plotting.training_curve(history, references={"guessing": 4.0}).axes
+    assert axes.lines[2].get_label() == "guessing: 4.00" and axes.get_ylim()[1] > 4
 
 
 @pytest.mark.parametrize(
