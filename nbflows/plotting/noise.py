@@ -1,19 +1,21 @@
-"""Learned noise: its posterior within a bin, its mean and spread by grey level, its effect on a density."""
+"""Learned noise: its posterior within a bin, the path of a draw, its mean by group and by pixel, and logits."""
 
 import math
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
+from nbflows.plotting.diagrams import arrow, blank, box
 from nbflows.plotting.page import as_array, entitle
 
-__all__ = ["bin_posteriors", "logit_densities", "noise_spread"]
+__all__ = ["bin_posteriors", "logit_densities", "noise_maps", "noise_path", "noise_spread"]
 
 
 def bin_posteriors(v: Tensor, density: Tensor, gaps: Sequence[float], title: str | None = None) -> Figure:
@@ -51,31 +53,92 @@ def bin_posteriors(v: Tensor, density: Tensor, gaps: Sequence[float], title: str
     return figure
 
 
-def noise_spread(groups: Tensor, noise: Tensor, xlabel: str, title: str | None = None) -> Figure:
-    """Mean and standard deviation of dequantization noise in each group of pixels, against those of uniform noise.
+def noise_path(title: str | None = None) -> Figure:
+    """The path of a draw of learned noise, from uniform base noise to the latent, with its log-determinants.
 
     Args:
-        groups: integers of any shape, the group of each pixel: its grey level, or its number of bright neighbours.
-        noise: u in [0, 1] of each, the same shape.
-        xlabel: what the groups are.
         title: the finding.
     """
-    names = sorted(groups.unique().tolist())
-    chosen = [noise[groups == name].detach().cpu() for name in names]
-    figure, axes = plt.subplots(figsize=(7, 4))
-    for i, (label, values, uniform) in enumerate(
-        (
-            ("mean", [u.mean().item() for u in chosen], 0.5),
-            ("standard deviation", [u.std(correction=0).item() for u in chosen], 1 / math.sqrt(12)),
-        )
-    ):
-        axes.plot(names, values, f"{'os'[i]}-", color=f"C{i}", label=f"{label}, learned")
-        axes.axhline(uniform, color=f"C{i}", linestyle="--", linewidth=1.5, label=f"{label}, uniform ({uniform:.3g})")
-    axes.set(xlabel=xlabel, ylabel="noise u, in widths of a bin", ylim=(0, 0.75))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(ncols=2, fontsize=11, loc="upper center")
-    axes.set_title(title or "")
+    steps = (
+        ("base noise\ne ~ U[0, 1)", ""),
+        ("logit", "-log e - log(1 - e)"),
+        ("couplings,\nsee x", "sum of s"),
+        ("sigmoid", "log u + log(1 - u)"),
+        ("(x + u) / K,\nlogit, flow", "log p(x + u)"),
+    )
+    figure = plt.figure(figsize=(9.6, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    blank(axes, (-1.2, 13.2), (-1.75, 2.3))
+    for i, (name, term) in enumerate(steps):
+        box(axes, 3 * i, 0, 2.0, 1.1, "#fdd0a2" if i in (1, 2, 3) else "#9ecae1", name)
+        # A minus sign, not a hyphen.
+        axes.text(3 * i, -0.95, term.replace("-", "\u2212"), ha="center", va="center", size=11)
+        if i:
+            arrow(axes, (3 * i - 2, 0), (3 * i - 1, 0))
+            axes.text(3 * i - 1.5, 0.12, ("", "e", "logits", "logits", "u")[i], ha="center", va="bottom", size=10)
+    box(axes, 9, 1.85, 2.0, 0.7, "#9ecae1", "image x")
+    arrow(axes, (8, 1.75), (6.4, 0.6))
+    arrow(axes, (10, 1.75), (11.6, 0.6))
+    axes.text(6, -1.5, "the three sums are \u2212log q(u | x)", ha="center", va="center", size=12, color="#a04000")
+    entitle(figure, title)
     return figure
+
+
+def noise_maps(images: Tensor, noise: Tensor, num_grey_levels: int = 256, title: str | None = None) -> Figure:
+    """Images, and below each the mean of its dequantization noise at every pixel.
+
+    Args:
+        images: integers ``(N, 1, H, W)``.
+        noise: draws of u in [0, 1], ``(R, N, 1, H, W)``.
+        num_grey_levels: K, the number of grey levels.
+        title: the finding.
+    """
+    figure, all_axes = plt.subplots(2, len(images), figsize=(1.5 * len(images) + 0.9, 3.6), squeeze=False)
+    means, shown = as_array(noise.mean(0)), None
+    for i, (above, below) in enumerate(all_axes.T):
+        above.imshow(as_array(images[i, 0]), cmap="gray", vmin=0, vmax=num_grey_levels - 1)
+        shown = below.imshow(means[i, 0], cmap="viridis", vmin=0, vmax=0.6)
+        for axes in (above, below):
+            axes.set(xticks=[], yticks=[])
+            axes.grid(False)
+    figure.colorbar(shown, ax=all_axes[1], label="mean of u", aspect=8)
+    entitle(figure, title)
+    return figure
+
+
+def noise_spread(
+    groups: dict[str, Tensor], noise: dict[str, Tensor], xlabels: dict[str, str], title: str | None = None
+) -> Figure:
+    """The mean of dequantization noise in groups of pixels, a panel for each way to group, against uniform noise.
+
+    The bars are two standard errors between images: the pixels of one image do not count as independent.
+
+    Args:
+        groups: name of the panel -> integers ``(N, ...)``, the group of each pixel; pixels below 0 are left out.
+        noise: name of the panel -> draws of u in [0, 1], ``(R, N, ...)``.
+        xlabels: name of the panel -> what the groups are.
+        title: the finding.
+    """
+    figure, all_axes = plt.subplots(1, len(groups), figsize=(4.6 * len(groups), 3.6), sharey=True, squeeze=False)
+    for axes, (name, grouped) in zip(all_axes[0], groups.items(), strict=True):
+        values = [value for value in grouped.unique().tolist() if value >= 0]
+        means, errors = zip(*(_mean_and_error(noise[name].mean(0), grouped == value) for value in values), strict=True)
+        axes.axhline(0.5, color="black", linestyle="--", linewidth=1.5, label="uniform noise")
+        axes.errorbar(values, means, yerr=[2 * error for error in errors], fmt="o-", capsize=3, label="learned noise")
+        axes.set(xlabel=xlabels[name], ylim=(0, 0.75))
+        axes.set_title(name, size=12)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    all_axes[0, 0].set_ylabel("mean of u, in widths of a bin")
+    all_axes[0, 0].legend(fontsize=11, loc="upper left")
+    entitle(figure, title)
+    return figure
+
+
+def _mean_and_error(noise: Tensor, chosen: Tensor) -> tuple[float, float]:
+    """The mean over the chosen pixels of all images, and its standard error between images."""
+    totals, counts = (torch.where(chosen, noise, 0.0).flatten(1).double().sum(1), chosen.flatten(1).sum(1))
+    mean = totals.sum() / counts.sum()
+    return mean.item(), ((totals - mean * counts).square().sum().sqrt() / counts.sum()).item()
 
 
 def logit_densities(
