@@ -33,17 +33,6 @@ class TableNoise(Bijection):
         return ((u.logit() - self.shift[context]) * (-self.log_scale[context]).exp()).sigmoid()
 
 
-class SigmoidBeforeTheTable(TableNoise):
-    """The class as it stands in the lesson, with its fault."""
-
-    def forward(self, e, context=None):
-        log_scale, logits = self.log_scale[context], e.logit()
-        u = (logits * log_scale.exp() + self.shift[context]).sigmoid()
-        of_logit = -e.log() - (1 - e).log()
-        of_sigmoid = F.logsigmoid(logits) + F.logsigmoid(-logits)
-        return u, (of_logit + log_scale + of_sigmoid).flatten(1).sum(1)
-
-
 class WithoutSigmoid(TableNoise):
     def forward(self, e, context=None):
         u, _ = super().forward(e, context)
@@ -79,8 +68,8 @@ EXERCISES = {
     1: Exercise(
         solution=entropy_term,
         explanation="$-\\log q_k = -\\log(k+1) - k \\log(1-u)$, and $\\mathbb{E}_{q_k} \\log(1-u) = (k+1)\\int_0^1 t^k "
-        "\\log t \\, dt = -1/(k+1)$. So the term is $k/(k+1) - \\log(k+1)$. It falls without limit, by about log 2 each "
-        "time k doubles: a bin half as wide costs one bit.",
+        "\\log t \\, dt = -1/(k+1)$. So the term is $k/(k+1) - \\log(k+1)$. It falls without limit, by about log 2 "
+        "each time k doubles: a bin half as wide costs one bit.",
         hints=(
             "Write -log q_k(u) as a constant plus k times something. What is left to average?",
             "You need the mean of log(1 - u) under q_k. Substitute t = 1 - u and integrate by parts.",
@@ -97,10 +86,10 @@ EXERCISES = {
     ),
     2: Exercise(
         solution=gap_of,
-        explanation="The gap is KL(q ‖ posterior), and the posterior is p divided by its mean over the bin. In section 1 "
-        "the falling noise suits level 3, whose density falls too: its gap shrinks from 0.520 to 0.084 bits. For levels "
-        "1 and 2, which uniform noise suits well, it costs half a bit. Level 0 hardly profits: its peak is narrow and "
-        "*inside* the bin.",
+        explanation="The gap is KL(q ‖ posterior), and the posterior is p divided by its mean over the bin. In section "
+        "1 the falling noise suits level 3, whose density falls too: its gap shrinks from 0.520 to 0.084 bits. For "
+        "levels 1 and 2, which uniform noise suits well, it costs half a bit. Level 0 hardly profits: its peak is "
+        "narrow and *inside* the bin.",
         hints=(
             "Section 1 says which divergence the gap is. Between which two densities, and in which order?",
             "The posterior is p / P, and P is the mean of p over the bin, a number for each row.",
@@ -114,10 +103,8 @@ EXERCISES = {
             "this is minus the bound, not its gap: log P(x) is missing": lambda q, p: (q * (q / p).log2()).mean(1),
             "this is the gap of uniform noise": lambda q, p: p.mean(1).log2() - p.log2().mean(1),
             "the mean is not weighted by q, the density that the noise is drawn from": lambda q, p: (
-                q / (p / p.mean(1, keepdim=True))
-            )
-            .log2()
-            .mean(1),
+                (q / (p / p.mean(1, keepdim=True))).log2().mean(1)
+            ),
         },
     ),
     3: Exercise(
@@ -133,7 +120,6 @@ EXERCISES = {
         inputs=pixels,
         build=with_random_tables,
         mistakes={
-            "log_det: the sigmoid's derivative is taken before the table is applied": SigmoidBeforeTheTable,
             "log_det: the sigmoid's term is missing": WithoutSigmoid,
             "log_det: the logit's term is missing": WithoutLogit,
         },

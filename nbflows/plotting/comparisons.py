@@ -1,4 +1,4 @@
-"""Comparisons of models image by image: histograms and means of paired differences."""
+"""Comparisons of models image by image: means of paired differences."""
 
 import math
 
@@ -8,30 +8,7 @@ from torch import Tensor
 
 from nbflows.plotting.page import entitle
 
-__all__ = ["gains_with_errors", "paired_gains"]
-
-
-def paired_gains(gains: dict[str, Tensor], title: str | None = None, bins: int = 30) -> Figure:
-    """Histograms of the bits/dim that one model saves over another, image by image.
-
-    Args:
-        gains: name -> difference for each image ``(N,)``; the mean and its standard error join the name in the legend.
-        title: the finding.
-        bins: number of bins of the histogram.
-    """
-    figure, axes = plt.subplots(figsize=(7, 3.8))
-    everything = [value for values in gains.values() for value in values.tolist()]
-    bounds = min(0.0, *everything), max(0.0, *everything)
-    for i, (label, values) in enumerate(gains.items()):
-        mean, error = values.mean().item(), values.std().item() / math.sqrt(len(values))
-        text = f"{label}: {mean:.3f} ± {error:.3f}"
-        axes.hist(values.detach().cpu().numpy(), bins=bins, range=bounds, color=f"C{i}", alpha=0.45, label=text)
-        axes.axvline(mean, color=f"C{i}", linewidth=2)
-    axes.axvline(0, color="black", linestyle="--")
-    axes.set(xlabel="bits/dim saved on an image", ylabel="images")
-    axes.legend(fontsize=11)
-    axes.set_title(title or "")
-    return figure
+__all__ = ["gains_with_errors"]
 
 
 def gains_with_errors(

@@ -1,4 +1,4 @@
-"""Multi-scale flows: what a squeeze does to pixels, the exits of the levels, and walks through all latents."""
+"""Multi-scale flows: what a squeeze does to pixels, which pixels a coupling keeps, and the exits of the levels."""
 
 from collections.abc import Sequence
 from math import prod
@@ -14,7 +14,7 @@ from nbflows.plotting.couplings import KEPT, MOVED, legend_of_masks
 from nbflows.plotting.diagrams import arrow, blank, box, times
 from nbflows.plotting.page import entitle
 
-__all__ = ["kept_pixels", "level_ladder", "squeeze_diagram", "walk_lengths"]
+__all__ = ["kept_pixels", "level_ladder", "squeeze_diagram"]
 
 # The positions in a 2x2 block, row by row, in light colours on which numbers are readable.
 _BLOCK_COLOURS = ("#9ecae1", "#fdd0a2", "#a1d9a4", "#dcb8e6")
@@ -125,33 +125,6 @@ def level_ladder(
     axes.text(0, -1.85, f"image: {times(full)}\n= {prod(full)} numbers", ha="center", va="center", size=11)
     arrow(axes, (0, -1.5), (0, -0.55))
     entitle(figure, title)
-    return figure
-
-
-def walk_lengths(
-    lengths: dict[str, Tensor], num_dims: int, title: str | None = None, noise_lengths: Tensor | None = None
-) -> Figure:
-    """The length of z along walks from one latent to another, for several pairs, and the length of noise.
-
-    Args:
-        lengths: name of the walk -> ``(pairs, points)``; the points are evenly spaced from start to end.
-        num_dims: D; a line is drawn at the square root of D.
-        title: the finding.
-        noise_lengths: lengths of noise draws; the band contains 95 % of them.
-    """
-    figure, axes = plt.subplots(figsize=(6.2, 3.3))
-    if noise_lengths is not None:
-        low, high = np.quantile(noise_lengths.detach().cpu().numpy(), [0.025, 0.975])
-        axes.axhspan(low, high, color="#d5ece4", zorder=0, linewidth=0, label="95 % of all noise")
-    axes.axhline(num_dims**0.5, color="C2", linewidth=1.5, label=f"√{num_dims}")
-    for colour, (style, (name, pairs)) in enumerate(zip(("-", "--", ":"), lengths.items(), strict=False)):
-        place = np.linspace(0, 1, pairs.shape[1])
-        for i, pair in enumerate(pairs.tolist()):
-            axes.plot(place, pair, style, color=f"C{colour}", label=name if i == 0 else None)
-    axes.set(xlabel="place on the walk: 0 is the first latent, 1 the second", ylabel="length of z")
-    axes.set_ylim(bottom=0)
-    axes.set_title(title or "", size=13)
-    axes.legend(loc="lower center", ncols=2)
     return figure
 
 

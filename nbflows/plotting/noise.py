@@ -1,6 +1,5 @@
 """Learned noise: its posterior within a bin, the path of a draw, its mean by group and by pixel, and logits."""
 
-import math
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -66,7 +65,7 @@ def noise_path(title: str | None = None) -> Figure:
         ("sigmoid", "log u + log(1 - u)"),
         ("(x + u) / K,\nlogit, flow", "log p(x + u)"),
     )
-    figure = plt.figure(figsize=(9.6, 3.2), layout="constrained")
+    figure = plt.figure(figsize=(8.2, 2.9), layout="constrained")
     axes = figure.add_subplot()
     blank(axes, (-1.2, 13.2), (-1.75, 2.3))
     for i, (name, term) in enumerate(steps):
@@ -93,7 +92,7 @@ def noise_maps(images: Tensor, noise: Tensor, num_grey_levels: int = 256, title:
         num_grey_levels: K, the number of grey levels.
         title: the finding.
     """
-    figure, all_axes = plt.subplots(2, len(images), figsize=(1.5 * len(images) + 0.9, 3.6), squeeze=False)
+    figure, all_axes = plt.subplots(2, len(images), figsize=(1.2 * len(images) + 0.9, 3.1), squeeze=False)
     means, shown = as_array(noise.mean(0)), None
     for i, (above, below) in enumerate(all_axes.T):
         above.imshow(as_array(images[i, 0]), cmap="gray", vmin=0, vmax=num_grey_levels - 1)
@@ -119,7 +118,7 @@ def noise_spread(
         xlabels: name of the panel -> what the groups are.
         title: the finding.
     """
-    figure, all_axes = plt.subplots(1, len(groups), figsize=(4.6 * len(groups), 3.6), sharey=True, squeeze=False)
+    figure, all_axes = plt.subplots(1, len(groups), figsize=(4.1 * len(groups), 3.5), sharey=True, squeeze=False)
     for axes, (name, grouped) in zip(all_axes[0], groups.items(), strict=True):
         values = [value for value in grouped.unique().tolist() if value >= 0]
         means, errors = zip(*(_mean_and_error(noise[name].mean(0), grouped == value) for value in values), strict=True)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from nbflows.exercises.lesson_04 import SigmoidBeforeTheTable, TableNoise, WithoutLogit, WithoutSigmoid, gap_of
+from nbflows.exercises.lesson_04 import TableNoise, WithoutLogit, WithoutSigmoid, gap_of
 from tests.exercises.answers import Answers
 
 
@@ -18,6 +18,15 @@ def by_integration(k):
 def by_three_means(q, p):
     bound = (q * (p.log2() - q.log2())).mean(1)
     return p.mean(1).log2() - bound
+
+
+class SigmoidBeforeTheTable(TableNoise):
+    """The stub of the lesson: the sigmoid's term is taken at the wrong logits."""
+
+    def forward(self, e, context=None):
+        u, log_det = super().forward(e, context)
+        of_sigmoid = (e * (1 - e)).log() - (u * (1 - u)).log()
+        return u, log_det + of_sigmoid.flatten(1).sum(1)
 
 
 class Broadcast(TableNoise):
@@ -81,13 +90,15 @@ ANSWERS = {
             (lambda q, p: gap_of(torch.ones_like(q), p), "uniform noise"),
             (lambda q, p: gap_of(q, p).mean(), "averages over the batch"),
             (lambda q, p: gap_of(q, p)[:, None], "keepdim"),
-            (lambda q, p: torch.tensor([1.3615, 0.5065, 0.5040]), "ignores its argument"),
+            # The numbers that were once printed above the stub, for three of the four levels.
+            (lambda q, p: torch.tensor([1.3615, 0.5065, 0.5040]), "it differs"),
         ],
     ),
     3: Answers(
         right=[ByTheDerivative],
         wrong=[
-            (SigmoidBeforeTheTable, "before the table is applied"),
+            # The stub must not give its fault away.
+            (SigmoidBeforeTheTable, "log_det: it differs by up to"),
             (WithoutSigmoid, "the sigmoid's term is missing"),
             (WithoutLogit, "the logit's term is missing"),
             (WrongSign, "the sign is opposite"),

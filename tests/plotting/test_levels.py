@@ -1,6 +1,5 @@
 """The figures of levels."""
 
-import pytest
 import torch
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
@@ -45,16 +44,3 @@ def test_level_ladder_names_every_level_and_counts_its_numbers():
     assert shown.count("half exits") == 2 and shown.count("the rest") == 1
     assert figure.get_suptitle() == "ladder"
     inside(figure)
-
-
-def test_walk_lengths_draws_a_line_per_pair_and_the_band_of_noise():
-    walks = {"straight": torch.ones(3, 5), "round": torch.ones(3, 5) * 2}
-    figure = plotting.walk_lengths(walks, 64, "short", torch.linspace(0, 100, 101))
-    (axes,) = figure.axes
-    lines = [line for line in axes.lines if len(line.get_xdata()) == 5]
-    assert len(lines) == 6 and axes.get_title() == "short" and axes.get_ylim()[0] == 0
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels == ["95 % of all noise", "√64", "straight", "round"]
-    (band,) = axes.patches
-    assert band.get_y() == pytest.approx(2.5) and band.get_height() == pytest.approx(95)
-    assert len(plotting.walk_lengths(walks, 64).axes[0].patches) == 0

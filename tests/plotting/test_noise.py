@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from nbflows import plotting
+from tests.figures import inside, texts
 
 
 def test_bin_posteriors_draws_the_density_and_one_normalised_posterior_per_level():
@@ -24,17 +25,35 @@ def test_bin_posteriors_draws_the_density_and_one_normalised_posterior_per_level
         assert posterior.get_xdata().min() >= 0 and posterior.get_xdata().max() <= 1
 
 
-def test_noise_spread_draws_mean_and_deviation_of_each_group_against_uniform_noise():
-    groups = torch.tensor([0, 0, 3, 3])
-    figure = plotting.noise_spread(groups, torch.tensor([0.2, 0.4, 0.5, 0.9]), xlabel="level", title="spread")
-    (axes,) = figure.axes
-    mean, uniform_mean, deviation, uniform_deviation = axes.lines
-    assert axes.get_title() == "spread" and axes.get_xlabel() == "level"
-    assert list(mean.get_xdata()) == [0, 3]
-    assert mean.get_ydata() == pytest.approx([0.3, 0.7])
-    assert deviation.get_ydata() == pytest.approx([0.1, 0.2])
-    assert uniform_mean.get_ydata()[0] == 0.5
-    assert uniform_deviation.get_ydata()[0] == pytest.approx(1 / math.sqrt(12))
+def test_noise_path_shows_the_three_maps_and_their_log_determinants():
+    figure = plotting.noise_path("a path")
+    shown = texts(figure.axes[0])
+    assert figure.get_suptitle() == "a path" and {"logit", "sigmoid", "sum of s", "image x"} <= set(shown)
+    inside(figure)
+
+
+def test_noise_maps_draws_the_mean_noise_of_every_pixel_below_its_image():
+    images = torch.tensor([[[[0, 255], [0, 0]]], [[[255, 0], [0, 0]]]])
+    noise = torch.stack([torch.full((2, 1, 2, 2), 0.1), torch.full((2, 1, 2, 2), 0.5)])
+    figure = plotting.noise_maps(images, noise, title="maps")
+    above, below = figure.axes[0].images[0].get_array(), figure.axes[2].images[0].get_array()
+    assert above.tolist() == [[0, 255], [0, 0]] and below.tolist() == [[pytest.approx(0.3)] * 2] * 2
+    assert len(figure.axes) == 5 and figure.get_suptitle() == "maps"
+
+
+def test_noise_spread_draws_means_of_groups_with_errors_between_images():
+    groups = {"a": torch.tensor([[0, 0], [0, 3]]), "b": torch.tensor([[-1, 0], [-1, 0]])}
+    noise = torch.tensor([[[0.1, 0.3], [0.5, 0.9]], [[0.1, 0.3], [0.5, 0.9]]])
+    figure = plotting.noise_spread(groups, dict.fromkeys(groups, noise), {"a": "level", "b": "place"}, title="spread")
+    first, second = figure.axes
+    assert first.get_title() == "a" and second.get_xlabel() == "place" and figure.get_suptitle() == "spread"
+    uniform, means = first.lines[0], first.lines[1]
+    assert uniform.get_ydata()[0] == 0.5 and list(means.get_xdata()) == [0, 3]
+    assert means.get_ydata() == pytest.approx([0.3, 0.9])
+    assert second.lines[1].get_ydata() == pytest.approx([0.6])
+    # Images deviate from the mean 0.3 by sums of -0.2 and +0.2 over three pixels; the bar is two errors to each side.
+    (bar, _) = first.collections[0].get_segments()
+    assert bar[1][1] - bar[0][1] == pytest.approx(4 * math.hypot(0.2, 0.2) / 3)
 
 
 def test_logit_densities_draws_one_panel_per_noise_whose_area_is_one():
@@ -47,15 +66,3 @@ def test_logit_densities_draws_one_panel_per_noise_whose_area_is_one():
     # One outline per level, stacked; the highest holds all pixels below it: two of four fall into a bin of width 1/2.
     assert len(uniform.patches) == 3
     assert max(patch.get_xy()[:, 1].max() for patch in uniform.patches) == pytest.approx(2 / 4 / 0.5)
-
-
-def test_paired_gains_draws_a_histogram_per_name_with_its_mean_and_standard_error():
-    gains = {"M = 1": torch.tensor([0.1, 0.3]), "M = 8": torch.tensor([-0.1, 0.1])}
-    figure = plotting.paired_gains(gains, title="gains", bins=4)
-    (axes,) = figure.axes
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == [
-        "M = 1: 0.200 ± 0.100",
-        "M = 8: 0.000 ± 0.100",
-    ]
-    assert sum(bar.get_height() for bar in axes.patches) == 4
-    assert axes.get_title() == "gains" and "saved" in axes.get_xlabel()
