@@ -68,7 +68,7 @@ class CausalSequenceNet(nn.Module):
         return [layer.memory(num_sequences, self.length) for layer in self.layers]
 
     def step(self, x: Tensor, memories: list[Tensor], position: int, context: Tensor | None = None) -> Tensor:
-        """What is said about element ``position + 1``, given element ``position``: ``(B, D)`` to ``(B, P)``."""
+        """Returns the numbers of element ``position + 1``, given element ``position``: ``(B, D)`` to ``(B, P)``."""
         token = self._embedded(x, position, context)
         for layer, memory in zip(self.layers, memories, strict=True):
             token = layer.step(token, memory, position)
