@@ -86,7 +86,7 @@ def instructor(content: NotebookNode, lesson: int) -> NotebookNode:
     """Returns a lesson with its outputs, its solutions, and a note to the teacher before each section."""
     edition = nbformat.from_dict(content)
     parts = sections(edition.cells)
-    total = sum(map(minutes, parts))
+    total = sum(minutes(part) for part in parts if heading(part) not in ("Appendix", "Solutions"))
     edition.cells = []
     for number, section in enumerate(parts):
         notes = [f"about {minutes(section)} minutes"]

@@ -4,6 +4,7 @@ import html.parser
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
@@ -119,8 +120,8 @@ class Loaded(html.parser.HTMLParser):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(find_spec("sphinx_revealjs") is None, reason="reveal.js is not installed")
 def test_slides_of_a_lesson_need_no_network_and_show_its_figures(tmp_path):
-    pytest.importorskip("sphinx_revealjs")
     course.write_slides(course.slides(read(NOTEBOOKS[1])), tmp_path / "slides.html")
     page = (tmp_path / "slides.html").read_text(encoding="utf-8")
     parser = Loaded()
