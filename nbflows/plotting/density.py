@@ -20,7 +20,7 @@ __all__ = ["bent_grids", "bent_squares", "density_maps", "log_densities"]
 def bent_squares(
     function: Callable[[Tensor], Tensor], corner: Tensor, sides: Sequence[float], title: str | None = None
 ) -> Figure:
-    """What a function of the plane makes of squares at a point, and the parallelogram of its Jacobian there.
+    """Shows what a function of the plane makes of squares at a point, and the parallelogram of its Jacobian there.
 
     Args:
         function: maps points ``(..., 2)`` to points.
