@@ -32,7 +32,7 @@ def bent_squares(
     walk = corner.new_tensor([[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]])
     steps = torch.linspace(0, 1, 60, dtype=corner.dtype)[:, None]
     outline = torch.cat([torch.lerp(a, b, steps) for a, b in itertools.pairwise(walk)])
-    figure, all_axes = plt.subplots(1, len(sides), figsize=(8, 3.4), squeeze=False)
+    figure, all_axes = plt.subplots(1, len(sides), figsize=(8, 3.4), layout="constrained", squeeze=False)
     for axes, side in zip(all_axes[0], sides, strict=True):
         image = as_array(function(corner + side * outline))
         straight = as_array(function(corner) + side * walk @ columns)
@@ -64,7 +64,7 @@ def log_densities(
         extent: left, right, bottom and top of all grids.
         title: the finding.
     """
-    figure, all_axes = plt.subplots(1, len(panels), figsize=(8, 4), squeeze=False, sharey=True)
+    figure, all_axes = plt.subplots(1, len(panels), figsize=(8, 4), layout="constrained", squeeze=False, sharey=True)
     highest = max(density.max().item() for density in panels.values())
     # Steps instead of a gradient show contours, and the picture takes a quarter of the bytes.
     steps = np.geomspace(highest / 1000, highest, 13)
