@@ -18,6 +18,7 @@ from nbflows.plotting.family import *
 from nbflows.plotting.glow import *
 from nbflows.plotting.images import *
 from nbflows.plotting.levels import *
+from nbflows.plotting.masked import *
 from nbflows.plotting.mixture import *
 from nbflows.plotting.noise import *
 from nbflows.plotting.page import *
