@@ -84,13 +84,13 @@ def related_flows(shape: Sequence[int], level_shapes: Sequence[Sequence[int]], t
     box(axes, columns[0], middle, wide, tall, _SOURCE, f"source\n{times(shape)}")
     box(axes, columns[3], middle, wide, tall, _TARGET, f"target\n{times(shape)}")
     for i, level in enumerate(level_shapes):
-        y, name = -i * step, f"level {i + 1}: {times(level)}\n= {prod(level)} numbers"
+        y, name = -i * step, f"level {i}: {times(level)}\n= {prod(level)} numbers"
         box(axes, columns[1], y, wide, tall, _SOURCE, name)
         box(axes, columns[2], y, wide, tall, _TARGET, name)
         arrow(axes, (columns[0] + wide / 2, middle), (columns[1] - wide / 2, y))
         arrow(axes, (columns[1] + wide / 2, y), (columns[2] - wide / 2, y))
         arrow(axes, (columns[2] + wide / 2, y), (columns[3] - wide / 2, middle), "<|-|>")
-        axes.text((columns[1] + columns[2]) / 2, y + 0.1, f"$\\mu_{i + 1},\\ \\sigma_{i + 1}$", ha="center", size=12)
+        axes.text((columns[1] + columns[2]) / 2, y + 0.1, f"$\\mu_{i},\\ \\sigma_{i}$", ha="center", size=12)
     heads = {
         (columns[0] + columns[1]) / 2: "flow R",
         columns[1]: "latents D",

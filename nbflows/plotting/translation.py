@@ -89,10 +89,10 @@ def _link(axes: Axes, i: int, column: int, n: int, kept: bool) -> None:
 
 
 def dependency_matrices(matrices: dict[str, Tensor], title: str | None = None) -> Figure:
-    """Dependencies of noise levels on latent levels, one matrix per model, in the colours of the diagram.
+    """Dependencies of the levels of z on latent levels, one matrix per model, in the colours of the diagram.
 
     Args:
-        matrices: name -> bool ``(n, 2n)``; rows: noise of level i; columns: L_0, ..., L_n-1, D_0, ..., D_n-1.
+        matrices: name -> bool ``(n, 2n)``; rows: z of level i; columns: L_0, ..., L_n-1, D_0, ..., D_n-1.
         title: the finding.
     """
     figure, all_axes = plt.subplots(1, len(matrices), figsize=(8, 2.9), squeeze=False, layout="constrained")
@@ -108,7 +108,7 @@ def dependency_matrices(matrices: dict[str, Tensor], title: str | None = None) -
         places = [column + 0.3 * (column >= n) + 0.46 for column in range(2 * n)]
         axes.set(xlim=(-0.1, 2 * n + 0.35), ylim=(n + 0.02, -0.1), aspect="equal")
         axes.set_xticks(places, [f"${letter}_{level}$" for letter in "LD" for level in range(n)], size=12)
-        axes.set_yticks([i + 0.46 for i in range(n)], [f"noise {i}" for i in range(n)], size=11)
+        axes.set_yticks([i + 0.46 for i in range(n)], [f"$z_{i}$" for i in range(n)], size=11)
         axes.tick_params(length=0)
         axes.grid(False)
         axes.spines[:].set_visible(False)
@@ -145,7 +145,7 @@ def conditional_flow_diagram(shapes: Sequence[Sequence[int]], title: str | None 
         arrow(axes, (x, 1.4), (x, 0.475))
         axes.text(x + 0.12, 0.95, "context", size=10, va="center")
         leaving = folded if j == n - 1 else (folded[0] // 2, *folded[1:])
-        box(axes, x, -1.95, 1.9, 0.95, "#d5ece4", f"noise of scale {j}\n{times(leaving)}")
+        box(axes, x, -1.95, 1.9, 0.95, "#d5ece4", f"latent of scale {j}\n{times(leaving)}")
         arrow(axes, (x, -0.475), (x, -1.475))
         axes.text(x + 0.12, -0.95, "the rest" if j == n - 1 else "half exits", size=10, va="center")
         if j < n - 1:
