@@ -44,6 +44,7 @@ def glow(
     noise_channels: int = 32,
     num_classes: int | tuple[int, ...] = 0,
     label_channels: int = 32,
+    lowest_scale: float = 0.0,
 ) -> Flow:
     """Glow, or one of the weaker models that its paper compares it with. 44,152,176 parameters.
 
@@ -61,6 +62,7 @@ def glow(
         num_classes: 0, or the number of classes, or of values of each attribute: then it is a ``LabelledFlow``, all of
             whose couplings see the labels. Our addition.
         label_channels: the number of channels in which couplings see the labels.
+        lowest_scale: the lowest scale of couplings, see ``SigmoidScale``: above 0, samples do not overflow.
     """
     if mixing not in ("conv1x1", "shuffle", "flip"):
         raise ValueError(f"mixing is 'conv1x1', 'shuffle' or 'flip', got {mixing!r}")
@@ -74,7 +76,7 @@ def glow(
             "flip": Flip,
         }
         net = ActNormConvNet(channels // 2, hidden_channels, channels, label_channels if num_classes else 0)
-        coupling = AffineCoupling(net, bound=SigmoidScale(), shift_first=True)
+        coupling = AffineCoupling(net, bound=SigmoidScale(lowest=lowest_scale), shift_first=True)
         return [*([ActNorm(channels)] if actnorm else []), mixers[mixing](), coupling]
 
     levels, channels = flow_levels(shape[0], num_scales, num_steps, step)
