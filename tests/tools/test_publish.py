@@ -332,11 +332,11 @@ def test_a_published_file_is_there_with_its_bytes(name):
     assert sha256(content) == entry["sha256"]
 
 
-def is_score(score, num_draws=1):
+def is_score(score, num_draws=1, largest=8):
     """Says a score of M draws all that is needed to compare it?"""
     return (
-        0 < score["mean"] < 8
-        and 0 < score["standard_error"] < 0.5
+        0 < score["mean"] < largest
+        and 0 < score["standard_error"] < largest / 16
         and score["num_draws"] == num_draws
         and score["num_images"] > 1
     )
@@ -357,7 +357,9 @@ def test_a_published_model_says_what_it_is(name):
     assert entry.get("task") == (recipe.objective.task and recipe.objective.task.describe())
     assert re.search(r"\d+/\d+/\d+ images", entry["data"])
     assert is_score(entry["test_bits_per_dim"])
-    assert is_score(entry["subset"]) and is_score(entry["check"]) and entry["check"]["num_images"] == 16
+    assert is_score(entry["subset"]) and entry["check"]["num_images"] == 16
+    # The 16 images are photographs, which are strange to a model of portraits.
+    assert is_score(entry["check"], largest=16 if recipe.data == "portraits" else 8)
     for key in entry:
         if draws := re.fullmatch(r"test_bits_per_dim_(\d+)_draws", key):
             assert is_score(entry[key], int(draws[1]))
