@@ -8,6 +8,7 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmarks import pages, precision
 from nbflows import data, load_pretrained, metrics, models, pretrained
+from nbflows.data import portraits
 from nbflows.layers import CoarseToFine, ResidualBlock, RussianRoulette, SeriesLogDet
 from nbflows.nets import (
     MLP,
@@ -214,6 +215,9 @@ def test_half_precision_changes_a_pretrained_model_by_a_thousandth_and_three_sta
         return
     if flow.shape == (1, 8, 8) and task is None:
         images = data.load("digits").test
+    if name.startswith("portraits"):
+        # Photographs are so strange to it that 16 of them have too large an error.
+        images = portraits.draw(16, first=55_000)[0]
     change = metrics.precision_change(flow, images, sources)
     # These are no images of the kind that most models were trained on: docs/precision.md has those.
     assert change.standard_error < 0.0015

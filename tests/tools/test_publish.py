@@ -13,7 +13,7 @@ import torch
 
 from nbflows import attributes, data, load_pretrained, metrics, models, pretrained, recipes, save_flow, tasks
 from nbflows.cli import main
-from nbflows.data import reading
+from nbflows.data import portraits, reading
 from nbflows.models import simple
 from nbflows.storage import weights
 from nbflows.storage.manifest import Manifest, sha256
@@ -387,6 +387,10 @@ def subset_of(name, step, folder):
     elif name == "tiny-imagenet-32":
         images = few_of_tiny_imagenet(step, folder)
         step = 1
+    elif name == "portraits":
+        # The test images alone: drawing all takes ten times as long.
+        drawn = portraits.draw(5000, first=55_000)[0]
+        images = data.ImageData("portraits", "test images", drawn, drawn, drawn)
     else:
         images = data.load(name)
     return replace(images, labels=None, **{split: getattr(images, split)[::step] for split in data.SPLITS})
