@@ -3,128 +3,20 @@
 import math
 
 import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from nbflows.plotting.page import as_array, entitle
 
 __all__ = [
-    "bits_against_complexity",
     "bits_of_kinds",
     "code_lengths",
-    "model_overview",
     "patch_orders",
     "points_over_time",
-    "two_rankings",
 ]
-
-
-def model_overview(groups: dict[str, dict[str, dict]], title: str | None = None) -> Figure:
-    """One row for each model: bits/dim, parameters, time to evaluate and to sample, memory.
-
-    Args:
-        groups: what was modelled -> model -> "bits_per_dim" and "standard_error", "parameters", "evaluate_seconds" and
-            "sample_seconds" per image, "evaluate_mib" and "sample_mib"; missing values are not drawn. Each group has
-            its own axis of bits/dim.
-        title: the finding.
-    """
-    heights = [len(models) + 0.4 for models in groups.values()]
-    figure = plt.figure(figsize=(8, 0.235 * sum(heights) + 0.56 * (len(groups) - 1) + 1.75), layout="none")
-    inches = figure.get_figheight()
-    grid = figure.add_gridspec(
-        len(groups),
-        4,
-        height_ratios=heights,
-        # The gap between groups holds the ticks of one and the name of the next.
-        hspace=0.56 / (0.235 * sum(heights) / len(groups)),
-        wspace=0.12,
-        left=0.235,
-        right=0.985,
-        top=1 - 1.05 / inches,
-        bottom=0.62 / inches,
-    )
-    columns = {
-        "parameters": [("parameters", "o", "C0")],
-        "ms an image": [("evaluate_ms", "o", "C2"), ("sample_ms", "D", "C3")],
-        "memory, MiB": [("evaluate_mib", "o", "C2"), ("sample_mib", "D", "C3")],
-    }
-    first: list[Axes | None] = [None] * len(columns)
-    for row, (group, models) in enumerate(groups.items()):
-        y = list(range(len(models)))[::-1]
-        axes = figure.add_subplot(grid[row, 0])
-        for at, about in zip(y, models.values(), strict=True):
-            bars = 2 * about["standard_error"]
-            axes.errorbar(about["bits_per_dim"], at, xerr=bars, fmt="o", color="black", markersize=5, capsize=2)
-        axes.set_yticks(y, list(models), size=10)
-        axes.text(-0.55, len(models) - 0.12, group, weight="bold", size=10.5, transform=axes.get_yaxis_transform())
-        axes.margins(x=0.12)
-        axes.xaxis.set_major_locator(MaxNLocator(3, min_n_ticks=2))
-        panels = [axes]
-        for column, (name, marks) in enumerate(columns.items()):
-            panel = figure.add_subplot(grid[row, column + 1], sharex=first[column])
-            first[column] = first[column] or panel
-            panel.set_xscale("linear" if "MiB" in name else "log")
-            for at, about in zip(y, models.values(), strict=True):
-                for key, marker, colour in marks:
-                    value = 1000 * about.get(key[:-2] + "seconds", math.nan) if key[-2:] == "ms" else about.get(key)
-                    if value is not None and math.isfinite(value):
-                        panel.plot(value, at, marker, color=colour, markersize=5)
-            panel.set_yticks(y, [])
-            panel.tick_params(labelbottom=row == len(groups) - 1)
-            panels.append(panel)
-            if row == len(groups) - 1:
-                panel.set_xlabel(name, size=11)
-                if "MiB" in name:
-                    # Only after all are drawn, because it also fixes the other end for every group.
-                    panel.set_xlim(left=0)
-        for panel in panels:
-            panel.set_ylim(-0.6, len(models) - 0.4)
-            panel.tick_params(axis="x", labelsize=10, pad=1)
-            panel.minorticks_off()
-        if row == len(groups) - 1:
-            axes.set_xlabel("test bits/dim", size=11)
-    handles = [
-        Line2D([], [], marker=marker, color=colour, linestyle="", label=label)
-        for label, marker, colour in (("to evaluate", "o", "C2"), ("to sample", "D", "C3"))
-    ]
-    figure.legend(handles=handles, loc="upper right", ncols=2, fontsize=10, bbox_to_anchor=(0.99, 1 - 0.36 / inches))
-    if title:
-        figure.suptitle(title, size=13, y=1 - 0.08 / inches, va="top")
-    return figure
-
-
-def two_rankings(
-    rows: dict[str, tuple[tuple[float, float], tuple[float, float]]],
-    names: tuple[str, str],
-    title: str | None = None,
-    ideal: float | None = None,
-) -> Figure:
-    """Two measures of each model side by side, in the given order, to compare how they rank the models.
-
-    Args:
-        rows: model -> (first measure, its standard error), (second measure, its standard error).
-        names: the two measures, for the axes.
-        title: the finding.
-        ideal: best value of the second measure, a dashed line.
-    """
-    figure, panels = plt.subplots(1, 2, figsize=(8, 0.4 * len(rows) + 1.5), sharey=True, layout="constrained")
-    y = list(range(len(rows)))[::-1]
-    for i, (axes, name) in enumerate(zip(panels, names, strict=True)):
-        values, errors = zip(*(row[i] for row in rows.values()), strict=True)
-        axes.plot(values, y, color=f"C{i}", alpha=0.35)
-        axes.errorbar(values, y, xerr=[2 * error for error in errors], fmt="o", color=f"C{i}", capsize=3, linewidth=2)
-        axes.set_xlabel(f"{name}\nbars: ± 2 standard errors")
-        axes.grid(axis="y", visible=False)
-    panels[0].set_yticks(y, list(rows))
-    if ideal is not None:
-        panels[1].axvline(ideal, color="black", linestyle="--", linewidth=1)
-    entitle(figure, title)
-    return figure
 
 
 def bits_of_kinds(
@@ -183,25 +75,6 @@ def bits_of_kinds(
     )
     if title:
         figure.suptitle(title, size=13, y=1 - 0.06 / figure.get_figheight(), va="top")
-    return figure
-
-
-def bits_against_complexity(kinds: dict[str, tuple[Tensor, Tensor]], title: str | None = None) -> Figure:
-    """A dot for each image: its size as a PNG against its bits/dim under a model; on the diagonal both agree.
-
-    Args:
-        kinds: kind of images -> the PNG's bits/dim and the model's, ``(N,)`` each.
-        title: the finding.
-    """
-    figure, axes = plt.subplots(figsize=(6.8, 4.6), layout="constrained")
-    markers = "osD^vP*X"
-    top = max(max(x.max().item(), y.max().item()) for x, y in kinds.values())
-    axes.plot([0, top], [0, top], color="black", linestyle="--", linewidth=1, label="equal")
-    for i, (kind, (x, y)) in enumerate(kinds.items()):
-        axes.plot(as_array(x), as_array(y), markers[i], color=f"C{i}", label=kind, alpha=0.7, markersize=6)
-    axes.set(xlabel="size as a PNG, bits/dim", ylabel="bits/dim of the flow")
-    axes.legend(fontsize=10.5)
-    axes.set_title(title or "")
     return figure
 
 

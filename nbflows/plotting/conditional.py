@@ -13,7 +13,7 @@ from nbflows.plotting.diagrams import arrow, blank, box, times
 from nbflows.plotting.images import _panels
 from nbflows.plotting.page import as_array, entitle
 
-__all__ = ["answers", "context_derivatives", "group_means", "related_flows"]
+__all__ = ["answers", "context_derivatives", "related_flows"]
 
 _SOURCE, _RELATION, _TARGET = "#9ecae1", "#eeeeee", "#fdd0a2"
 
@@ -101,39 +101,4 @@ def related_flows(shape: Sequence[int], level_shapes: Sequence[Sequence[int]], t
     for x, text in heads.items():
         axes.text(x, 0.85, text, ha="center", va="center", size=12, weight="bold")
     entitle(figure, title)
-    return figure
-
-
-def group_means(
-    x: Tensor,
-    series: dict[str, Tensor],
-    xlabel: str,
-    ylabel: str,
-    title: str | None = None,
-    num_groups: int = 5,
-    expected: float | None = None,
-) -> Figure:
-    """Means of one quantity in groups of another: the examples are sorted by x into groups of equal size.
-
-    Args:
-        x: ``(N,)``.
-        series: name -> ``(N,)``; drawn as means with two standard errors, at the mean of x of the group.
-        xlabel, ylabel: labels of the axes.
-        title: the finding.
-        num_groups: number of groups.
-        expected: the mean of every group if the two were independent, a dashed line.
-    """
-    figure, axes = plt.subplots(figsize=(7, 3.9), layout="constrained")
-    groups = np.array_split(np.argsort(as_array(x)), num_groups)
-    places = [as_array(x)[group].mean() for group in groups]
-    if expected is not None:
-        axes.axhline(expected, color="black", linestyle="--", linewidth=1.2, label="if they were independent")
-    for i, (name, values) in enumerate(series.items()):
-        parts = [as_array(values)[group] for group in groups]
-        errors = [2 * part.std(ddof=1) / len(part) ** 0.5 for part in parts]
-        means = [part.mean() for part in parts]
-        axes.errorbar(places, means, errors, fmt="os"[i % 2] + "-", color=f"C{i}", capsize=4, linewidth=2, label=name)
-    axes.set(xlabel=f"{xlabel}\nbars: ± 2 standard errors", ylabel=ylabel)
-    axes.legend(fontsize=11)
-    axes.set_title(title or "", size=13)
     return figure

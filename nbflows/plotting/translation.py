@@ -13,15 +13,13 @@ from matplotlib.typing import LineStyleType
 from torch import Tensor
 
 from nbflows.plotting.diagrams import LINE, arrow, blank, box, times
-from nbflows.plotting.page import as_array, entitle, legend_below
+from nbflows.plotting.page import as_array, entitle
 
 __all__ = [
     "block_tables",
     "conditional_flow_diagram",
     "dependency_diagrams",
     "dependency_matrices",
-    "over_temperature",
-    "scores_against_quality",
     "uncertainty_maps",
 ]
 
@@ -187,74 +185,6 @@ def block_tables(tables: dict[str, Tensor], title: str | None = None) -> Figure:
         axes.grid(False)
         axes.spines[:].set_visible(False)
         axes.set_title(name, size=12)
-    entitle(figure, title)
-    return figure
-
-
-def over_temperature(
-    temperatures: Sequence[float],
-    panels: dict[str, dict[str, Sequence[Tensor]]],
-    levels: dict[str, dict[str, float]] | None = None,
-    title: str | None = None,
-    errors: float = 2,
-) -> Figure:
-    """Measures of samples over the temperature: means over sources with error bars.
-
-    Args:
-        temperatures: temperatures of the samples.
-        panels: label of the vertical axis -> name of the line -> one value per source ``(B,)`` at each temperature; the
-            legend is that of the first panel.
-        levels: label of the axis -> name -> a reference value, drawn as a horizontal line.
-        title: the finding.
-        errors: length of a bar to each side, in standard errors.
-    """
-    figure, all_axes = plt.subplots(1, len(panels), figsize=(8, 4.2), squeeze=False, layout="constrained")
-    markers = "osD^v"
-    for axes, (label, lines) in zip(all_axes[0], panels.items(), strict=True):
-        for i, (name, all_values) in enumerate(lines.items()):
-            values = [as_array(value) for value in all_values]
-            bars = [errors * value.std(ddof=1) / math.sqrt(len(value)) for value in values]
-            means = [value.mean() for value in values]
-            axes.errorbar(
-                temperatures, means, bars, fmt=f"{markers[i % 5]}-", color=f"C{i}", capsize=3, linewidth=1.8, label=name
-            )
-        for i, (name, value) in enumerate((levels or {}).get(label, {}).items()):
-            axes.axhline(value, color="black", linestyle=["--", ":"][i % 2], linewidth=1.5, label=name)
-        axes.set(xlabel=f"temperature\nbars: ± {errors:g} standard errors", ylabel=label)
-    legend_below(figure, all_axes[0, 0])
-    entitle(figure, title)
-    return figure
-
-
-def scores_against_quality(
-    scores: Tensor, values: Tensor, xlabel: str, ylabel: str, title: str | None = None, columns: int = 3
-) -> Figure:
-    """Samples of several sources, one panel each: the score of each sample against its quality, the best score ringed.
-
-    Args:
-        scores: scores of the samples, ``(B, N)``.
-        values: quality of the samples, ``(B, N)``.
-        xlabel, ylabel: labels of the axes.
-        title: the finding.
-        columns: panels in a row.
-    """
-    rows = -(-len(scores) // columns)
-    figure, all_axes = plt.subplots(
-        rows, columns, figsize=(8, 0.9 + 2.0 * rows), squeeze=False, layout="constrained", sharey=True
-    )
-    for axes in all_axes.flat[len(scores) :]:
-        axes.axis("off")
-    for i, (axes, score, value) in enumerate(zip(all_axes.flat, as_array(scores), as_array(values), strict=False)):
-        best = score.argmax()
-        axes.axhline(value.mean(), color="black", linestyle="--", linewidth=1.3, label="mean of the samples")
-        axes.plot(score, value, "o", color="C0", markersize=5, label="sample")
-        ring = {"markersize": 12, "markerfacecolor": "none", "markeredgewidth": 2.2, "color": "C3"}
-        axes.plot(score[best], value[best], "o", **ring, label="best score")
-        axes.set_title(f"source {i}", size=11)
-        axes.tick_params(labelsize=10)
-    all_axes[-1, columns // 2].set_xlabel(xlabel)
-    figure.supylabel(ylabel, size=12)
-    legend_below(figure, all_axes[0, 0], columns=3)
     entitle(figure, title)
     return figure
 

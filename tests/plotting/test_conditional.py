@@ -46,21 +46,8 @@ def test_related_flows_have_a_box_per_image_and_level_and_an_arrow_per_relation(
     figure = plotting.related_flows((3, 8, 8), [(6, 4, 4), (24, 2, 2)], "two flows")
     (axes,) = figure.axes
     written = texts(axes)
-    assert written.count("level 1: 6×4×4\n= 96 numbers") == written.count("level 2: 24×2×2\n= 96 numbers") == 2
+    assert written.count("level 0: 6×4×4\n= 96 numbers") == written.count("level 1: 24×2×2\n= 96 numbers") == 2
     assert "source\n3×8×8" in written and "target\n3×8×8" in written
     # Six boxes; per level from source, over, and to the target.
     assert len(axes.patches) == 6 + 2 * 3
-    inside(figure)
-
-
-def test_group_means_sort_by_x_and_draw_two_standard_errors():
-    x = torch.tensor([3.0, 1.0, 2.0, 4.0])
-    figure = plotting.group_means(x, {"a": x * 10, "b": torch.ones(4)}, "x", "y", "groups", num_groups=2, expected=5.0)
-    (axes,) = figure.axes
-    line, _, (bars,) = axes.containers[0]
-    assert line.get_xdata().tolist() == [1.5, 3.5] and line.get_ydata().tolist() == [15, 35]
-    # Two values at a distance of 10: a standard error of 5.
-    assert bars.get_paths()[0].vertices[:, 1].tolist() == pytest.approx([5, 25])
-    assert axes.lines[0].get_ydata()[0] == 5
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["if they were independent", "a", "b"]
     inside(figure)

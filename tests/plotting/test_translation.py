@@ -68,8 +68,8 @@ def test_dependency_matrices_fill_what_depends():
 def test_the_conditional_flow_loses_no_number_on_the_way():
     figure = plotting.conditional_flow_diagram([(2, 8, 8), (4, 4, 4), (16, 2, 2)], "flow")
     written = texts(figure.axes[0])
-    noise = [text.split("\n")[1] for text in written if text.startswith("noise of scale")]
-    assert noise == ["4×4×4", "8×2×2", "32×1×1"] and 4 * 16 + 8 * 4 + 32 == 2 * 64
+    latents = [text.split("\n")[1] for text in written if text.startswith("latent of scale")]
+    assert latents == ["4×4×4", "8×2×2", "32×1×1"] and 4 * 16 + 8 * 4 + 32 == 2 * 64
     assert {"$D_0$", "$L_1$, $D_1$", "$L_2$, $D_2$"} < set(written)
     inside(figure)
 
@@ -81,32 +81,6 @@ def test_block_tables_hatch_the_blocks_that_appear_twice():
     assert [bool(box.get_hatch()) for box in boxes] == [False, False, True, False, True, False]
     assert texts(figure.axes[0]) == ["1", "2", "3", "4", "3", "5"]
     figure = plotting.block_tables({"unshared": torch.arange(16).view(4, 4), "shared": torch.zeros(4, 4)}, "blocks")
-    inside(figure)
-
-
-def test_over_temperature_draws_means_with_two_standard_errors_and_lines_across():
-    values = [torch.tensor([0.0, 2.0]), torch.tensor([1.0, 3.0])]
-    panels = {"PSNR": {"one": values, "best": values}, "diversity": {"samples": values}}
-    figure = plotting.over_temperature([0.5, 1.0], panels, {"PSNR": {"bicubic": -3.0}}, "temperatures")
-    left, right = figure.axes
-    line, _, (bars,) = left.containers[0]
-    assert line.get_ydata().tolist() == [1, 2]
-    # Two values at a distance of 2: a standard error of 1.
-    assert bars.get_paths()[0].vertices[:, 1].tolist() == pytest.approx([-1, 3])
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["bicubic", "one", "best"]
-    assert (left.get_ylabel(), right.get_ylabel()) == ("PSNR", "diversity")
-    inside(figure)
-
-
-def test_scores_against_quality_ring_the_highest_score_of_each_source():
-    scores, values = torch.tensor([[1.0, 3.0, 2.0], [5.0, 0.0, 1.0]]), torch.tensor([[7.0, 8.0, 9.0], [1.0, 2.0, 3.0]])
-    figure = plotting.scores_against_quality(scores, values, "nats", "dB", "scores")
-    for axes, ring, mean in zip(figure.axes, [(3.0, 8.0), (5.0, 1.0)], [8.0, 2.0], strict=False):
-        across, points, best = axes.lines
-        assert across.get_ydata()[0] == mean and len(points.get_xdata()) == 3
-        assert (best.get_xdata()[0], best.get_ydata()[0]) == ring
-    # Two sources in three columns.
-    assert not figure.axes[2].axison
     inside(figure)
 
 
