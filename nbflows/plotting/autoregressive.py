@@ -1,6 +1,5 @@
-"""Autoregressive priors: how latents still depend on each other, the order and cost of sampling, paths."""
+"""Autoregressive priors: how latents still depend on each other, the channel loop, order and cost of sampling."""
 
-import math
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -13,7 +12,7 @@ from torch import Tensor
 from nbflows.plotting.diagrams import LINE, arrow, box, times
 from nbflows.plotting.page import entitle
 
-__all__ = ["bits_along_paths", "channel_correlations", "jacobian_blocks", "sampling_cost", "sampling_order"]
+__all__ = ["channel_correlations", "channel_loop", "jacobian_blocks", "sampling_cost", "sampling_order"]
 
 _CHANNEL, _FLOW = "#fdd0a2", "#9ecae1"
 
@@ -50,7 +49,7 @@ def _without_ones(matrix: Tensor) -> Tensor:
 
 
 def jacobian_blocks(panels: dict[str, Tensor], num_channels: int, title: str | None = None) -> Figure:
-    """Jacobians side by side, sorted by channel: which latent moves which noise; white is exactly zero.
+    """Jacobians side by side, sorted by channel: which input moves which output; white is exactly zero.
 
     Args:
         panels: name -> dz/dx of one example ``(D, D)``, as ``checks.jacobian`` returns it.
@@ -72,10 +71,41 @@ def jacobian_blocks(panels: dict[str, Tensor], num_channels: int, title: str | N
         middles = [(i + 0.5) * positions - 0.5 for i in range(num_channels)]
         axes.set_xticks(middles, map(str, range(num_channels)), size=11)
         axes.set_yticks(middles, map(str, range(num_channels)), size=11)
-        axes.set(xlabel="channel of the latent")
+        axes.set(xlabel="channel of the input")
         axes.set_title(label, size=12)
-    all_axes[0, 0].set_ylabel("channel of the noise")
+    all_axes[0, 0].set_ylabel("channel of the output")
     figure.colorbar(picture, ax=all_axes[0], label="size of the derivative", shrink=0.7, extend="min")
+    entitle(figure, title)
+    return figure
+
+
+def channel_loop(title: str | None = None) -> Figure:
+    """The channel loop of an autoregressive prior: three steps of its network and what each reads.
+
+    Args:
+        title: the finding.
+    """
+    figure = plt.figure(figsize=(8, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set(xlim=(-0.6, 9.6), ylim=(-0.25, 4.6))
+    axes.axis("off")
+    reads, returns = ("0", "$v_1$", "$v_2$"), ("$\\mu_1, \\sigma_1$", "$\\mu_2, \\sigma_2$", "$\\mu_3, \\sigma_3$")
+    for step, (read, returned) in enumerate(zip(reads, returns, strict=True)):
+        x = 1.0 + 3.3 * step
+        box(axes, x, 2.3, 1.6, 0.8, _FLOW, "ConvLSTM")
+        box(axes, x - 0.4, 1.1, 0.65, 0.55, _CHANNEL, read)
+        arrow(axes, (x - 0.4, 1.38), (x - 0.4, 1.9))
+        arrow(axes, (x + 0.45, 0.3), (x + 0.45, 1.9))
+        arrow(axes, (x, 2.7), (x, 3.25))
+        axes.text(x, 3.5, returned, ha="center", va="center", size=13)
+        axes.text(x, 4.15, f"of channel $v_{step + 1}$", ha="center", va="center", size=11)
+        if step < 2:
+            arrow(axes, (x + 0.8, 2.3), (x + 2.5, 2.3))
+            axes.text(x + 1.65, 2.42, "memory,\nhidden state", ha="center", va="bottom", size=10)
+    axes.plot([0.4, 8.05], [0.3, 0.3], color=LINE, linewidth=1.2)
+    axes.text(0.4, 0.2, "features of the continuing half $y$, read in every step", va="top", size=11)
+    arrow(axes, (8.4, 2.3), (9.3, 2.3))
+    axes.text(9.35, 2.3, "…", va="center", size=15)
     entitle(figure, title)
     return figure
 
@@ -154,29 +184,4 @@ def sampling_cost(
     handles = {name: line for axes in all_axes for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=2, fontsize=11, frameon=False)
     entitle(figure, title)
-    return figure
-
-
-def bits_along_paths(
-    paths: dict[str, Tensor], title: str | None = None, level: tuple[str, float] | None = None
-) -> Figure:
-    """Bits/dim of the images on paths from one to another: the mean over pairs, and its standard error as a band.
-
-    Args:
-        paths: name -> ``(pairs, points)``; the points are evenly spaced from start to end.
-        title: the finding.
-        level: name and bits/dim of a reference line.
-    """
-    figure, axes = plt.subplots(figsize=(7, 3.8), layout="constrained")
-    for i, (name, bits) in enumerate(paths.items()):
-        bits = bits.detach().cpu().double()
-        place, mean = np.linspace(0, 1, bits.shape[1]), bits.mean(0).numpy()
-        error = bits.std(0).numpy() / math.sqrt(len(bits))
-        axes.plot(place, mean, "osD^"[i % 4] + "-", color=f"C{i}", label=name)
-        axes.fill_between(place, mean - error, mean + error, color=f"C{i}", alpha=0.2, linewidth=0)
-    if level:
-        axes.axhline(level[1], color="black", linestyle="--", linewidth=1, label=level[0])
-    axes.set(xlabel="place on the path: 0 is the first image, 1 the second", ylabel="bits/dim")
-    figure.legend(loc="outside lower center", ncols=2, fontsize=11, frameon=False)
-    axes.set_title(title or "", size=13)
     return figure

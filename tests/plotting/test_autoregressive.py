@@ -29,6 +29,15 @@ def test_jacobian_blocks_leave_zeros_white():
     inside(figure)
 
 
+def test_channel_loop_feeds_each_step_the_channel_before():
+    figure = plotting.channel_loop(title="loop")
+    shown = texts(figure.axes[0])
+    assert [text for text in shown if text in ("0", "$v_1$", "$v_2$")] == ["0", "$v_1$", "$v_2$"]
+    assert [text for text in shown if text.startswith("of channel")] == [f"of channel $v_{t}$" for t in (1, 2, 3)]
+    assert figure.get_suptitle() == "loop"
+    inside(figure)
+
+
 def test_sampling_order_numbers_the_channels_from_the_deepest_level_on():
     figure = plotting.sampling_order([(6, 16, 16), (12, 8, 8), (48, 4, 4)], (3, 32, 32), title="order")
     shown = texts(figure.axes[0])
@@ -47,17 +56,6 @@ def test_sampling_cost_gives_a_model_one_colour_in_both_panels():
     assert len(counted.lines) == 2 and len(measured.lines) == 1
     assert counted.lines[1].get_color() == measured.lines[0].get_color() != counted.lines[0].get_color()
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["counted only", "prior"]
-    inside(figure)
-
-
-def test_bits_along_paths_draws_means_and_bands():
-    paths = {"a": torch.tensor([[1.0, 2.0, 1.0], [3.0, 4.0, 3.0]]), "b": torch.ones(2, 3)}
-    figure = plotting.bits_along_paths(paths, "dear", ("samples", 1.5))
-    (axes,) = figure.axes
-    assert axes.lines[0].get_ydata().tolist() == [2.0, 3.0, 2.0] and axes.get_title() == "dear"
-    assert axes.lines[0].get_xdata().tolist() == [0.0, 0.5, 1.0]
-    assert axes.collections[0].get_paths()[0].vertices[:, 1].max() == pytest.approx(4.0)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b", "samples"]
     inside(figure)
 
 
