@@ -51,7 +51,8 @@ class PatchAutoregressive(Bijection):
     with a = limit tanh(raw / limit). With ``reverse`` the sequence is read from its end. ``forward`` takes one pass.
     The inverse solves x_t = z_t exp(a_t) + b_t in one of three ways, which give the same result:
 
-    - "sequential": element by element, with the keys and values of earlier ones kept: T steps of one element;
+    - "sequential": element by element, with the keys and values of earlier ones kept: T steps of one element, or T
+      passes if gradients are recorded;
     - "jacobi": all elements at once, again and again. After k passes the first k elements are exact, so T passes
       always suffice, and far fewer bring all close;
     - "gauss-seidel": blocks of ``block`` elements one after the other, Jacobi's way within each.
@@ -141,6 +142,13 @@ class PatchAutoregressive(Bijection):
         return self._turned(x), passes
 
     def _sequential(self, z: Tensor, context: Tensor | None) -> Tensor:
+        if torch.is_grad_enabled():
+            # Autograd keeps what the network saw: nothing is written in place, and each element takes a whole pass.
+            x = z
+            for t in range(1, z.shape[1]):
+                a, b = self._scale_and_shift(self.net(x, context)[:, t : t + 1], x)
+                x = torch.cat([x[:, :t], z[:, t : t + 1] * a.exp() + b, x[:, t + 1 :]], 1)
+            return x
         memories = self.net.memories(len(z))
         found = [z[:, 0]]
         for t in range(1, z.shape[1]):

@@ -59,7 +59,11 @@ def test_steps_of_the_network_are_one_for_each_element_but_the_first(monkeypatch
     calls = []
     step = layer.net.step
     monkeypatch.setattr(layer.net, "step", lambda *arguments: calls.append(1) or step(*arguments))
-    layer.inverse(z)
+    with torch.no_grad():
+        x = layer.inverse(z)
+    assert len(calls) == 5
+    # With gradients, by whole passes.
+    torch.testing.assert_close(layer.inverse(z), x, atol=1e-12, rtol=1e-12)
     assert len(calls) == 5
 
 
