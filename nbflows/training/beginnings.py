@@ -88,4 +88,5 @@ def take_weights(model: str | Path, flow: Flow, trained_on: dict) -> dict:
             "test score means nothing"
         )
     kept = ("data", "steps", "seconds", "started_from")
-    return {"model": str(model), **{key: known[key] for key in kept if key in known}}
+    # A path is of this machine: its last part says which model it was.
+    return {"model": Path(model).name, **{key: known[key] for key in kept if key in known}}
