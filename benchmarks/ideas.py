@@ -104,8 +104,6 @@ def train(idea: Idea, variant: str, learning_rate: float, seconds: float, seed: 
     from nbflows.data import Batches
     from nbflows.training.schedule import Budget, warmup_stable_decay
 
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
     images = data.load(idea.data)
     if idea.task:
         images = tasks.apply(tasks.get(idea.task), images)
@@ -193,6 +191,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.one:
+        import torch
+
+        torch.set_num_threads(1)
+        torch.set_flush_denormal(True)
         print(json.dumps(train(IDEAS[options.names[0]], **json.loads(options.one))))
         return
     unknown = set(options.names) - set(IDEAS)

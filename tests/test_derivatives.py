@@ -14,6 +14,7 @@ INVERSE_RESIDUAL = "inverse of a residual block"
 # Networks with what they take; batches of 2.
 NETS = {
     "MADE": lambda: (nets.MADE(3, 5, 2, context_features=1), (3,), (1,)),
+    "CausalSequenceNet": lambda: (nets.CausalSequenceNet(3, 2, 4, 8, 1, 2, context_features=1), (3, 2), (1,)),
     "MLP": lambda: (nets.MLP(3, 5, 4, context_features=1), (3,), (1,)),
     "ConvNet": lambda: (nets.ConvNet(2, 4, 3, context_channels=1), (2, 3, 4), (1, 3, 4)),
     "ActNormConvNet": lambda: (nets.ActNormConvNet(2, 4, 3), (2, 3, 4)),

@@ -49,7 +49,8 @@ def lesson(notebook: Path) -> tuple[str, dict[str, bytes]]:
     """Returns a stored notebook as Markdown, and its figures by name."""
     parts, figures = [], {}
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
-        source = "".join(cell["source"])
+        # What is folded is text with formulas, too.
+        source = "".join(cell["source"]).replace("<details>", '<details markdown="1">')
         # Each formula of its own is a paragraph.
         parts.append(
             source.replace("$$\n$$", "$$\n\n$$") if cell["cell_type"] == "markdown" else _fenced(source, "python")

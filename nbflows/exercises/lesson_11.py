@@ -1,8 +1,11 @@
 """The exercises of lesson 11, CAFLOW: hidden inputs, hints and solutions."""
 
+from typing import cast
+
 import torch
 
 from nbflows import models
+from nbflows.compose import Sequential
 from nbflows.exercises.lab import Exercise
 from nbflows.exercises.verdict import NoAnswer
 from nbflows.multiscale import Multiscale
@@ -33,7 +36,7 @@ def two_flows_and_a_scale(generator):
 def finest(answer, generator):
     """The answer for G_0 of a CAFLOW with random weights."""
     flow = models.digits_caflow(num_relation_steps=1, relation_channels=8)
-    G = flow.bijection[-1].priors[0].double()
+    G = cast(Multiscale, cast(Sequential, flow.bijection)[-1]).priors[0].double()
     for parameter in G.parameters():
         parameter.data.normal_(0, 0.2, generator=generator)
     if (built := answer(G)) is None or built is Ellipsis:

@@ -93,14 +93,14 @@ def noise_maps(images: Tensor, noise: Tensor, num_grey_levels: int = 256, title:
         title: the finding.
     """
     figure, all_axes = plt.subplots(2, len(images), figsize=(1.2 * len(images) + 0.9, 3.1), squeeze=False)
-    means, shown = as_array(noise.mean(0)), None
+    means = as_array(noise.mean(0))
     for i, (above, below) in enumerate(all_axes.T):
         above.imshow(as_array(images[i, 0]), cmap="gray", vmin=0, vmax=num_grey_levels - 1)
-        shown = below.imshow(means[i, 0], cmap="viridis", vmin=0, vmax=0.6)
+        below.imshow(means[i, 0], cmap="viridis", vmin=0, vmax=0.6)
         for axes in (above, below):
             axes.set(xticks=[], yticks=[])
             axes.grid(False)
-    figure.colorbar(shown, ax=all_axes[1], label="mean of u", aspect=8)
+    figure.colorbar(all_axes[1, 0].images[0], ax=all_axes[1], label="mean of u", aspect=8)
     entitle(figure, title)
     return figure
 
