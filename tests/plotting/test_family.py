@@ -9,9 +9,12 @@ from nbflows.plotting import family
 
 @pytest.fixture
 def drawn():
-    figure = plotting.family_of_models("Flows go both ways")
-    figure.canvas.draw()
-    yield figure
+    with plt.rc_context():
+        # As in a lesson: sizes of texts are those of the style.
+        plotting.use_style()
+        figure = plotting.family_of_models("Flows go both ways")
+        figure.canvas.draw()
+        yield figure
     plt.close(figure)
 
 
