@@ -20,6 +20,7 @@ def test_differences_are_paired_by_seed_with_the_error_of_their_mean():
     assert second == ["with", 10, "2.000", f"-0.200 ± {math.sqrt(0.01 / 3):.3f}"]
 
 
+@pytest.mark.slow  # Models for images of 28x28 pixels.
 @pytest.mark.parametrize("name", ideas.IDEAS)
 def test_every_variant_trains_and_scores(name, monkeypatch):
     generator = torch.Generator().manual_seed(0)

@@ -94,6 +94,7 @@ def test_an_image_is_a_function_of_seed_and_number(size):
     assert (others != again).float().mean() > 0.5
 
 
+@pytest.mark.slow  # Drawn at three sizes.
 def test_a_portrait_has_the_same_attributes_at_every_size():
     small, labels = portraits.draw(8, 16)
     large, same = portraits.draw(8, 32)
