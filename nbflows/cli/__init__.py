@@ -26,7 +26,7 @@ EXAMPLES = """examples:
   nbflows translate --model runs/MODEL IN.png OUT.png --num-samples 10 --temperature 0.8 --best
   nbflows explore mnist-glow digits-multiscale explorer.html
   nbflows compress t10k-images-idx3-ubyte digits.nbf --model mnist-pixelflow
-  nbflows decompress digits.nbf                              the same bits again
+  nbflows decompress digits.nbf restored-idx3-ubyte          the same bytes again
   nbflows evaluate upstream/uva-mnist-simple                 the original authors' weights, by name
   nbflows evaluate --upstream marscf_cifar10_mixlogcdf_4_96.pt --data cifar10
 """

@@ -1,7 +1,9 @@
 """nbflows compress and decompress: images in one file, without any loss, and back."""
 
 import argparse
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -25,13 +27,17 @@ def add_compress(commands: Commands) -> None:
         "inputs",
         nargs="+",
         metavar="IN",
-        help="pictures, a folder of pictures, an array .npy, or a file of images of MNIST (...-idx3-ubyte)",
+        help="pictures, a folder of pictures, an array .npy, or an MNIST image file (...-idx3-ubyte)",
     )
-    parser.add_argument("out", metavar=f"OUT{_SUFFIX}", type=checked(_code_name), help="where to write the code")
     parser.add_argument(
-        "--model", required=True, help="a model of integers: mnist-pixelflow, or the folder or file of your own"
+        "out", metavar=f"OUT{_SUFFIX}", type=checked(_code_name), help="compressed file to write; it must not exist"
     )
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="threads (default: as many as torch takes)")
+    parser.add_argument(
+        "--model", required=True, help="a pixelflow model: mnist-pixelflow, or the folder or file of your own"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="number of CPU threads (default: torch's choice)"
+    )
     parser = add_command(commands, "decompress", _decompress, "restore what nbflows compress coded")
     parser.add_argument("code", metavar=f"IN{_SUFFIX}", help="a file of nbflows compress")
     parser.add_argument(
@@ -39,10 +45,12 @@ def add_compress(commands: Commands) -> None:
         nargs="?",
         metavar="OUT",
         type=Path,
-        help="the file, or for pictures the folder, to write (default: the name that was compressed)",
+        help="file to write, or folder for pictures (default: the name of the input, in the current folder)",
     )
     parser.add_argument("--model", help="where the model is, if it is not a published one")
-    parser.add_argument("--threads", type=int, default=0, metavar="N", help="threads (default: as many as torch takes)")
+    parser.add_argument(
+        "--threads", type=int, default=0, metavar="N", help="number of CPU threads (default: torch's choice)"
+    )
 
 
 def _code_name(text: str) -> Path:
@@ -53,6 +61,7 @@ def _code_name(text: str) -> Path:
 
 def _compress(options: argparse.Namespace) -> None:
     _use(options.threads)
+    _require_free(options.out)
     codec = Codec(pretrained.load(options.model))
     images, description = _read([Path(text) for text in options.inputs], codec.shape)
     content = codec.pack(images, progress=True, model=options.model, **description)
@@ -68,15 +77,25 @@ def _decompress(options: argparse.Namespace) -> None:
     content = Path(options.code).read_bytes()
     header, _ = read_header(content)
     model: str = options.model or str(header.get("model"))
-    # A file must not choose which other files are read.
-    if not options.model and model not in pretrained.list_pretrained():
+    # A file must not choose which other files are read or downloaded.
+    if not options.model and model not in pretrained.find_manifest().models:
         raise ValueError(f"the model {model[:100]!r} is not a published one: say where it is with --model")
-    out = options.out or Path(Path(str(header.get("name", "images"))).name)
+    out = options.out or Path(str(header.get("name") or ""))
+    if not options.out and (len(out.parts) != 1 or not out.name.isprintable() or out.name.startswith(".")):
+        raise ValueError(f"the file gives no name for its images: nbflows decompress {options.code} OUT")
+    _require_free(out)
+    codec = Codec(pretrained.load(model))
+    write = _writer(out, header, (header["images"], *codec.shape))
+    images = codec.unpack(content, progress=True)
+    write(images.numpy())
+    print(f"{out}: {len(images)} images, the same pixels as before")
+
+
+def _require_free(out: Path) -> None:
     if out.exists():
-        raise ValueError(f"{out} exists: name another place, nbflows decompress MODEL OUT")
-    images = Codec(pretrained.load(model)).unpack(content, progress=True)
-    _write(out, images, header)
-    print(f"{out}: {len(images)} images, the same bits as before")
+        raise ValueError(f"{out} exists, and is not overwritten: name another place")
+    if not out.absolute().parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {out.absolute().parent}")
 
 
 def _use(num_threads: int) -> None:
@@ -101,14 +120,17 @@ def _read(sources: list[Path], shape: tuple[int, ...]) -> tuple[Tensor, dict[str
     for source in sources:
         found, ignored = reading.find(source) if source.is_dir() else ({source: None}, [])
         for remark in ignored:
-            print(f"ignored: {remark}")
+            print(remark)
         names += sorted(found)
     if not names:
         raise ValueError(f"{', '.join(map(str, sources))}: no pictures")
     folder = first if first.is_dir() and len(sources) == 1 else None
-    shown = [str(name.relative_to(folder)) if folder else name.name for name in names]
-    if len(set(shown)) < len(shown):
-        raise ValueError("two pictures have the same name: compress the folder that they are in")
+    shown = [(name.relative_to(folder) if folder else Path(name.name)).with_suffix(".png").as_posix() for name in names]
+    # Some file systems do not tell small letters from capitals.
+    counts = Counter(name.casefold() for name in shown)
+    folders = {parent.as_posix().casefold() for name in shown for parent in PurePosixPath(name).parents}
+    if twice := [name for name in shown if counts[name.casefold()] > 1 or name.casefold() in folders]:
+        raise ValueError(f"two pictures would both come back as {twice[0]}: rename one, or compress their folder")
     images = torch.stack([_of_picture(name, shape) for name in names])
     return images, {"kind": "pictures", "name": first.stem or "images", "names": shown}
 
@@ -142,29 +164,31 @@ def _of_idx(content: bytes, shape: tuple[int, ...], file: Path) -> Tensor:
     return torch.from_numpy(np.frombuffer(content, np.uint8, offset=16).copy()).view(count, *shape)
 
 
-def _write(out: Path, images: Tensor, header: dict) -> None:
-    array, kind = images.numpy(), header.get("kind")
+def _writer(out: Path, header: dict, shape: tuple[int, ...]) -> Callable[[np.ndarray], None]:
+    """Returns what writes decoded images; raises ValueError, before they are decoded, if the header does not fit."""
+    kind, names, wanted = header.get("kind"), header.get("names"), header.get("shape")
     if kind == "idx":
-        sizes = np.array([len(array), *array.shape[2:]], ">u4").tobytes()
-        files.write(out, _IDX + sizes + array.tobytes())
-    elif kind == "npy":
-        with files.replacing(out) as stream:
-            np.save(stream, array.reshape(header["shape"]))
-    elif kind == "pictures":
-        _write_pictures(out, array, header["names"])
-    else:
-        raise ValueError(f"the file holds images of an unknown kind, {str(kind)[:100]!r}")
+        sizes = np.array([shape[0], *shape[2:]], ">u4").tobytes()
+        return lambda array: files.write(out, _IDX + sizes + array.tobytes())
+    if kind == "npy" and isinstance(wanted, list) and tuple(wanted) in (shape, (shape[0], *shape[2:])):
+        return lambda array: _write_array(out, array.reshape(wanted))
+    if kind == "pictures" and isinstance(names, list) and len({*map(str, names)}) == len(names) == shape[0]:
+        paths = [PurePosixPath(str(name)) for name in names]
+        # Names come from a file: they must stay in the folder.
+        if all(not path.is_absolute() and ".." not in path.parts and path.suffix == ".png" for path in paths):
+            return lambda array: _write_pictures([out / path for path in paths], array)
+        raise ValueError("the names of the pictures lead out of the folder, or do not end in .png")
+    raise ValueError(f"the file does not say how to restore its {shape[0]} images")
 
 
-def _write_pictures(folder: Path, array: np.ndarray, names: list[str]) -> None:
+def _write_array(out: Path, array: np.ndarray) -> None:
+    with files.replacing(out) as stream:
+        np.save(stream, array)
+
+
+def _write_pictures(targets: list[Path], array: np.ndarray) -> None:
     from PIL import Image
 
-    targets = [folder / Path(name).with_suffix(".png") for name in names]
-    # Names come from a file: they must stay in the folder.
-    if len(targets) != len(array) or len(set(targets)) < len(targets) or any(".." in t.parts for t in targets):
-        raise ValueError("the names of the pictures are damaged")
-    if not all(target.resolve().is_relative_to(folder.resolve()) for target in targets):
-        raise ValueError("the names of the pictures lead out of the folder")
     for target, image in zip(targets, array, strict=True):
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(target)

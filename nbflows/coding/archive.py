@@ -23,7 +23,8 @@ from nbflows.progress import bar
 _MAGIC = b"nbflows\x01"
 # Images that are decoded side by side; each block costs 0.8 KB beside its code.
 _BLOCK, _CHUNK = 2000, 32
-_LARGEST_HEADER, _MOST_IMAGES = 2**24, 1_000_000
+# A reader takes no more memory than this for pixels, whatever a header says.
+_LARGEST_HEADER, _MOST_VALUES = 2**24, 2**28
 
 
 class Codec:
@@ -60,10 +61,16 @@ class Codec:
         ]
 
     def pack(self, images: Tensor, progress: bool = False, **description: Any) -> bytes:
-        """Returns a file of images uint8 ``(N, C, H, W)``; ``unpack`` returns the description, too."""
+        """Returns a file of images uint8 ``(N, C, H, W)``; ``read_header`` finds the description in it."""
         if tuple(images.shape[1:]) != tuple(self.shape):
             raise ValueError(f"the model is for images of {tuple(self.shape)}, these are {tuple(images.shape[1:])}")
         check_grey_levels(images, self.num_grey_levels)
+        self._require_room(len(images))
+        if not len(images):
+            raise ValueError("there are no images to code")
+        # What is added to the description takes less than a KiB and 8 bytes for each block.
+        if len(json.dumps(description)) > _LARGEST_HEADER // 2:
+            raise ValueError("the names of the images take more than 8 MiB: make several files")
         parts = [images[i : i + _BLOCK] for i in range(0, len(images), _BLOCK)]
         shown = bar(parts, "compressing", show=progress and len(images) > _CHUNK, leave=None)
         blocks = [self._encode(part) for part in shown]
@@ -93,6 +100,7 @@ class Codec:
                 else "this machine computes other probabilities than the one that wrote the file: it cannot read it"
             )
         count, start = header["images"], 0
+        self._require_room(count)
         images = torch.zeros(count, *self.shape, dtype=torch.uint8)
         ends = np.cumsum(header["blocks"]).tolist()
         shown = bar(ends, "decompressing", show=progress and count > _CHUNK, leave=None)
@@ -102,6 +110,11 @@ class Codec:
         if _hash(images) != header["pixels"]:
             raise ValueError("the decoded pixels are not those that were written: nothing is returned")
         return images
+
+    def _require_room(self, num_images: int) -> None:
+        most = _MOST_VALUES // math.prod(self.shape)
+        if num_images > most:
+            raise ValueError(f"one file holds at most {most} images of this size, not {num_images}: make several")
 
     @torch.no_grad()
     def _encode(self, images: Tensor) -> bytes:
@@ -156,7 +169,7 @@ def _is_sound(header: dict, num_bytes: int) -> bool:
     count, blocks = header.get("images"), header.get("blocks")
     return (
         type(count) is int
-        and 0 <= count <= _MOST_IMAGES
+        and count > 0
         and isinstance(blocks, list)
         and all(type(size) is int and size > 0 for size in blocks)
         and len(blocks) == -(-count // _BLOCK)

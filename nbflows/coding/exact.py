@@ -2,9 +2,9 @@
 
 A codec must compute the same probabilities where it writes and where it reads, to the last bit. Sums of floats depend
 on their order, so on the processor and the threads. Here all weights and activations are multiples of a power of two,
-and so small that every product and every partial sum is exact in float64: their order does not matter. What is not a
-sum, division, square root and rounding, is correctly rounded by IEEE 754. exp and the logistic function come from
-tables that ``decimal`` computes, whose results are specified too.
+and so small that every product and every partial sum is exact in float64: their order does not matter. Division and
+rounding are those of IEEE 754, and so is NumPy's square root; torch's own is not. exp and the logistic function come
+from tables that ``decimal`` computes, whose results are specified too.
 """
 
 import copy
@@ -12,6 +12,7 @@ import decimal
 import functools
 from typing import cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -59,6 +60,11 @@ def frequencies(logits: Tensor) -> Tensor:
     found = (counts * shared / counts.sum(-1, keepdim=True)).floor().long() + 1
     found[..., -1] += 2**PRECISION - found.sum(-1)
     return found
+
+
+def square_root(x: Tensor) -> Tensor:
+    """The square root, correctly rounded."""
+    return torch.from_numpy(np.sqrt(x.numpy()))
 
 
 def _rounded(x: Tensor, scale: float) -> Tensor:
@@ -129,7 +135,7 @@ class _LayerNorm(nn.Module):
         x, n = _activation(x), x.shape[-1]
         mean = x.sum(-1, keepdim=True) / n
         variance = x.square().sum(-1, keepdim=True) / n - mean * mean
-        return _activation((x - mean) / (variance.relu() + self.epsilon).sqrt() * self.weight + self.bias)
+        return _activation((x - mean) / square_root(variance.relu() + self.epsilon) * self.weight + self.bias)
 
 
 class _SiLU(nn.Module):

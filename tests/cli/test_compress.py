@@ -1,5 +1,7 @@
 """nbflows compress and decompress: files of MNIST, arrays and pictures come back."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -59,10 +61,14 @@ def test_a_folder_of_pictures_comes_back_with_its_names(model, tmp_path):
         (idx(images(2, (1, 4, 4))), "2 images of 4x4"),
         (b"\x1f\x8b" + bytes(20), "gunzip"),
         (b"some text", "not a picture"),
+        (idx(images(0)), "no images"),
     ],
 )
 def test_what_cannot_be_coded_is_said_in_one_line(model, tmp_path, content, message, capsys):
     (tmp_path / "in").write_bytes(content)
+    (tmp_path / "old.nbf").write_bytes(b"kept")
+    assert cli.main(["compress", str(tmp_path / "in"), str(tmp_path / "old.nbf"), "--model", model]) == 2
+    assert "is not overwritten" in capsys.readouterr().err and (tmp_path / "old.nbf").read_bytes() == b"kept"
     assert cli.main(["compress", str(tmp_path / "in"), str(tmp_path / "a.nbf"), "--model", model]) == 2
     error = capsys.readouterr().err
     assert message in error and len(error.splitlines()) == 1 and not (tmp_path / "a.nbf").exists()
@@ -74,8 +80,29 @@ def test_a_file_cannot_choose_where_its_model_is_read_or_where_pictures_go(model
     file.write_bytes(codec.pack(x, model=model, kind="npy", shape=[1, 8, 8], name="x"))
     assert cli.main(["decompress", str(file), str(tmp_path / "out")]) == 2
     assert "not a published one" in capsys.readouterr().err
-    for names in (["../b"], ["/b"], ["a", "b"]):
+    for names in (["../b.png"], ["/b.png"], ["b"], ["a.png", "b.png"]):
         file.write_bytes(codec.pack(x, model=model, kind="pictures", names=names, name="x"))
         assert cli.main(["decompress", str(file), str(tmp_path / "out"), "--model", model]) == 2
-        assert "the names of the pictures" in capsys.readouterr().err
+        assert re.search("names of the pictures|how to restore", capsys.readouterr().err)
+    for name in ("../x", ".x", "a\x1b[2J", "", "/x"):
+        file.write_bytes(codec.pack(x, model=model, kind="npy", shape=[1, 8, 8], name=name))
+        assert cli.main(["decompress", str(file), "--model", model]) == 2
+        assert "gives no name" in capsys.readouterr().err
     assert not (tmp_path / "b.png").exists() and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("names", [("a.png", "a.bmp"), ("a.bmp", "a.png/b.png"), ("A.png", "a.bmp")])
+def test_what_could_not_be_restored_is_not_coded(names, model, tmp_path, capsys):
+    for name in names:
+        (tmp_path / "in" / name).parent.mkdir(exist_ok=True, parents=True)
+        Image.fromarray(images(1)[0, 0].numpy()).save(tmp_path / "in" / name)
+    assert cli.main(["compress", str(tmp_path / "in"), str(tmp_path / "a.nbf"), "--model", model]) == 2
+    assert "would both come back as a.png" in capsys.readouterr().err.lower() and not (tmp_path / "a.nbf").exists()
+
+
+@pytest.mark.parametrize("description", [{"kind": "npy"}, {"kind": "npy", "shape": 3}, {"kind": "pictures"}, {}])
+def test_a_header_without_what_it_needs_is_one_line(model, tmp_path, capsys, description):
+    (tmp_path / "a.nbf").write_bytes(Codec(flow()).pack(images(1), **description))
+    assert cli.main(["decompress", str(tmp_path / "a.nbf"), str(tmp_path / "out"), "--model", model]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1 and "Traceback" not in error and not (tmp_path / "out").exists()

@@ -22,7 +22,7 @@ def content(codec):
     return codec.pack(images(5), kind="test")
 
 
-@pytest.mark.parametrize("count", [0, 1, 5, 40])
+@pytest.mark.parametrize("count", [1, 5, 40])
 def test_images_come_back(codec, count):
     x = images(count)
     content = codec.pack(x, kind="test", names=["ä"])
@@ -99,3 +99,20 @@ def test_only_models_of_integers_code(codec):
         Codec(models.digits_simple())
     with pytest.raises(ValueError, match="the model is for images of"):
         codec.pack(images(2, (1, 4, 4)))
+    with pytest.raises(ValueError, match="no images"):
+        codec.pack(images(0))
+
+
+def test_more_images_than_a_reader_takes_are_not_written(codec, content, monkeypatch):
+    monkeypatch.setattr("nbflows.coding.archive._MOST_VALUES", 4 * 64)
+    assert torch.equal(codec.unpack(codec.pack(images(4))), images(4))
+    with pytest.raises(ValueError, match="at most 4 images"):
+        codec.pack(images(5))
+    with pytest.raises(ValueError, match="at most 4 images"):
+        codec.unpack(content)
+
+
+def test_names_that_a_reader_would_refuse_are_not_written(codec, monkeypatch):
+    monkeypatch.setattr("nbflows.coding.archive._LARGEST_HEADER", 2000)
+    with pytest.raises(ValueError, match="make several files"):
+        codec.pack(images(1), names=["a" * 1000])
