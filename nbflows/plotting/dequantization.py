@@ -8,35 +8,7 @@ from torch import Tensor
 
 from nbflows.plotting.page import entitle
 
-__all__ = ["bound_over_draws", "fit_and_gap", "level_densities", "noise_histogram", "rounding_errors"]
-
-
-def noise_histogram(
-    images: Tensor, noise: Tensor, levels: Sequence[int], title: str | None = None, bins: int = 40
-) -> Figure:
-    """The distribution of dequantization noise within its bin, for some grey levels, against the uniform density.
-
-    Args:
-        images: integers of any shape.
-        noise: u in [0, 1] of each, the same shape.
-        levels: the grey levels to draw, one panel each.
-        title: the finding.
-        bins: number of bins of the histogram.
-    """
-    figure, all_axes = plt.subplots(
-        1, len(levels), figsize=(3 * len(levels), 3.2), sharex=True, sharey=True, squeeze=False
-    )
-    for axes, level in zip(all_axes[0], levels, strict=True):
-        values = noise[images == level].detach().cpu().numpy()
-        axes.hist(values, bins=bins, range=(0, 1), density=len(values) > 0, color="C0", label="learned")
-        axes.axhline(1, color="C1", linestyle="--", linewidth=2, label="uniform")
-        axes.set(title=f"grey level {level} ({len(values):,} draws)", xlabel="noise u")
-        axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
-        axes.title.set_size("medium")
-    all_axes[0, 0].set_ylabel("density")
-    all_axes[0, 0].legend()
-    entitle(figure, title)
-    return figure
+__all__ = ["bound_over_draws", "fit_and_gap", "level_densities", "rounding_errors"]
 
 
 def fit_and_gap(

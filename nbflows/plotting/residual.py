@@ -13,8 +13,6 @@ from nbflows.plotting.page import as_array, entitle, legend_below
 
 __all__ = [
     "activation_slopes",
-    "bias_over_terms",
-    "convergence",
     "estimate_histograms",
     "fixed_point_walks",
     "kept_memory",
@@ -62,29 +60,6 @@ def fixed_point_walks(
     seen = dict(zip(labels, handles, strict=True))
     all_axes[1, 0].legend(seen.values(), seen.keys(), loc="lower right", fontsize=11)
     entitle(figure, title)
-    return figure
-
-
-def convergence(curves: dict[str, tuple[Tensor, Tensor]], ylabel: str, title: str | None = None) -> Figure:
-    """Errors of iterations over their steps, on a logarithmic axis, with their bounds dashed.
-
-    Args:
-        curves: name -> error after 0, 1, ... steps ``(T,)``, and the bound of each ``(T,)``.
-        ylabel: what the error is.
-        title: the finding.
-    """
-    figure, axes = plt.subplots(figsize=(7.5, 4), layout="constrained")
-    for i, (name, (errors, bounds)) in enumerate(curves.items()):
-        errors, bounds = as_array(errors), as_array(bounds)
-        steps = np.arange(len(errors))
-        # Smaller errors are rounding errors.
-        seen = errors > 1e-14
-        axes.plot(steps[seen], errors[seen], color=f"C{i}", linewidth=2, label=name)
-        axes.plot(steps, bounds, "--", color=f"C{i}", linewidth=1.5, label="bound" if i == 0 else None)
-    axes.set(xlabel="steps", ylabel=ylabel, yscale="log")
-    axes.set_ylim(bottom=1e-14)
-    axes.legend(fontsize=11)
-    axes.set_title(title or "", size=13)
     return figure
 
 
@@ -209,30 +184,4 @@ def kept_memory(
     all_axes[0, 0].set(ylabel="MiB kept for backward", ylim=(0, None))
     legend_below(figure, all_axes[0, 0], columns=2)
     entitle(figure, title)
-    return figure
-
-
-def bias_over_terms(
-    terms: Sequence[int], differences: dict[str, Sequence[Tensor]], title: str | None = None, errors: float = 2
-) -> Figure:
-    """The error of scores with a truncated series over the number of terms: means over images with error bars.
-
-    Args:
-        terms: numbers of terms.
-        differences: name -> the error of every image ``(N,)``, for each of ``terms``.
-        title: the finding.
-        errors: length of a bar to each side, in standard errors.
-    """
-    figure, axes = plt.subplots(figsize=(7.5, 4), layout="constrained")
-    axes.axhline(0, color="black", linestyle="--", linewidth=1.5)
-    for i, (name, all_values) in enumerate(differences.items()):
-        values = [as_array(value) for value in all_values]
-        bars = [errors * value.std(ddof=1) / math.sqrt(len(value)) for value in values]
-        means = [value.mean() for value in values]
-        axes.errorbar(terms, means, bars, fmt="o-", color=f"C{i}", capsize=4, linewidth=1.8, label=name)
-    axes.set(xlabel="terms of the series", xticks=list(terms))
-    axes.set_ylabel(f"error in bits/dim\nbars: ± {errors:g} standard errors")
-    if len(differences) > 1:
-        axes.legend(fontsize=11)
-    axes.set_title(title or "", size=13)
     return figure

@@ -88,20 +88,6 @@ def test_latent_levels_draws_the_images_and_one_panel_per_kept_level():
     assert [axes.get_images()[0].get_array().shape[1] for axes in figure.axes] == [4, 14, 14]
 
 
-def test_noise_histogram_draws_a_density_per_grey_level():
-    x = images(50)
-    figure = plotting.noise_histogram(x, torch.rand(x.shape), levels=(0, 8, 16), title="flat", bins=10)
-    assert len(figure.axes) == 3 and title_of(figure) == "flat"
-    for axes, level in zip(figure.axes, (0, 8, 16), strict=True):
-        assert f"grey level {level} ({int((x == level).sum())} draws)" == axes.get_title()
-        assert sum(bar.get_height() * bar.get_width() for bar in axes.patches) == pytest.approx(1)
-
-
-def test_noise_histogram_leaves_the_panel_of_a_missing_grey_level_empty():
-    figure = plotting.noise_histogram(torch.zeros(4), torch.rand(4), levels=(0, 1))
-    assert figure.axes[1].get_title() == "grey level 1 (0 draws)"
-
-
 def test_training_curve_draws_training_and_validation():
     history = [{"step": step, "bits_per_dim": 3.0 - step} for step in range(3)]
     history.append({"step": 2, "validation_bits_per_dim": 2.0})

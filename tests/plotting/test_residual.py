@@ -26,15 +26,6 @@ def test_walks_are_drawn_to_every_solution_that_the_curve_has():
     inside(figure)
 
 
-def test_convergence_leaves_out_what_is_exact_and_keeps_the_bounds():
-    errors, bounds = torch.tensor([1.0, 0.1, 0.0]), torch.tensor([2.0, 0.5, 0.1])
-    figure = plotting.convergence({"L = 0.3": (errors, bounds)}, "error", "rate")
-    measured, bound = figure.axes[0].lines
-    assert measured.get_xdata().tolist() == [0, 1] and bound.get_xdata().tolist() == [0, 1, 2]
-    assert figure.axes[0].get_yscale() == "log" and figure.axes[0].get_ylabel() == "error"
-    inside(figure)
-
-
 def test_norm_steps_show_the_estimates_and_each_level():
     figure = plotting.norm_steps(torch.tensor([1.0, 2.0, 2.5]), {"true": 2.6, "kernel": 1.5}, "norms")
     assert [line.get_ydata()[0] for line in figure.axes[0].lines] == [1.0, 2.6, 1.5]
@@ -77,18 +68,4 @@ def test_kept_memory_has_a_line_for_each_way_in_each_panel():
     assert [axes.get_xlabel() for axes in figure.axes] == ["terms", "blocks"]
     assert [[line.get_ydata().tolist() for line in axes.lines] for axes in figure.axes] == [list(ways.values())] * 2
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["a", "b"]
-    inside(figure)
-
-
-def test_bias_over_terms_draws_means_with_two_standard_errors():
-    values = [torch.tensor([0.0, 2.0]), torch.tensor([1.0, 3.0])]
-    figure = plotting.bias_over_terms([1, 2], {"model": values}, "bias")
-    line, _, (bars,) = figure.axes[0].containers[0]
-    assert line.get_ydata().tolist() == [1, 2]
-    # Two values at a distance of 2: a standard error of 1.
-    assert [path.vertices[:, 1].tolist() for path in bars.get_paths()] == [
-        pytest.approx([-1, 3]),
-        pytest.approx([0, 4]),
-    ]
-    assert figure.axes[0].get_legend() is None
     inside(figure)
