@@ -116,10 +116,10 @@ EXERCISES = {
     ),
     4: Exercise(
         solution="b",
-        explanation="1.077 is an upper bound of what `mnist-glow` needs, and 1.118 is exact, so the order is certain. "
+        explanation="1.077 is an upper bound of what `mnist-glow` needs, and 1.116 is exact, so the order is certain. "
         "In a) and c) the models differ in size and training as well; c) compares 15 with 20 minutes and other "
         "networks. "
-        "In d) 1.125 is only a bound: the true value may be below 1.118, and with M = 8 the bound is 1.112.",
+        "In d) 1.125 is only a bound: the true value may be below 1.116, and with M = 8 the bound is 1.112.",
         hints=(
             "In which of the sentences does more than one thing differ between the two models?",
             "Which numbers are exact, and which are upper bounds? What follows from an upper bound that is higher?",
@@ -127,7 +127,7 @@ EXERCISES = {
         mistakes={
             "the two models also differ in their budget": "a",
             "the two models differ in networks and training, not only in the noise": "c",
-            "an upper bound above 1.118 does not show that the model is worse": "d",
+            "an upper bound above 1.116 does not show that the model is worse": "d",
         },
     ),
 }

@@ -52,8 +52,10 @@ class CausalSequenceNet(nn.Module):
 
     def _embedded(self, x: Tensor, position: slice | int, context: Tensor | None) -> Tensor:
         tokens = self.embed(x) + self.positions[position]
-        if self.label is None or context is None:
+        if self.label is None:
             return tokens
+        if context is None:
+            raise ValueError(f"the network takes a context of {self.label.in_features} numbers, and got none")
         label = self.label(context.flatten(1))
         return tokens + (label[:, None] if tokens.dim() == 3 else label)
 

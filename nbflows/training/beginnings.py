@@ -88,5 +88,6 @@ def take_weights(model: str | Path, flow: Flow, trained_on: dict) -> dict:
             "test score means nothing"
         )
     kept = ("data", "steps", "seconds", "started_from")
-    # A path is of this machine: its last part says which model it was.
-    return {"model": Path(model).name, **{key: known[key] for key in kept if key in known}}
+    # An absolute path is of this machine alone: its last part says which model it was.
+    name = Path(model).name if Path(model).is_absolute() else str(model)
+    return {"model": name, **{key: known[key] for key in kept if key in known}}

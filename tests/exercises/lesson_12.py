@@ -66,7 +66,7 @@ ANSWERS = {
         wrong=[
             ("a", "differ in their budget"),
             ("c", "not only in the noise"),
-            ("d", "an upper bound above 1.118"),
+            ("d", "an upper bound above 1.116"),
             (..., "there is no answer"),
         ],
     ),

@@ -41,3 +41,5 @@ def test_it_starts_at_zero_and_refuses_bad_sizes():
     assert (CausalSequenceNet(4, 2, 4, width=8)(torch.randn(2, 4, 2)) == 0).all()
     with pytest.raises(ValueError, match="multiple of the 3 heads"):
         CausalSequenceNet(4, 2, 4, width=8, num_heads=3)
+    with pytest.raises(ValueError, match="a context of 3 numbers, and got none"):
+        CausalSequenceNet(4, 2, 4, width=8, context_features=3)(torch.randn(2, 4, 2))
