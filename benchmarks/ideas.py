@@ -216,7 +216,8 @@ def main(arguments: list[str] | None = None) -> None:
             rates[variant] = min(rates.get(variant, choice), choice)
         seeds = [
             (v, {**run, "variant": v, "learning_rate": rates[v][1], "seed": seed})
-            for v, seed in product(idea.variants, range(options.seeds))
+            # Runs that are compared follow each other, on a machine as busy.
+            for seed, v in product(range(options.seeds), idea.variants)
         ]
         found = _all(name, seeds, options.jobs)
         results = {(v, settings["seed"]): result for (v, settings), result in zip(seeds, found, strict=True)}

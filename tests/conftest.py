@@ -10,9 +10,10 @@ import torch
 
 from tests.http_server import serve
 
-# Two workers with a thread for every core each would wait for each other most of the time.
+# Two workers with a thread for every core each would wait for each other most of the time; so would what they start.
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 os.environ["MPLBACKEND"] = "Agg"
@@ -31,7 +32,12 @@ def _close_figures():
 
 @pytest.fixture(autouse=True)
 def _seeded():
+    threads = torch.get_num_threads()
     torch.manual_seed(0)
+    yield
+    # A command with --threads sets them for the whole process.
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture
