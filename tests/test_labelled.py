@@ -79,6 +79,23 @@ def test_labels_are_whole_numbers_in_their_range(labels, error, message):
         LabelledFlow(_flow().bijection, (1, 8, 8), (2, 0), 4)
 
 
+def test_training_leaves_labels_out_as_often_as_it_says():
+    base = _flow()
+    flow = LabelledFlow(base.bijection, base.shape, (2, 3), 4, label_dropout=0.25)
+    labels = torch.tensor([[1, 2]]).expand(4000, 2)
+    given = flow.encode_context(labels).flatten(1)
+    left_out = (given == 0).all(1)
+    assert abs(left_out.double().mean() - 0.25) < 4 * (0.25 * 0.75 / 4000) ** 0.5
+    each = flow.embedding.weight
+    torch.testing.assert_close(given[~left_out], (each[1] + each[4]).expand(int((~left_out).sum()), 4))
+    flow.eval()
+    assert not (flow.encode_context(labels).flatten(1) == 0).all(1).any()
+    torch.testing.assert_close(flow.encode_context(torch.tensor([[-1, 2]])).flatten(1), each[4:5])
+    assert flow.no_labels(3).tolist() == [[-1, -1]] * 3 and (flow.encode_context(flow.no_labels(3)) == 0).all()
+    with pytest.raises(ValueError, match="labels are -1 or more"):
+        flow.log_prob(torch.zeros(1, 1, 8, 8).byte(), torch.tensor([[-2, 0]]))
+
+
 TINY = {"num_steps": 2, "hidden_channels": 16}
 SHADES = replace(
     recipes.get("digits-glow"),

@@ -10,7 +10,7 @@ from nbflows.layers.coupling import (
     SigmoidScale,
     checkerboard,
 )
-from nbflows.layers.dequantize import Dequantize, Logit, VariationalDequantize
+from nbflows.layers.dequantize import Dequantize, GaussianNoise, Logit, VariationalDequantize
 from nbflows.layers.fixed_point import solve_fixed_point
 from nbflows.layers.linear import ActNorm, Conv1x1, with_lu
 from nbflows.layers.log_det import ExactLogDet, RussianRoulette, SeriesLogDet, TruncatedSeries
@@ -35,6 +35,7 @@ __all__ = [
     "ExactLogDet",
     "Flatten",
     "Flip",
+    "GaussianNoise",
     "GaussianPrior",
     "LearnedTanh",
     "LogisticMixture",

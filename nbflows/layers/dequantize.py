@@ -1,4 +1,4 @@
-"""Layers between grey levels and real numbers: uniform noise, learned noise, the logit."""
+"""Layers between grey levels and real numbers: uniform, learned and Gaussian noise, the logit."""
 
 import math
 
@@ -118,14 +118,7 @@ class Dequantization(NotRecomputed):
         return sum_dimensions(log_slope - math.log(self.num_grey_levels))
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
-        # As integers they would be black.
-        bad = 0 if traced() else (~z.flatten(1).isfinite()).any(1).sum().item()
-        if bad:
-            raise RuntimeError(
-                f"{bad} of {len(z)} images have pixels that are NaN or infinite: an inverse overflowed because the "
-                "latents are too far from those of real data. Lower the temperature, train longer, or bound the "
-                "coupling scales with SigmoidScale(lowest=0.5)"
-            )
+        _require_finite_pixels(z)
         if self.alpha is None:
             return (z / self.spacing).floor().clamp(0, self.num_grey_levels - 1).to(torch.uint8)
         from_black = _unshrink(torch.sigmoid(z), self.alpha) * self.num_grey_levels
@@ -197,6 +190,62 @@ class VariationalDequantize(Dequantization):
 
     def output_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return self.transform.output_shape(shape)
+
+
+class GaussianNoise(NotRecomputed):
+    """Adds Gaussian noise to grey levels scaled to [-1, 1]: z = 2 x / (K - 1) - 1 + sigma eps.
+
+    The flow after it learns the density p(z) of noisy images, which has no peaks narrower than sigma. A grey level is
+    read from z with the odds of the densities N(z; level, sigma^2), and E[log p(z) + log_det] is at most the
+    log-probability of the discrete image, with log_det = -sum log sum_k N(z; 2 k / (K - 1) - 1, sigma^2).
+
+    The inverse rounds to the nearest grey level. Noise is wider than a level, so the image does not come back: the
+    inverse is for samples, in which the noise stays. ``guidance.denoise`` removes it.
+
+    Args:
+        num_grey_levels: K.
+        sigma: the standard deviation.
+
+    Shapes: integers ``(B, ...)`` to reals of the same shape; ``inverse`` returns uint8.
+    Source: Zhai et al., "Normalizing flows are capable generative models", 2024, section 2 (arXiv:2412.06329); the
+    bound is ours.
+    """
+
+    _like: Tensor
+
+    def __init__(self, num_grey_levels: int = 256, sigma: float = 0.1):
+        super().__init__()
+        self.num_grey_levels = inputs.whole(num_grey_levels, "num_grey_levels", 2, 256)
+        self.sigma = inputs.number(sigma, "sigma", above=0)
+        self.register_buffer("_like", torch.empty(0), persistent=False)
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if x.is_floating_point():
+            raise ValueError(f"noise is added to integers 0..{self.num_grey_levels - 1} (uint8), got {x.dtype}")
+        check_grey_levels(x, self.num_grey_levels)
+        eps = torch.randn(x.shape, dtype=self._like.dtype, device=x.device)
+        spacing = 2 / (self.num_grey_levels - 1)
+        z = x.to(eps.dtype) * spacing - 1 + self.sigma * eps
+        # Level by level: all at once would take K times the memory of the images.
+        total = torch.zeros_like(z)
+        for k in range(self.num_grey_levels):
+            total += ((z - (k * spacing - 1)) / self.sigma).square().mul_(-0.5).exp_()
+        return z, -sum_dimensions(total.log() - math.log(self.sigma * math.sqrt(2 * math.pi)))
+
+    def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        _require_finite_pixels(z)
+        return ((z + 1) * ((self.num_grey_levels - 1) / 2)).round().clamp(0, self.num_grey_levels - 1).to(torch.uint8)
+
+
+def _require_finite_pixels(z: Tensor) -> None:
+    # As integers they would be black.
+    bad = 0 if traced() else (~z.flatten(1).isfinite()).any(1).sum().item()
+    if bad:
+        raise RuntimeError(
+            f"{bad} of {len(z)} images have pixels that are NaN or infinite: an inverse overflowed because the latents "
+            "are too far from those of real data. Lower the temperature, train longer, or bound the coupling scales "
+            "with SigmoidScale(lowest=0.5)"
+        )
 
 
 def _check_alpha(alpha: float) -> float:

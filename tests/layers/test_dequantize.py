@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nbflows import Flow, Identity, Sequential
 from nbflows.determinants import log_abs_det
-from nbflows.layers import AffineCoupling, Dequantize, VariationalDequantize, checkerboard
+from nbflows.layers import AffineCoupling, Dequantize, GaussianNoise, VariationalDequantize, checkerboard
 from nbflows.nets import ConvNet
 from tests.reference_data import mnist, replayed_noise
 
@@ -183,3 +183,32 @@ def test_what_is_no_number_is_not_turned_into_black(alpha, value):
     z[3, 0, 1, 1] = value
     with pytest.raises(RuntimeError, match=r"1 of 5 images have .* NaN or infinite.* Lower the temperature"):
         Dequantize(alpha=alpha).inverse(z)
+
+
+def test_gaussian_noise_makes_a_bound_which_is_exact_for_the_true_density():
+    # One pixel of 3 grey levels with known probabilities: p(z) is their mixture, and the posterior has other odds.
+    torch.manual_seed(0)
+    layer, probabilities = GaussianNoise(3, sigma=0.7).double(), torch.tensor([0.05, 0.15, 0.8], dtype=torch.float64)
+    normal = torch.distributions.Normal(torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64), 0.7)
+    x = torch.multinomial(probabilities, 20_000, replacement=True).byte()[:, None]
+    z, log_det = layer(x)
+    density = (normal.log_prob(z) + probabilities.log()).logsumexp(1)
+    torch.testing.assert_close(log_det, -normal.log_prob(z).logsumexp(1))
+    values = density + log_det
+    entropy = torch.distributions.Categorical(probabilities).entropy()
+    assert -0.5 < values.mean() + entropy < -4 * values.std() / len(values) ** 0.5
+    # With little noise nothing is lost.
+    layer.sigma, normal.scale = 0.05, torch.full_like(normal.scale, 0.05)
+    z, log_det = layer(x)
+    values = (normal.log_prob(z) + probabilities.log()).logsumexp(1) + log_det
+    torch.testing.assert_close(values, probabilities.log()[x[:, 0].long()])
+    assert torch.equal(layer.inverse(z), x)
+
+
+def test_gaussian_noise_says_what_it_takes():
+    with pytest.raises(ValueError, match="sigma"):
+        GaussianNoise(256, sigma=0.0)
+    with pytest.raises(ValueError, match="noise is added to integers"):
+        GaussianNoise(256)(torch.zeros(1, 2))
+    with pytest.raises(RuntimeError, match="1 of 2 images have pixels that are NaN"):
+        GaussianNoise(256).inverse(torch.tensor([[0.0], [math.nan]]))
