@@ -490,7 +490,7 @@ def trained_alike(flow):
     return moved(flow).eval()
 
 
-SLOW_EXPORTS = "multiscale", "mar_scf, affine", "caflow"  # Long graphs, of thousands of operations.
+SLOW_EXPORTS = "glow", "multiscale", "mar_scf, affine", "caflow"  # Long graphs, of thousands of operations.
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,7 @@ def test_many_steps_have_the_same_gradients(memory):
     assert_equal_gradients(steps(24).double(), x, memory=memory)
 
 
+@pytest.mark.slow  # Every model in every mode.
 @pytest.mark.parametrize("memory", SAVING)
 @pytest.mark.parametrize(
     ("build", "num_images"),

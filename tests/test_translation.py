@@ -271,6 +271,7 @@ def test_the_best_sample_has_the_highest_score_of_its_source(relation):
     assert samples.scores.isfinite().all() and samples.scores.std(1).min() > 0
 
 
+@pytest.mark.slow  # A flow of several levels, again and again.
 @ALL
 @torch.no_grad()
 def test_chunks_change_no_sample_and_no_score(relation):

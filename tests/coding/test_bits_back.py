@@ -170,6 +170,7 @@ def coded(digits_flow, digits):
     return _record(digits_flow, digits, grid_bits=8)
 
 
+@pytest.mark.slow  # Twelve digits with a trained flow, as for the next three.
 def test_digits_come_back_bit_for_bit_from_bytes_alone(coded, digits_flow, digits):
     content = coded.message.to_bytes()
     assert isinstance(content, bytes) and len(content) == 20 + math.ceil(coded.message.total_bits / 8)
@@ -178,6 +179,7 @@ def test_digits_come_back_bit_for_bit_from_bytes_alone(coded, digits_flow, digit
     assert decoded.dtype == torch.uint8 and torch.equal(decoded, digits)
 
 
+@pytest.mark.slow
 def test_the_net_length_is_that_of_the_four_densities(coded, digits_flow):
     count, s = 4, 2.0**-22
     dequantize, *layers = digits_flow.bijection.layers
@@ -197,6 +199,7 @@ def test_the_net_length_is_that_of_the_four_densities(coded, digits_flow):
     assert abs(coded.net[:count].sum().item() + log_density.item() / math.log(2) - known) < rest
 
 
+@pytest.mark.slow
 def test_the_net_length_is_the_log_probability_that_the_flow_gives_with_this_noise(coded):
     # A rounded z is off by step^2 / 12 in each dimension, in v by that over the squares of J's singular values (here
     # above 2^-6), and costs half of that over s^2: 1/24 (2^-8 2^6)^2 nats a dimension.
@@ -205,6 +208,7 @@ def test_the_net_length_is_the_log_probability_that_the_flow_gives_with_this_noi
     assert abs(overheads.mean().item()) < 4 * overheads.std().item() / math.sqrt(len(overheads)) + rounding
 
 
+@pytest.mark.slow
 def test_the_net_length_agrees_with_bits_per_dim(coded, digits_flow, digits):
     with torch.no_grad():
         draws = torch.stack([digits_flow.bits_per_dim(digits) for _ in range(16)])

@@ -74,6 +74,7 @@ def test_no_scale_of_a_gaussian_overflows():
     torch.testing.assert_close(prior.inverse(noise, context), z)
 
 
+@pytest.mark.slow  # Thousands of samples.
 @pytest.mark.parametrize(
     "name", [*PRIORS, "gaussian prior", "gaussian prior of Glow", "mixture coupling", "mixture coupling on vectors"]
 )
@@ -101,6 +102,7 @@ def samples_are_weighted_right(bijection, noise_shape, context, change, count=40
     assert (ratio.mean() - 1).abs() < 4 * error
 
 
+@pytest.mark.slow  # Thousands of samples.
 @pytest.mark.parametrize("coupling", ["affine", "mixlogcdf"])
 def test_samples_of_mar_scf_have_the_density_that_it_gives_them(coupling):
     torch.manual_seed(0)

@@ -38,6 +38,7 @@ def on_paper(monkeypatch):
         yield
 
 
+@pytest.mark.slow  # Tens of millions of parameters.
 @pytest.mark.parametrize(
     ("build", "original", "latent_shapes"),
     [
@@ -167,6 +168,7 @@ def test_the_gradient_settings_reach_the_blocks_and_give_the_same_gradient():
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow  # A grid of the plane.
 @pytest.mark.parametrize("log_det", ["roulette", "exact"])
 @pytest.mark.parametrize("actnorm", [False, True])
 def test_the_density_of_a_flow_in_the_plane_integrates_to_1(actnorm, log_det):

@@ -15,7 +15,8 @@ from nbflows.training import compiling
 from tests.interrupt import killed_after
 
 # Torch looks at the gradients of all that goes into a graph, and hides its own warning only where it is shown.
-pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")
+# Slow, since torch traces every model anew.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")]
 
 # By name: the model, and how many graphs its kinds of layers make.
 MODELS = {

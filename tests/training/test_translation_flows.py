@@ -420,7 +420,12 @@ def test_files_of_another_relation_are_refused(tmp_path):
 # Recipes -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", TRANSLATIONS)
+SMALL = "digits", "mnist"
+
+
+@pytest.mark.parametrize(
+    "name", [name if name.startswith(SMALL) else pytest.param(name, marks=pytest.mark.slow) for name in TRANSLATIONS]
+)
 def test_every_recipe_of_a_translation_builds_its_model_for_its_pairs(name):
     recipe = recipes.get(name)
     known = {"digits": ((1, 8, 8), 17), "mnist": ((1, 28, 28), 256), None: ((3, 64, 64), 256)}

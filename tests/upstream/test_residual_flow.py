@@ -103,6 +103,7 @@ def test_latents_likelihoods_and_bits_agree_with_the_original(name, dtype, origi
     assert _error(-log_prob / dimensions / math.log(2), name, f"bits_per_dim{suffix}") < nats / dimensions
 
 
+@pytest.mark.slow  # The originals' flow in float64, block by block.
 @BOTH
 @EACH
 def test_every_block_has_the_originals_log_det(name, dtype, original_norm):
@@ -127,6 +128,7 @@ def test_without_the_originals_rounding_of_sigma_the_difference_is_that_rounding
     assert 0 < _error(-log_det, name, "delta_logp64") < 15 * 2**-24 * x[0].numel() * 20
 
 
+@pytest.mark.slow  # Fixed points to rounding.
 @BOTH
 @EACH
 def test_decoding_and_sampling_agree_with_the_original(name, dtype, original_norm):
@@ -236,6 +238,7 @@ def _with_averages():
     return state, averages
 
 
+@pytest.mark.slow  # Norms from the beginning.
 def test_the_averaged_weights_are_taken_unless_told_otherwise_and_their_norms_are_computed(save):
     state, averages = _with_averages()
     checkpoint = upstream.read_checkpoint(save(state, averages))

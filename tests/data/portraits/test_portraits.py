@@ -134,6 +134,7 @@ def test_tables_agree_with_all_combinations(small):
     assert (SMALL.possible(ALL) == (p > 0)).all()
 
 
+@pytest.mark.slow  # Thousands of images.
 @pytest.mark.parametrize("size", [16, 32])
 def test_noise_never_leaves_the_grey_levels(size):
     # An image is a mean of the colours of its layers: it is within the range that all of them are in.
