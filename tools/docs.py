@@ -113,10 +113,10 @@ def _overview():
 
 
 def _explorer():
-    """The Flow Explorer: its page has all models whose data are here, and the digits need none."""
+    """The Flow Explorer: its page has a model of each kind of image; only MNIST may be missing here."""
     from nbflows.explorer import write_page
 
-    models = [*(["mnist-glow"] if (ROOT / "data/MNIST/raw").is_dir() else []), "digits-multiscale"]
+    models = [*(["mnist-glow"] if (ROOT / "data/MNIST/raw").is_dir() else []), "portraits-glow", "digits-multiscale"]
     with tempfile.TemporaryDirectory() as folder:
         return write_page(models, Path(folder) / "explorer.html").read_bytes()
 

@@ -91,7 +91,11 @@
     level.map((v, k) => S.temperature[i] * v + S.shift[i] + S.edit[i][k]));
 
   // Latents were moved: the picture follows at once, its bits when the hand rests.
-  let resting;
+  let resting = null;
+  function unrest() {
+    clearTimeout(resting);
+    resting = null;
+  }
   function decode() {
     S.z = moved();
     S.way = "decode";
@@ -101,8 +105,11 @@
       if (S.way !== "decode") return;
       show(pixels);
       say("");
-      clearTimeout(resting);
-      resting = setTimeout(() => ask("encode", { pixels, draws: draws() }, showBits), 90);
+      unrest();
+      resting = setTimeout(() => {
+        resting = null;
+        ask("encode", { pixels, draws: draws() }, showBits);
+      }, 90);
     });
     if (S.tab === "layers") trace();
   }
@@ -118,7 +125,7 @@
   function setPicture(pixels, then) {
     S.way = "encode";
     show(pixels);
-    clearTimeout(resting);
+    unrest();
     glow("encode");
     ask("encode", { pixels, draws: draws() }, (found) => {
       if (S.way !== "encode") return;
@@ -362,7 +369,10 @@
     else paintCell();
   }
   $("value").addEventListener("input", () => move(+$("value").value - S.z[S.cell.level][S.cell.index]));
-  $("sample").addEventListener("click", () => setLatents(model().levels.map((shape) => normals(lengthOf(shape), S.seed++))));
+  $("sample").addEventListener("click", () => {
+    for (const button of $("starts").querySelectorAll("button")) button.setAttribute("aria-pressed", false);
+    setLatents(model().levels.map((shape) => normals(lengthOf(shape), S.seed++)));
+  });
   $("reset").addEventListener("click", () => setLatents(S.noise));
 
   function thumbs(box, label, pictures, choose, chosen = () => false) {
@@ -665,7 +675,7 @@
     S.key = i;
     S.found = null;
     waiting.clear();
-    clearTimeout(resting);
+    unrest();
     const m = model(), { shape, grey_levels, levels, steps, kernels } = JSON.parse(m.description.program);
     Object.assign(m, { shape, grey_levels, levels, steps, size: lengthOf(shape) });
     S.temperature = levels.map(() => 1);
@@ -688,7 +698,7 @@
       for (const id of ["class-a", "class-b"])
         $(id).replaceChildren(...Object.keys(m.means).map((name) => make("option", { textContent: name })));
       if (m.labels) $("class-a").value = m.labels[0];
-      $("class-b").selectedIndex = Object.keys(m.means).length - 1;
+      $("class-b").selectedIndex = m.labels ? Object.keys(m.means).length - 1 : 1;
     } else document.querySelector("[name=walk][value=images]").checked = true;
     $("walk").value = 0;
     $("step").max = steps.length;
@@ -778,7 +788,7 @@
       }],
     ["A walk", "Two test images are two points in the space of latents. We walk from one to the other and decode on the way. Between them there are still pictures, though not always good ones.",
       "walk", "picture-panel", async (going) => { await wait(700); await glide(set("walk"), 0, 1, 6000, going); }],
-    ["The price of a picture", "Forwards, the flow says how probable a picture is, in bits per pixel value. The map shows which pixels cost most: edges, where the flow is least sure. The black background is almost free.",
+    ["The price of a picture", "Forwards, the flow says how probable a picture is, in bits per pixel value. The map shows which pixels cost most: edges, where the flow is least sure. Even surfaces cost little.",
       "draw", "bits-panel", async () => setPicture(model().pictures[0])],
     ["Layer by layer", "This is the way from the picture to noise, one layer after the other. No single layer does much. Each is simple to invert; together they forget nothing.",
       "layers", "picture-panel", async (going) => { await glide((v) => stepTo(Math.round(v)), 0, model().steps.length, 9000, going); }],
@@ -788,7 +798,7 @@
         await wait(4000);
         if (going()) $("breakers").children[1].click();
       }],
-    ["Your turn", "Draw a digit with mouse or finger. How few bits can you get? Then move its latents.",
+    ["Your turn", "Draw with mouse or finger. How few bits can you get? Then move the latents.",
       "draw", "picture-panel", async () => $("clear").click()],
   ];
   const T = { at: 0, run: 0 };
@@ -833,6 +843,6 @@
   });
 
   // For tests and for the curious: what is shown, and how long the worker took.
-  window.explorer = { state: S, models: MODELS, took, idle: () => !asked && !waiting.size };
+  window.explorer = { state: S, models: MODELS, took, idle: () => !asked && !waiting.size && resting === null };
   choose(0);
 }

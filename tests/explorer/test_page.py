@@ -32,8 +32,6 @@ def opened(file, page):
 
 
 def _rest(page):
-    # What follows a hand that rests is asked after 90 ms.
-    page.wait_for_timeout(120)
     page.wait_for_function(IDLE)
 
 
