@@ -20,7 +20,7 @@ FLOORS = [
     ["nets"],
     ["flow"],
     ["checks", "joint", "labelled", "layers"],
-    ["coding", "counting", "multiscale", "pixelflow", "translation"],
+    ["coding", "counting", "guidance", "multiscale", "pixelflow", "translation"],
     ["data", "models", "metrics"],
     ["attributes", "listing", "storage", "tasks"],
     ["objectives", "provenance", "quality", "upstream"],

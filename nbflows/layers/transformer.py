@@ -59,6 +59,10 @@ class PatchAutoregressive(Bijection):
 
     The iterations end when no number has changed by more than ``tolerance``.
 
+    With a ``guidance`` of g above 0 the inverse, which then is for samples alone, takes a_t + g (a_t - a'_t) and
+    b_t + g (b_t - b'_t). a' and b' are what the network says without the context, which is replaced by zeros, and with
+    its attention at ``guidance_temperature``; ``guidance.guided`` sets both.
+
     Args:
         net: ``nets.CausalSequenceNet`` or alike, with 2 D outputs.
         reverse: whether the sequence is read from its end.
@@ -71,6 +75,9 @@ class PatchAutoregressive(Bijection):
     Source: Zhai et al., "Normalizing flows are capable generative models", 2024 (arXiv:2412.06329); Jacobi and blocks:
     Liu and Qin, "Accelerate TarFlow sampling with GS-Jacobi iteration", 2025 (arXiv:2505.12849); the bound is ours.
     """
+
+    guidance = 0.0
+    guidance_temperature = 1.0
 
     def __init__(
         self,
@@ -92,6 +99,17 @@ class PatchAutoregressive(Bijection):
         # Coordinates stay in the flow's precision, whatever the network computes in.
         raw, b = raw.to(x.dtype).chunk(2, -1)
         return self.limit * torch.tanh(raw / self.limit), b
+
+    def _ways(self, context: Tensor | None) -> list[tuple[Tensor | None, float]]:
+        """Context and temperature of the attention, for each time that the inverse asks the network."""
+        if not self.guidance:
+            return [(context, 1.0)]
+        return [(context, 1.0), (None if context is None else torch.zeros_like(context), self.guidance_temperature)]
+
+    def _guided(self, raws: list[Tensor], x: Tensor) -> list[Tensor]:
+        """a and b of the inverse from what the network says in each of ``_ways``."""
+        told = [self._scale_and_shift(raw, x) for raw in raws]
+        return [values[0] + self.guidance * (values[0] - values[-1]) for values in zip(*told, strict=True)]
 
     def _turned(self, x: Tensor) -> Tensor:
         return x.flip(1) if self.reverse else x
@@ -122,12 +140,12 @@ class PatchAutoregressive(Bijection):
         z = self._turned(z)
         length = z.shape[1]
         block = min(self.block, length) if self.solver == "gauss-seidel" else length
-        x, passes = z, 0
+        x, passes, ways = z, 0, self._ways(context)
         for first in range(0, length, block):
             inside = slice(first, min(first + block, length))
             # Elements before the block are exact, and those after it do not matter to it.
             for _ in range(inside.stop - first + 1):
-                a, b = self._scale_and_shift(self.net(x, context)[:, inside], x)
+                a, b = self._guided([self.net(x, *way)[:, inside] for way in ways], x)
                 found = z[:, inside] * a.exp() + b
                 change = (found - x[:, inside]).abs().amax() if x.numel() else x.new_zeros(())
                 x, passes = torch.cat([x[:, :first], found, x[:, inside.stop :]], 1), passes + 1
@@ -142,17 +160,19 @@ class PatchAutoregressive(Bijection):
         return self._turned(x), passes
 
     def _sequential(self, z: Tensor, context: Tensor | None) -> Tensor:
+        ways = self._ways(context)
         if torch.is_grad_enabled():
             # Autograd keeps what the network saw: nothing is written in place, and each element takes a whole pass.
             x = z
             for t in range(1, z.shape[1]):
-                a, b = self._scale_and_shift(self.net(x, context)[:, t : t + 1], x)
+                a, b = self._guided([self.net(x, *way)[:, t : t + 1] for way in ways], x)
                 x = torch.cat([x[:, :t], z[:, t : t + 1] * a.exp() + b, x[:, t + 1 :]], 1)
             return x
-        memories = self.net.memories(len(z))
+        memories = [self.net.memories(len(z)) for _ in ways]
         found = [z[:, 0]]
         for t in range(1, z.shape[1]):
-            a, b = self._scale_and_shift(self.net.step(found[-1], memories, t - 1, context), z)
+            raws = [self.net.step(found[-1], kept, t - 1, *way) for way, kept in zip(ways, memories, strict=True)]
+            a, b = self._guided(raws, z)
             found.append(z[:, t] * a.exp() + b)
         return torch.stack(found, 1)
 

@@ -197,7 +197,10 @@ class _Residual(nn.Module):
 
 
 class CausalLayer(nn.Module):
-    """A layer of a transformer: causal attention, then a network at each position, both residual; ``(B, T, width)``."""
+    """A layer of a transformer: causal attention, then a network at each position, both residual; ``(B, T, width)``.
+
+    A ``temperature`` above 1 spreads the attention more evenly than it was trained.
+    """
 
     def __init__(self, width: int, num_heads: int):
         super().__init__()
@@ -212,10 +215,10 @@ class CausalLayer(nn.Module):
         """Query, key and value of ``(B, T, width)``: ``(3, B, heads, T, width / heads)``."""
         return self.query_key_value(self.norm(x)).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, temperature: float = 1.0) -> Tensor:
         query, key, value = self._heads(x)
         later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
-        read = self.weights(query, key, later) @ value
+        read = self.weights(query / temperature, key, later) @ value
         return self.residual(x + self.out(read.transpose(1, 2).flatten(2)))
 
     def memory(self, num_images: int, length: int) -> Tensor:
@@ -223,9 +226,9 @@ class CausalLayer(nn.Module):
         scale = self.norm.weight
         return scale.new_zeros(2, num_images, self.num_heads, length, len(scale) // self.num_heads)
 
-    def step(self, x: Tensor, memory: Tensor, position: int) -> Tensor:
+    def step(self, x: Tensor, memory: Tensor, position: int, temperature: float = 1.0) -> Tensor:
         """``forward`` at one position, ``(B, width)``."""
         query, *kept = self._heads(x[:, None])
         memory[:, :, :, position] = torch.stack(kept)[:, :, :, 0]
         key, value = memory[:, :, :, : position + 1]
-        return self.residual(x + self.out((self.weights(query, key) @ value).flatten(1)))
+        return self.residual(x + self.out((self.weights(query / temperature, key) @ value).flatten(1)))

@@ -13,7 +13,8 @@ class CausalSequenceNet(nn.Module):
     """Numbers for each element of a sequence, from the elements before it alone: ``(B, T, D)`` to ``(B, T, P)``.
 
     The output of a causal transformer at element t is what is said about element t + 1. Nothing is known about the
-    first one, so it gets zeros. The last layer starts at zero, and so do all outputs.
+    first one, so it gets zeros. The last layer starts at zero, and so do all outputs. ``temperature`` is that of the
+    attention in all layers.
 
     Args:
         length: T.
@@ -59,19 +60,26 @@ class CausalSequenceNet(nn.Module):
         label = self.label(context.flatten(1))
         return tokens + (label[:, None] if tokens.dim() == 3 else label)
 
-    def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         tokens = self._embedded(x, slice(None), context)
         for layer in self.layers:
-            tokens = layer(tokens)
+            tokens = layer(tokens, temperature)
         return F.pad(self.out(self.norm(tokens))[:, :-1], (0, 0, 1, 0))
 
     def memories(self, num_sequences: int) -> list[Tensor]:
         """Keys and values of all layers, which ``step`` fills."""
         return [layer.memory(num_sequences, self.length) for layer in self.layers]
 
-    def step(self, x: Tensor, memories: list[Tensor], position: int, context: Tensor | None = None) -> Tensor:
+    def step(
+        self,
+        x: Tensor,
+        memories: list[Tensor],
+        position: int,
+        context: Tensor | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
         """Returns the numbers of element ``position + 1``, given element ``position``: ``(B, D)`` to ``(B, P)``."""
         token = self._embedded(x, position, context)
         for layer, memory in zip(self.layers, memories, strict=True):
-            token = layer.step(token, memory, position)
+            token = layer.step(token, memory, position, temperature)
         return self.out(self.norm(token))
