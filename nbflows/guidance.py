@@ -23,7 +23,7 @@ def guided(flow: Flow, strength: float, attention_temperature: float = 1.0) -> I
     of guided samples is not the flow's, and the flow does not know its density.
 
     Args:
-        flow: of ``models.tarflow``; if it takes labels, trained with ``label_dropout``.
+        flow: built by ``models.tarflow``; if it takes labels, trained with ``label_dropout``.
         strength: g; 0 for none.
         attention_temperature: for a' and b'.
 
