@@ -1,6 +1,7 @@
 """A panel in a notebook that moves the latents of a flow: PyTorch computes, ipywidgets has the sliders."""
 
 import io
+import math
 from typing import Any
 
 import ipywidgets as widgets
@@ -15,11 +16,28 @@ HEIGHT = 256
 BELOW, ZERO, ABOVE = (np.array(colour, dtype=float) for colour in ((42, 103, 173), (244, 241, 234), (187, 74, 34)))
 
 
-class Panel(widgets.VBox):
-    """Shows the picture and the latents of a flow, with a temperature, a shift and new noise for each level.
+class Pictured(widgets.VBox):
+    """A widget whose stored output in a notebook is a picture with its text, which stands where no kernel runs."""
 
-    The stored output of a notebook keeps the first picture, which stands where no kernel runs.
-    """
+    picture: widgets.Image
+    text: str
+    # Pixels of the picture for one of the page.
+    density = 1
+
+    def _stored(self) -> bytes:
+        return bytes(self.picture.value)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
+        data = dict(super()._repr_mimebundle_(**kwargs) or {})
+        png = self._stored()
+        with Image.open(io.BytesIO(png)) as opened:
+            width = opened.width // self.density
+        bundle = data | {"image/png": png, "text/plain": self.text}
+        return bundle, {"image/png": {"alt": self.text, "width": width}}
+
+
+class Panel(Pictured):
+    """Shows the picture and the latents of a flow, with a temperature, a shift and new noise for each level."""
 
     def __init__(self, flow: Flow, image: Tensor | None, context: Tensor | None, seed: int):
         if flow.num_grey_levels is None or len(flow.shape) != 3:
@@ -69,14 +87,6 @@ class Panel(widgets.VBox):
         self.picture.value = _png(image[0], levels, self.grey_levels)
         self.text = f"A picture of {bits:.2f} bits/dim, and its latents, blue below 0 and orange above"
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict]:
-        data = dict(super()._repr_mimebundle_(**kwargs) or {})
-        png = bytes(self.picture.value)
-        with Image.open(io.BytesIO(png)) as opened:
-            width = opened.width
-        bundle = data | {"image/png": png, "text/plain": self.text}
-        return bundle, {"image/png": {"alt": self.text, "width": width}}
-
 
 def _png(image: Tensor, levels: list[Tensor], grey_levels: int) -> bytes:
     """The picture, and beside it the latents of each level with their channels in rows."""
@@ -96,8 +106,12 @@ def _png(image: Tensor, levels: list[Tensor], grey_levels: int) -> bytes:
 
 def _tiles(level: np.ndarray) -> np.ndarray:
     """Channels ``(C, H, W)`` in rows, one pixel apart, coloured by sign: ``(rows, columns, 3)``."""
-    c, h, w = level.shape if level.ndim == 3 else (1, 1, level.size)
-    columns = 2 ** int(np.ceil(np.log2(np.sqrt(c))))
+    if level.ndim != 3:
+        # A vector has no places: it fills a square, row by row.
+        side = math.ceil(math.sqrt(level.size))
+        level = np.pad(level.ravel(), (0, side**2 - level.size)).reshape(1, side, side)
+    c, h, w = level.shape
+    columns = 2 ** math.ceil(math.log2(math.sqrt(c)))
     sheet = np.full((-(-c // columns) * (h + 1) - 1, columns * (w + 1) - 1, 3), 255.0)
     strength = np.minimum(np.abs(level.reshape(c, h, w)) / 2.5, 1)[..., None] ** 0.8
     colours = ZERO + strength * (np.where(level.reshape(c, h, w)[..., None] < 0, BELOW, ABOVE) - ZERO)

@@ -47,7 +47,7 @@ class Spline:
 
     def forward(self, x: Tensor, raw: Tensor) -> tuple[Tensor, Tensor]:
         """Returns z and log dz/dx for parameters ``(3K - 1, *x.shape)``."""
-        return self._curve(x, *self.knots(raw))
+        return self.curve(x, *self.knots(raw))
 
     def inverse(self, z: Tensor, raw: Tensor) -> Tensor:
         """Returns the x of z, with the derivatives of the inverse function."""
@@ -56,7 +56,7 @@ class Spline:
             x = self._root(z, *knots)
         # One Newton step removes most of the root's rounding error, and has its first derivatives; two have the second.
         for _ in range(2 if torch.is_grad_enabled() else 1):
-            found, log_slope = self._curve(x, *knots)
+            found, log_slope = self.curve(x, *knots)
             x = x - (found - z) * (-log_slope).exp()
         return x
 
@@ -80,7 +80,8 @@ class Spline:
         left = (value >= edges[1:-1]).sum(0, keepdim=True)
         return [part.gather(0, left + i)[0] for part in of_knots for i in (0, 1)]
 
-    def _curve(self, x: Tensor, xs: Tensor, ys: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
+    def curve(self, x: Tensor, xs: Tensor, ys: Tensor, slopes: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns z and log dz/dx of the curve through knots ``(K + 1, *x.shape)``, which begin at -B and end at B."""
         inside = x.abs() < self.bound
         # Elements outside take part with a harmless value: a NaN there would spoil the gradients of all others.
         safe = torch.where(inside, x, 0)

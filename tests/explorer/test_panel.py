@@ -15,6 +15,7 @@ from IPython.core.formatters import DisplayFormatter
 from PIL import Image
 
 from nbflows import data, explore, load, models
+from nbflows.explorer import film, knots
 
 
 def _pixels(panel):
@@ -48,13 +49,35 @@ def test_a_panel_begins_with_the_image_that_it_is_given():
 def test_any_flow_of_images_has_a_panel(name, context):
     flow = load(name)
     source = torch.zeros(1, *flow.context_shape, dtype=torch.uint8) if context else None
-    assert _pixels(explore(flow, context=source)).any()
+    pixels = _pixels(explore(flow, context=source))
+    assert pixels.any() and pixels.shape[1] < 8 * pixels.shape[0]
 
 
 def test_a_stored_output_keeps_the_figure_with_its_text():
     stored, metadata = DisplayFormatter().format(explore(load("digits-multiscale")))
     assert stored["image/png"] and "application/vnd.jupyter.widget-view+json" in stored
     assert metadata["image/png"]["alt"].startswith("A picture of")
+
+
+def test_knots_stay_in_order_and_move_the_density():
+    panel = knots(lambda x: (x - 10) / 4, 2, 18, count=5)
+    before = _pixels(panel)
+    panel.sliders[1].value = 1.2
+    heights = torch.tensor([slider.value for slider in panel.sliders])
+    assert heights[1] == 1.2 and (heights.diff() > 0.09).all()
+    assert not np.array_equal(before, _pixels(panel))
+    stored, metadata = DisplayFormatter().format(panel)
+    assert stored["image/png"] and metadata["image/png"]["alt"].startswith("An increasing curve through 5 knots")
+
+
+def test_a_film_shows_its_stages():
+    points = torch.randn(50, 2)
+    shown = film({"before": points, "between": 0.5 * points, "after": 0 * points}, points)
+    last = _pixels(shown)
+    shown.slider.value = 0
+    assert not np.array_equal(last, _pixels(shown))
+    metadata = DisplayFormatter().format(shown)[1]["image/png"]
+    assert metadata["width"] == 800 and metadata["alt"].endswith("a round cloud before, on the data after.")
 
 
 def test_latents_too_far_from_data_are_explained_and_points_are_refused():
