@@ -56,11 +56,13 @@ def predictions(section: list[NotebookNode]) -> list[tuple[str, list[str]]]:
     found = []
     for cell in section:
         if cell.cell_type == "code" and "exercises.predict(" in cell.source:
-            calls = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)]
-            for call in calls:
+            nodes = list(ast.walk(ast.parse(cell.source)))
+            names = {ast.unparse(node.targets[0]): node.value for node in nodes if isinstance(node, ast.Assign)}
+            for call in (node for node in nodes if isinstance(node, ast.Call)):
                 if ast.unparse(call.func) == "exercises.predict":
                     choices = [*call.args[2:3], *(k.value for k in call.keywords if k.arg == "choices")]
-                    found.append((_literal(call.args[0]), [*map(str, _literal(choices[0]) or [])] if choices else []))
+                    question, *known = (_literal(names.get(ast.unparse(v), v)) for v in (call.args[0], *choices))
+                    found.append((question, [*map(str, known[0])] if known and isinstance(known[0], list) else []))
     return found
 
 

@@ -36,7 +36,7 @@ def stored(file):
 def lesson():
     """A page with a prediction, a figure, a folded answer and an exercise."""
     picture = new_output("display_data", {"image/png": "aGk="}, metadata={"image/png": {"alt": "<hi>"}})
-    predict = 'guess = exercises.predict("Halve " "it?", None, ["stays", "rises"])'
+    predict = 'ends = ["stays", "rises"]\nguess = exercises.predict("Halve " "it?", None, ends)'
     return new_notebook(
         cells=[
             new_markdown_cell("# Lesson 01: a title\n\nWhat it is about."),
