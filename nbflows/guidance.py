@@ -98,4 +98,4 @@ def _parts(flow: Flow) -> tuple[GaussianNoise, Sequential]:
         raise ValueError("only images of a flow that begins with GaussianNoise are denoised: tarflow(noise_sigma=0.1)")
     if isinstance(flow, LabelledFlow) and flow.training:
         raise ValueError("in training labels are left out at random: call flow.eval() first")
-    return layers[0], cast(Sequential, layers[1:])
+    return cast(GaussianNoise, layers[0]), cast(Sequential, layers[1:])

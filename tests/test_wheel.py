@@ -179,7 +179,7 @@ def test_lessons_are_copied_once_and_run_from_there(installed, num_cells):
     assert f"jupyter lab {course}" in copied.stdout
     assert sorted(file.name for file in (installed.work / course).iterdir()) == sorted([*LESSONS, "symbols.md"])
     again = installed.nbflows("lessons", course)
-    assert again.returncode == 2 and f"14 of 14 lessons are in {course} already" in again.stderr
+    assert again.returncode == 2 and f"15 of 15 lessons are in {course} already" in again.stderr
     code = (
         f"import nbformat; from nbclient import NotebookClient; n = nbformat.read('{course}/00_quickstart.ipynb', 4);"
         f"n.cells = n.cells[:{num_cells}]; assert n.cells[-1].source;"

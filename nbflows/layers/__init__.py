@@ -20,9 +20,10 @@ from nbflows.layers.reshape import Flatten, Flip, Permute, Squeeze
 from nbflows.layers.residual import ResidualBlock
 from nbflows.layers.spline import Spline, SplineCoupling
 from nbflows.layers.subset import SubsetAutoregressive
-from nbflows.layers.transformer import PatchAutoregressive, Patches
+from nbflows.layers.transformer import SOLVERS, PatchAutoregressive, Patches
 
 __all__ = [
+    "SOLVERS",
     "ActNorm",
     "Affine",
     "AffineCoupling",

@@ -3,6 +3,7 @@
 import math
 
 import matplotlib.pyplot as plt
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
@@ -14,6 +15,7 @@ from nbflows.plotting.page import as_array, entitle
 __all__ = [
     "bits_of_kinds",
     "code_lengths",
+    "patch_errors",
     "patch_orders",
     "points_over_time",
 ]
@@ -138,5 +140,27 @@ def points_over_time(stages: dict[str, Tensor], title: str | None = None) -> Fig
         axes.plot(*as_array(points.T), "o", color="C0", markersize=2, markeredgewidth=0)
         axes.set(aspect="equal", xticks=[-3, 0, 3], yticks=[-3, 0, 3], xlim=(-4, 4), ylim=(-4, 4))
         axes.set_title(name, size=11)
+    entitle(figure, title)
+    return figure
+
+
+def patch_errors(panels: dict[str, Tensor], title: str | None = None) -> Figure:
+    """How far each patch is from its value at the end, after each pass of an iteration; logarithmic shades.
+
+    Args:
+        panels: name -> errors ``(passes, patches)``.
+        title: the finding.
+    """
+    figure, all_axes = plt.subplots(1, len(panels), figsize=(8, 3.9), sharey=True, layout="constrained", squeeze=False)
+    for axes, (name, errors) in zip(all_axes[0], panels.items(), strict=True):
+        values = as_array(errors)
+        picture = axes.imshow(values.clip(1e-7), cmap="viridis_r", norm=LogNorm(1e-7, 1), aspect="auto")
+        axes.grid(False)
+        axes.set_xticks(range(0, values.shape[1], 5), map(str, range(0, values.shape[1], 5)))
+        axes.set_yticks(range(0, len(values), 5), map(str, range(1, len(values) + 1, 5)))
+        axes.set(xlabel="patch")
+        axes.set_title(name, size=12)
+    all_axes[0, 0].set_ylabel("pass")
+    figure.colorbar(picture, ax=all_axes[0], label="distance from the result", shrink=0.9, extend="both")
     entitle(figure, title)
     return figure

@@ -55,3 +55,14 @@ def test_points_are_drawn_at_every_time_on_the_same_axes():
     assert (start.get_title(), end.get_title()) == ("t = 0", "t = 1") and start.get_xlim() == end.get_xlim()
     assert end.lines[0].get_xdata().tolist() == end.lines[0].get_ydata().tolist() == [1, 1, 1]
     inside(figure)
+
+
+def test_patch_errors_have_a_row_for_each_pass_and_one_scale():
+    errors = torch.tensor([[0.0, 1e-3, 5.0], [0.0, 1e-9, 1e-2]])
+    figure = plotting.patch_errors({"forwards": errors, "backwards": errors.flip(1)}, "closer")
+    forwards, backwards, bar = figure.axes
+    assert forwards.images[0].get_array().shape == (2, 3) and forwards.images[0].norm is not None
+    assert forwards.images[0].get_array().min() == 1e-7 and backwards.get_title() == "backwards"
+    assert [label.get_text() for label in forwards.get_yticklabels()] == ["1"]
+    assert bar.get_ylabel() == "distance from the result" and forwards.get_ylabel() == "pass"
+    inside(figure)
