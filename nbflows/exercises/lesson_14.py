@@ -79,19 +79,19 @@ EXERCISES = {
     ),
     3: Exercise(
         solution="d",
-        explanation="Pass k of Jacobi makes the next patch in reading order exact, and the block reads from the end: "
-        "15 after the first pass, then 14 and 13. The others may be close, but nothing guarantees it. That all are "
-        "exact takes 16 passes, and a tolerance stops far earlier.",
+        explanation="The block reads from the end. It does not move the last patch, 15, which is exact before any "
+        "pass. Then each pass makes one more exact: 14, 13 and 12. The others may be close, but nothing guarantees it. "
+        "All are exact after 15 passes, and a tolerance stops earlier.",
         hints=(
             "Patch t needs the patches that the block reads before it. Which patch needs none?",
-            "In a reversed block the first patch to be read is the last one, 15.",
+            "In a reversed block the first patch to be read is the last one, 15. It is not moved.",
             "Each pass makes one more patch exact, in the order of reading.",
         ),
         mistakes={
-            "0, 1 and 2 are exact first in a block that reads forwards; this one is reversed": "a",
-            "only after as many passes as there are patches": "b",
-            "13 is exact too: the first pass gives 15, the second 14, the third 13": "c",
-            "the patch that is read first needs nothing, and is exact after one pass": "e",
+            "0 to 3 are exact first in a block that reads forwards; this one is reversed": "a",
+            "a patch is exact as soon as those before it are, and the first one needs none": "b",
+            "12 is exact too: 15 is known before any pass, because the block does not move it": "c",
+            "15 is exact before any pass, and each pass makes one more so": "e",
         },
     ),
 }

@@ -145,7 +145,7 @@ class PatchAutoregressive(Bijection):
             inside = slice(first, min(first + block, length))
             # Elements before the block are exact, and those after it do not matter to it.
             for _ in range(inside.stop - first + 1):
-                a, b = self._guided([self.net(x, *way)[:, inside] for way in ways], x)
+                a, b = self._guided([self.net(x[:, : inside.stop], *way)[:, first:] for way in ways], x)
                 found = z[:, inside] * a.exp() + b
                 change = (found - x[:, inside]).abs().amax() if x.numel() else x.new_zeros(())
                 x, passes = torch.cat([x[:, :first], found, x[:, inside.stop :]], 1), passes + 1
@@ -165,7 +165,7 @@ class PatchAutoregressive(Bijection):
             # Autograd keeps what the network saw: nothing is written in place, and each element takes a whole pass.
             x = z
             for t in range(1, z.shape[1]):
-                a, b = self._guided([self.net(x, *way)[:, t : t + 1] for way in ways], x)
+                a, b = self._guided([self.net(x[:, : t + 1], *way)[:, t:] for way in ways], x)
                 x = torch.cat([x[:, :t], z[:, t : t + 1] * a.exp() + b, x[:, t + 1 :]], 1)
             return x
         memories = [self.net.memories(len(z)) for _ in ways]

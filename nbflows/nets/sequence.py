@@ -17,7 +17,7 @@ class CausalSequenceNet(nn.Module):
     attention in all layers.
 
     Args:
-        length: T.
+        length: T; a shorter sequence is taken as the beginning of one.
         num_features: D.
         num_outputs: P.
         width: width of the transformer, a multiple of ``num_heads``.
@@ -61,7 +61,7 @@ class CausalSequenceNet(nn.Module):
         return tokens + (label[:, None] if tokens.dim() == 3 else label)
 
     def forward(self, x: Tensor, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
-        tokens = self._embedded(x, slice(None), context)
+        tokens = self._embedded(x, slice(x.shape[1]), context)
         for layer in self.layers:
             tokens = layer(tokens, temperature)
         return F.pad(self.out(self.norm(tokens))[:, :-1], (0, 0, 1, 0))

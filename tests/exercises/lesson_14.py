@@ -52,9 +52,9 @@ ANSWERS = {
         right=["d", "D", " d) "],
         wrong=[
             ("a", "this one is reversed"),
-            ("b", "as many passes"),
-            ("c", "13 is exact too"),
-            ("e", "after one pass"),
+            ("b", "as soon as those before it"),
+            ("c", "12 is exact too"),
+            ("e", "each pass makes one more"),
             ("f", "this is not right"),
             (None, "there is no answer"),
         ],
