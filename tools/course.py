@@ -70,7 +70,9 @@ def questions(section: list[NotebookNode]) -> list[tuple[str, str]]:
     """Returns the questions with folded answers of a section, and the answers."""
     text = "\n".join(cell.source for cell in section if cell.cell_type == "markdown")
     found = re.findall(r"<details>\s*<summary>(.*?)</summary>(.*?)</details>", text, re.S)
-    return [(re.sub(r"</?b>", "", question).strip(), answer.strip()) for question, answer in found]
+    # Most begin with the word.
+    bare = [re.sub(r"^\s*Question[.:]\s*", "", re.sub(r"</?b>", "", question)).strip() for question, _ in found]
+    return [(text[:1].upper() + text[1:], answer.strip()) for text, (_, answer) in zip(bare, found, strict=True)]
 
 
 def student(content: NotebookNode) -> NotebookNode:
@@ -132,8 +134,8 @@ def slides(content: NotebookNode) -> NotebookNode:
         for cell in section:
             if cell.cell_type == "code":
                 for question, choices in predictions([cell]):
-                    listed = "".join(f"\n- {letter}) {text}" for letter, text in zip("abcdefgh", choices, strict=False))
-                    deck.cells.append(_slide(f"### What do you expect?\n\n{question}\n{listed}", "subslide"))
+                    listed = "".join(f"\n\n{letter}) {text}" for letter, text in zip("abcdefgh", choices, strict=False))
+                    deck.cells.append(_slide(f"### What do you expect?\n\n{question}{listed}", "subslide"))
                 for png, alt in _figures([cell]):
                     picture = f'<img class="figure" src="data:image/png;base64,{png}" alt="{html.escape(alt)}">'
                     deck.cells.append(_slide(picture, "subslide"))

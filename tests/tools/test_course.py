@@ -79,7 +79,7 @@ def test_slides_have_formulas_questions_figures_and_no_code(lesson):
     text = text_of(deck)
     for shown in (
         "$$z = x$$",
-        "- a) stays\n- b) rises",
+        "it?\n\na) stays\n\nb) rises",
         'alt="&lt;hi&gt;"',
         "Why?",
         "Because of this.",
