@@ -3,10 +3,10 @@
     python -m benchmarks.ideas [NAME ...] [--seconds 90] [--seeds 3] [--test-images 1000] [--out build/ideas]
 
 All variants of an experiment have the same data, dequantization, optimizer and schedule, and as many CPU seconds of one
-thread, so that a busy machine changes little. The learning rate of each variant is the best of ``RATES`` on validation
-images, in runs with a seed of their own. A score is an upper bound on bits/dim (M = 1) of test images that all share.
-A difference is the mean over seeds, with the standard error of that mean over the seeds: it contains the randomness of
-the training, and the images cancel.
+thread, so that a busy machine changes little. The learning rate of each variant is the best of its ``rates`` on
+validation images, in runs with a seed of their own. A score is an upper bound on bits/dim (M = 1) of test images that
+all share. A difference is the mean over seeds, with the standard error of that mean over the seeds: it contains the
+randomness of the training, and the images cancel.
 """
 
 import argparse
@@ -37,6 +37,7 @@ class Idea:
         variants: builder in ``nbflows.models`` and its arguments, for each variant; the first is without the idea.
         task: the task, for translations.
         batch_size: images in a batch.
+        rates: learning rates to choose from.
     """
 
     title: str
@@ -44,6 +45,7 @@ class Idea:
     variants: dict[str, tuple[str, dict[str, Any]]]
     task: str | None = None
     batch_size: int = 16
+    rates: tuple[float, ...] = RATES
 
 
 _FLOW = {"num_scales": 2, "num_steps": 4, "hidden_channels": 64, "prior_channels": 16, "prior_layers": 1}
@@ -89,6 +91,20 @@ IDEAS = {
         },
         task="super-resolution",
     ),
+    "residual": Idea(
+        "residual blocks, the same logit, 8x8 digits",
+        "digits",
+        {
+            "8 couplings": ("simple", {"num_couplings": 8, "hidden_channels": 16, "num_blocks": 1}),
+            "6 residual blocks": (
+                "digits_residual_flow",
+                {"num_blocks": (1, 1), "hidden_channels": 16, "num_end_blocks": 4, "end_features": 64},
+            ),
+            "10 residual blocks": ("digits_residual_flow", {"end_features": 80}),
+        },
+        batch_size=64,
+        rates=(1e-2, 3e-2),
+    ),
 }
 
 
@@ -100,7 +116,7 @@ def train(idea: Idea, variant: str, learning_rate: float, seconds: float, seed: 
     import torch
     from torch.nn.utils import clip_grad_norm_
 
-    from nbflows import data, models, tasks
+    from nbflows import data, models, nets, tasks
     from nbflows.data import Batches
     from nbflows.training.schedule import Budget, warmup_stable_decay
 
@@ -131,6 +147,7 @@ def train(idea: Idea, variant: str, learning_rate: float, seconds: float, seed: 
         bits(next(stream)).mean().backward()
         clip_grad_norm_(flow.parameters(), 1.0)
         optimizer.step()
+        nets.update_norms(flow)
         step += 1
         decay = min(0.98, step / (10 + step))
         torch._foreach_lerp_(averages, [parameter.detach() for parameter in flow.parameters()], 1 - decay)
@@ -138,6 +155,7 @@ def train(idea: Idea, variant: str, learning_rate: float, seconds: float, seed: 
     with torch.no_grad():
         for parameter, average in zip(flow.parameters(), averages, strict=True):
             parameter.copy_(average)
+        nets.update_norms(flow)
         flow.eval()
         for split in ("validation", "test"):
             torch.manual_seed(1)
@@ -209,7 +227,9 @@ def main(arguments: list[str] | None = None) -> None:
         idea = IDEAS[name]
         run = {"seconds": options.seconds, "num_test_images": options.test_images}
         # Rates are chosen with a seed that is not compared.
-        trials = [(v, {**run, "variant": v, "learning_rate": r, "seed": -1}) for v, r in product(idea.variants, RATES)]
+        trials = [
+            (v, {**run, "variant": v, "learning_rate": r, "seed": -1}) for v, r in product(idea.variants, idea.rates)
+        ]
         rates: dict[str, tuple[float, float]] = {}
         for (variant, trial), result in zip(trials, _all(name, trials, options.jobs), strict=True):
             choice = (result["validation"], trial["learning_rate"])

@@ -125,7 +125,7 @@ def sampling_order(latent_shapes: Sequence[Sequence[int]], shape: Sequence[int],
     axes.axis("off")
     done = 0
     for row, (channels, h, w) in enumerate(reversed(latent_shapes)):
-        y, level = height * row + 0.85, count - row
+        y, level = height * row + 0.85, count - row - 1
         axes.text(0.05, y, f"level {level}\n{channels}×{h}×{w}", va="center", size=11)
         shown = list(range(channels)) if channels <= 6 else [0, 1, 2, None, channels - 2, channels - 1]
         places = [1.75 + 0.85 * i for i in range(len(shown))]

@@ -41,7 +41,7 @@ def test_channel_loop_feeds_each_step_the_channel_before():
 def test_sampling_order_numbers_the_channels_from_the_deepest_level_on():
     figure = plotting.sampling_order([(6, 16, 16), (12, 8, 8), (48, 4, 4)], (3, 32, 32), title="order")
     shown = texts(figure.axes[0])
-    assert {"level 3\n48×4×4", "level 1\n6×16×16", "image 3×32×32"} <= set(shown)
+    assert {"level 2\n48×4×4", "level 0\n6×16×16", "image 3×32×32"} <= set(shown)
     numbers = [int(text) for text in shown if text.isdigit()]
     assert numbers == [1, 2, 3, 47, 48, 49, 50, 51, 59, 60, *range(61, 67)]
     assert shown.count("the continuing half, seen by every channel") == 2 and figure.get_suptitle() == "order"
