@@ -128,8 +128,8 @@ EXERCISES = {
     ),
     4: Exercise(
         solution="c",
-        explanation='Only "T alone" and "Dual-Glow" differ in nothing but the source: same T, same front, same number '
-        "of steps. "
+        explanation='Only "T alone" and "Dual-Glow" differ in nothing but the source: same T, same front, same '
+        "seconds. "
         "digits-glow has no logit, digits-multiscale has learned noise and other sizes, and the injector is another "
         "model of the answers.",
         hints=(
