@@ -438,7 +438,7 @@ _TARFLOW = {
         arguments=_SMALL_TRANSFORMER,
         batch_size=16,
         epochs=100,
-        learning_rate=1e-3,
+        learning_rate=2e-3,
         objective=GivenLabels(),
         **_TRANSFORMER,
     ),
