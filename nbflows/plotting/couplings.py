@@ -1,4 +1,4 @@
-"""Couplings: masks, the graph of a coupling, the functions in it, and its effect on an image."""
+"""Couplings: masks, the graph of a coupling, and its effect on an image."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,7 +10,7 @@ from torch import Tensor
 from nbflows.plotting.diagrams import LINE, arrow
 from nbflows.plotting.page import as_array, entitle
 
-__all__ = ["coupling_diagram", "coupling_masks", "coupling_step", "function_curves"]
+__all__ = ["coupling_diagram", "coupling_masks", "coupling_step"]
 
 # The colours of kept and moved numbers in all figures.
 KEPT, MOVED = "#0173b2", "#f3dcc0"
@@ -97,42 +97,6 @@ def coupling_diagram(title: str | None = None) -> Figure:
         arrow(axes, (net + 0.72, 1.7), (moved - 0.42, 1.7))
         for y, symbol in ((3.4, "$t$"), (1.7, "$e^s$")):
             axes.text((net + moved) / 2 + 0.07, y + 0.12, symbol, ha="center", va="bottom", size=12, style="italic")
-    entitle(figure, title)
-    return figure
-
-
-def function_curves(
-    panels: dict[str, dict[str, Tensor]],
-    x: Tensor,
-    xlabel: str,
-    title: str | None = None,
-    limits: dict[str, tuple[float, float]] | None = None,
-) -> Figure:
-    """Functions of one number, several in a panel; a name has the same colour and stroke in all panels.
-
-    Args:
-        panels: label of the vertical axis -> name of the curve -> its values ``(N,)``.
-        x: the arguments, ``(N,)``.
-        xlabel: what x is.
-        title: the finding.
-        limits: label of a vertical axis -> its ends.
-    """
-    names = list(dict.fromkeys(name for curves in panels.values() for name in curves))
-    strokes = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-    figure, all_axes = plt.subplots(1, len(panels), figsize=(8, 3.7), squeeze=False)
-    for axes, (label, curves) in zip(all_axes[0], panels.items(), strict=True):
-        for name, values in curves.items():
-            i = names.index(name)
-            axes.plot(
-                x.numpy(), values.detach().numpy(), color=f"C{i}", linestyle=strokes[i % 5], linewidth=2.2, label=name
-            )
-        axes.set(xlabel=xlabel, ylabel=label)
-        if limits and label in limits:
-            axes.set_ylim(limits[label])
-    handles = {name: line for axes in all_axes[0] for line, name in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(
-        handles.values(), handles.keys(), loc="outside lower center", ncols=len(names), frameon=False, fontsize=11
-    )
     entitle(figure, title)
     return figure
 

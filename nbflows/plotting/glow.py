@@ -1,15 +1,19 @@
-"""Glow: activations through many steps, matrices over channels, predictions of a prior."""
+"""Glow: its architecture, activations through many steps, matrices over channels."""
+
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from nbflows.plotting.diagrams import arrow, blank, box, times
 from nbflows.plotting.page import entitle
 
-__all__ = ["channel_matrices", "channel_statistics", "predicted_latents"]
+__all__ = ["channel_matrices", "channel_statistics", "glow_diagram"]
 
 # A diverging map with equal lightness at both ends, readable without telling red from green.
 _SIGNED = "RdBu_r"
+_STEP, _EXIT = "#cfe0f3", "#f6e3c5"
 
 
 def channel_statistics(stacks: dict[str, tuple[Tensor, Tensor]], title: str | None = None) -> Figure:
@@ -66,42 +70,39 @@ def channel_matrices(matrices: dict[str, Tensor], title: str | None = None) -> F
     return figure
 
 
-def predicted_latents(
-    images: Tensor, maps: dict[str, Tensor], std: Tensor, num_grey_levels: int = 256, title: str | None = None
+def glow_diagram(
+    shape: Sequence[int], level_shapes: Sequence[Sequence[int]], num_steps: int, title: str | None = None
 ) -> Figure:
-    """Images, and a prior's predictions of their latents: one row per image, one column per map.
+    """Glow's levels from left to right with the exits of the latents, and one step in detail below.
 
     Args:
-        images: uint8 ``(N, 1, H, W)``.
-        maps: name -> ``(N, h, w)``: the latent, its predicted mean, the noise; on one diverging scale around 0.
-        std: the predicted standard deviations ``(N, h, w)``, the last column.
-        num_grey_levels: grey levels of the images.
+        shape: ``(C, H, W)`` of the image.
+        level_shapes: the latents of the levels, finest first, as in ``Multiscale.latent_shapes``.
+        num_steps: steps per level.
         title: the finding.
     """
-    largest = max(values.abs().max().item() for values in maps.values())
-    figure, all_axes = plt.subplots(
-        len(images),
-        len(maps) + 2,
-        figsize=(1.6 * (len(maps) + 2), 1.35 * len(images) + 1.2),
-        squeeze=False,
-        layout="constrained",
-    )
-    for axes, image in zip(all_axes[:, 0], images.cpu().numpy(), strict=True):
-        axes.imshow(image[0], cmap="gray", vmin=0, vmax=num_grey_levels - 1)
-    for column, values in zip(all_axes.T[1:-1], maps.values(), strict=True):
-        for axes, one in zip(column, values.detach().cpu().numpy(), strict=True):
-            signed = axes.imshow(one, cmap=_SIGNED, vmin=-largest, vmax=largest)
-    for axes, one in zip(all_axes[:, -1], std.detach().cpu().numpy(), strict=True):
-        positive = axes.imshow(one, cmap="viridis", vmin=0, vmax=std.max().item())
-    for axes, name in zip(all_axes[0], ["image", *maps, "predicted std"], strict=True):
-        axes.set_title(name, size=12)
-    for axes in all_axes.flat:
-        axes.set(xticks=[], yticks=[])
-        axes.grid(False)
-    bars = (signed, all_axes[:, 1:-1], 30, "value"), (positive, all_axes[:, -1], 10, "std")
-    for picture, beside, aspect, label in bars:
-        bar = figure.colorbar(picture, ax=beside, orientation="horizontal", aspect=aspect, pad=0.03)
-        bar.set_label(label, size=11)
-        bar.ax.tick_params(labelsize=10)
+    figure = plt.figure(figsize=(8, 3.6), layout="constrained")
+    axes, apart, last = figure.add_subplot(), 4.9, len(level_shapes)
+    right = apart * last + 2.1
+    blank(axes, (-1.4, right), (-5.4, 1.0))
+    box(axes, 0, 0, 2.6, 1.8, "#dddddd", f"image\n{times(shape)}")
+    for i, exiting in enumerate(level_shapes, start=1):
+        x, channels = apart * i, exiting[0] * (1 if i == last else 2)
+        arrow(axes, (x - apart + (1.3 if i == 1 else 1.7), 0), (x - 1.7, 0))
+        if i > 1:
+            axes.text(x - apart / 2, 0.15, "other\nhalf", size=10, ha="center", va="bottom")
+        inside = times((channels, *exiting[1:]))
+        box(axes, x, 0, 3.4, 1.8, _STEP, f"level {i}:\nsqueeze, {num_steps} steps\n{inside}")
+        arrow(axes, (x, -0.9), (x, -1.7))
+        prior = "prior N(0, I)" if i == last else "prior given the\ncontinuing half"
+        box(axes, x, -2.4, 3.9, 1.4, _EXIT, f"{prior}\nlatent {times(exiting)}")
+    step = ["ActNorm", "1×1 convolution", "affine coupling"]
+    middle, wide = (right - 1.4) / 2, 3.6
+    axes.text(middle - 1.5 * wide - 1.1, -4.7, "one step:", ha="right", va="center", size=12, weight="bold")
+    for i, name in enumerate(step):
+        x = middle + (i - 1) * (wide + 0.8)
+        box(axes, x, -4.7, wide, 1.0, _STEP, name)
+        if i:
+            arrow(axes, (x - wide / 2 - 0.8, -4.7), (x - wide / 2, -4.7))
     entitle(figure, title)
     return figure

@@ -1,24 +1,15 @@
-"""Mixture couplings: a density pushed through a curve, the search that inverts it, and maps of attention."""
+"""Mixture couplings: a density pushed through a curve, and the search that inverts it."""
 
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from nbflows.plotting.page import as_array, entitle, legend_below
 
-__all__ = [
-    "attention_maps",
-    "iteration_histogram",
-    "mixture_curves",
-    "position_codes",
-    "pushed_densities",
-    "search_steps",
-]
+__all__ = ["mixture_curves", "pushed_densities", "search_steps"]
 
 
 def pushed_densities(
@@ -141,84 +132,5 @@ def search_steps(
         axes.set_xlabel("x")
     for axes in all_axes[:, 0]:
         axes.set_ylabel("logit F(x)")
-    entitle(figure, title)
-    return figure
-
-
-def iteration_histogram(counts: dict[str, Tensor], title: str | None = None) -> Figure:
-    """Histogram of the number of steps that elements need in a search, for several searches.
-
-    Args:
-        counts: name of the search -> steps of each element, whole numbers ``(N,)``.
-        title: the finding.
-    """
-    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
-    last = max(int(steps.max()) for steps in counts.values())
-    for i, (name, steps) in enumerate(counts.items()):
-        share = np.bincount(steps.detach().cpu().numpy(), minlength=last + 1) / len(steps)
-        axes.bar(np.arange(last + 1), 100 * share, width=0.9, color=f"C{i}", alpha=0.8, label=name)
-    axes.set(xlabel="steps until the element is found", ylabel="elements, in %", xlim=(0, last + 1))
-    axes.grid(False, axis="x")
-    axes.legend()
-    axes.set_title(title or "", size=13)
-    return figure
-
-
-def position_codes(codes: Tensor, similarity: Tensor, title: str | None = None) -> Figure:
-    """Codes of positions as rows of a picture, and the similarity of the codes of any two positions.
-
-    Args:
-        codes: ``(P, C)``.
-        similarity: ``(P, P)``, scalar products of the codes.
-        title: the finding.
-    """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.8), layout="constrained")
-    largest = codes.abs().max().item()
-    pictures = {
-        left: (codes, "channel of the code", {"cmap": "PuOr_r", "vmin": -largest, "vmax": largest}),
-        right: (similarity, "position", {"cmap": "viridis"}),
-    }
-    for axes, (values, xlabel, colours) in pictures.items():
-        picture = axes.imshow(as_array(values), aspect="auto", **colours)
-        axes.set(xlabel=xlabel, ylabel="position")
-        axes.grid(False)
-        figure.colorbar(picture, ax=axes, shrink=0.85)
-    left.set_title("the codes", size=12)
-    right.set_title("their scalar products", size=12)
-    entitle(figure, title)
-    return figure
-
-
-def attention_maps(
-    images: dict[str, Tensor], weights: Tensor, place: tuple[int, int], title: str | None = None
-) -> Figure:
-    """Attention weights of one position, a row per image: the image with the position marked, then a map per head.
-
-    Args:
-        images: label of the row -> ``(H, W)``.
-        weights: attention weights of that position, ``(len(images), heads, h, w)``.
-        place: row and column of the position.
-        title: the finding.
-    """
-    heads, height, width = weights.shape[1:]
-    figure, all_axes = plt.subplots(
-        len(images), heads + 1, figsize=(8, 1.45 * len(images) + 0.8), layout="constrained", squeeze=False
-    )
-    # In units of positions, independent of the image's resolution.
-    extent = (0, width, height, 0)
-    # The square root keeps small weights visible beside a large one.
-    colours = PowerNorm(0.5, 0, weights.max().item())
-    for i, (label, image) in enumerate(images.items()):
-        all_axes[i, 0].imshow(as_array(image), cmap="gray", extent=extent)
-        all_axes[i, 0].set_ylabel(label, size=11)
-        for axes, values in zip(all_axes[i, 1:], weights[i], strict=True):
-            picture = axes.imshow(as_array(values), cmap="viridis", norm=colours, extent=extent)
-        for axes in all_axes[i]:
-            y, x = place
-            axes.add_patch(Rectangle((x + 0.06, y + 0.06), 0.88, 0.88, fill=False, edgecolor="#e8590c", linewidth=2.5))
-            axes.set(xticks=[], yticks=[])
-    for head, axes in enumerate(all_axes[0]):
-        axes.set_title(f"head {head}" if head else "image", size=12)
-    figure.colorbar(picture, ax=all_axes, shrink=0.8, label="attention weight")
     entitle(figure, title)
     return figure

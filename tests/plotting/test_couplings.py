@@ -27,18 +27,6 @@ def test_coupling_diagram_undoes_the_last_operation_first():
     assert heights["+"] == heights["−"] > heights["×"] == heights["÷"]
 
 
-def test_function_curves_give_a_name_one_look_in_all_panels():
-    x = torch.linspace(-1, 1, 5)
-    panels = {"value": {"a": x, "b": -x}, "slope": {"b": -torch.ones(5)}}
-    figure = plotting.function_curves(panels, x, "input", title="lines", limits={"slope": (-3, 3)})
-    value, slope = figure.axes
-    assert value.get_ylabel() == "value" and slope.get_xlabel() == "input" and slope.get_ylim() == (-3, 3)
-    b_left, b_right = value.lines[1], slope.lines[0]
-    assert (b_left.get_color(), b_left.get_linestyle()) == (b_right.get_color(), b_right.get_linestyle())
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
-
-
 def test_coupling_step_draws_shift_and_scale_only_where_pixels_move():
     torch.manual_seed(0)
     before, shift, scale = torch.randn(4, 4), torch.randn(4, 4), torch.rand(4, 4) + 0.5

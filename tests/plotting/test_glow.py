@@ -35,14 +35,10 @@ def test_channel_matrices_share_one_scale_and_name_the_determinant():
     inside(figure)
 
 
-def test_predicted_latents_draws_images_maps_and_spread():
-    images = torch.randint(0, 17, (3, 1, 8, 8), dtype=torch.uint8)
-    maps = {"leaving": torch.full((3, 4, 4), -3.0), "mean": torch.zeros(3, 4, 4)}
-    std = torch.full((3, 4, 4), 0.5)
-    figure = plotting.predicted_latents(images, maps, std, 17, title="spread")
-    grid = [axes for axes in figure.axes if axes.images]
-    assert len(grid) == 12 and figure.get_suptitle() == "spread"
-    assert [axes.get_title() for axes in grid[:4]] == ["image", "leaving", "mean", "predicted std"]
-    assert grid[1].images[0].get_clim() == grid[2].images[0].get_clim() == (-3, 3)
-    assert grid[3].images[0].get_clim() == (0, 0.5) and grid[0].images[0].get_clim() == (0, 16)
+def test_glow_diagram_names_the_shapes_of_levels_and_latents():
+    figure = plotting.glow_diagram((1, 8, 8), [(2, 4, 4), (8, 2, 2)], num_steps=6, title="Glow")
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert "level 1:\nsqueeze, 6 steps\n4×4×4" in texts and "level 2:\nsqueeze, 6 steps\n8×2×2" in texts
+    assert [text.split("latent ")[1] for text in texts if "latent" in text] == ["2×4×4", "8×2×2"]
+    assert figure.get_suptitle() == "Glow"
     inside(figure)

@@ -52,13 +52,6 @@ def test_search_steps_say_which_steps_are_newtons():
     inside(figure)
 
 
-def test_iteration_histogram_shows_shares_in_percent():
-    figure = plotting.iteration_histogram({"slow": torch.tensor([4, 4, 5, 5]), "fast": torch.tensor([1, 1, 1, 2])}, "t")
-    heights = [bar.get_height() for bar in figure.axes[0].patches]
-    assert heights == [0, 0, 0, 0, 50, 50, 0, 75, 25, 0, 0, 0]
-    inside(figure)
-
-
 def test_density_maps_share_their_colours_and_hide_what_is_empty():
     grids = {name: i * torch.rand(9, 9) for i, name in enumerate("abcd", start=1)}
     figure = plotting.density_maps(grids, (-1, 1, -1, 1), "maps")
@@ -66,22 +59,4 @@ def test_density_maps_share_their_colours_and_hide_what_is_empty():
     assert [axes.get_title() for axes in maps if axes.get_visible()] == list("abcd")
     limits = {tuple(axes.collections[0].get_clim()) for axes in maps if axes.collections}
     assert len(limits) == 1
-    inside(figure)
-
-
-def test_position_codes_and_attention_maps():
-    codes = torch.randn(16, 4)
-    figure = plotting.position_codes(codes, codes @ codes.T, "codes")
-    assert [axes.images[0].get_array().shape for axes in figure.axes[:2]] == [(16, 4), (16, 16)]
-    inside(figure)
-    images = {"one": torch.rand(8, 8), "two": torch.rand(8, 8)}
-    figure = plotting.attention_maps(images, torch.rand(2, 3, 4, 4), (1, 2), "maps")
-    panels = figure.axes[:8]
-    assert [axes.get_title() for axes in panels[:4]] == ["image", "head 1", "head 2", "head 3"]
-    assert panels[4].get_ylabel() == "two"
-    # The mark stands at column 2, row 1, in units of positions, on image and maps alike.
-    for axes in panels:
-        (mark,) = axes.patches
-        assert 2 < mark.get_x() < 2.1 and 1 < mark.get_y() < 1.1
-        assert tuple(axes.images[0].get_extent()) == (0, 4, 4, 0)
     inside(figure)
