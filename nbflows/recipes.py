@@ -423,7 +423,7 @@ _TARFLOW = {
         **_TRANSFORMER,
     ),
     "mnist-tarflow": Recipe(
-        "small TarFlow given the class, learned noise, 28x28",
+        "small TarFlow given the class, variational dequantization, 28x28",
         "mnist",
         arguments={**_SMALL_TRANSFORMER, **_NOISE},
         batch_size=32,

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import sys
 
 import pytest
@@ -15,6 +16,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+
+# Started in the background of a script, all of this would ignore the interrupts that tests send.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ["MPLBACKEND"] = "Agg"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
