@@ -25,7 +25,7 @@ def test_differences_are_paired_by_seed_with_the_error_of_their_mean():
 def test_every_variant_trains_and_scores(name, monkeypatch):
     generator = torch.Generator().manual_seed(0)
     shape = (1, 28, 28) if ideas.IDEAS[name].data == "mnist" else (3, 16, 16)
-    images = torch.randint(0, 256, (40, *shape), generator=generator).to(torch.uint8)
+    images = torch.randint(0, 256, (64, *shape), generator=generator).to(torch.uint8)
     monkeypatch.setattr(data, "load", lambda _: ImageData("random", "", images, images[:10], images[:10]))
     for variant in ideas.IDEAS[name].variants:
         result = ideas.train(ideas.IDEAS[name], variant, 1e-3, seconds=1e-3, seed=0, num_test_images=4)
