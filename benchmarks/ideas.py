@@ -76,10 +76,10 @@ IDEAS = {
         },
     ),
     "noise": Idea(
-        "learned noise, the same logit, MNIST",
-        "mnist",
-        {"uniform noise": ("simple", {}), "learned noise": ("variational", {})},
-        batch_size=32,
+        "learned noise, the same logit, 8x8 digits",
+        "digits",
+        {"uniform noise": ("digits_simple", {}), "learned noise": ("digits_variational", {})},
+        batch_size=64,
     ),
     "links": Idea(
         "links between latents, super-resolution of portraits from 4x4 to 16x16",

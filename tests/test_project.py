@@ -209,6 +209,8 @@ TESTED_IN = {
     "cli/options": "cli/test_command_lines.py",
     "cli/sample": "cli/test_cli.py",
     "cli/train": "cli/test_cli.py",
+    "explorer/explorer": "explorer/test_panel.py",
+    "explorer/plane": "explorer/test_panel.py",
     "cli/picture_files": "cli/test_translate.py",
     # A verdict is what a reader is told about an answer.
     "exercises/verdict": "exercises/test_answers.py",

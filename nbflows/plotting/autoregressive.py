@@ -103,7 +103,7 @@ def channel_loop(title: str | None = None) -> Figure:
             arrow(axes, (x + 0.8, 2.3), (x + 2.5, 2.3))
             axes.text(x + 1.65, 2.42, "memory,\nhidden state", ha="center", va="bottom", size=10)
     axes.plot([0.4, 8.05], [0.3, 0.3], color=LINE, linewidth=1.2)
-    axes.text(0.4, 0.2, "features of the continuing half $y$, read in every step", va="top", size=11)
+    axes.text(0.4, 0.2, "features of the continuing half $h$, read in every step", va="top", size=11)
     arrow(axes, (8.4, 2.3), (9.3, 2.3))
     axes.text(9.35, 2.3, "…", va="center", size=15)
     entitle(figure, title)

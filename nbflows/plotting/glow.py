@@ -92,7 +92,7 @@ def glow_diagram(
         if i > 1:
             axes.text(x - apart / 2, 0.15, "other\nhalf", size=10, ha="center", va="bottom")
         inside = times((channels, *exiting[1:]))
-        box(axes, x, 0, 3.4, 1.8, _STEP, f"level {i}:\nsqueeze, {num_steps} steps\n{inside}")
+        box(axes, x, 0, 3.4, 1.8, _STEP, f"level {i - 1}:\nsqueeze, {num_steps} steps\n{inside}")
         arrow(axes, (x, -0.9), (x, -1.7))
         prior = "prior N(0, I)" if i == last else "prior given the\ncontinuing half"
         box(axes, x, -2.4, 3.9, 1.4, _EXIT, f"{prior}\nlatent {times(exiting)}")

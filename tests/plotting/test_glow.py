@@ -38,7 +38,7 @@ def test_channel_matrices_share_one_scale_and_name_the_determinant():
 def test_glow_diagram_names_the_shapes_of_levels_and_latents():
     figure = plotting.glow_diagram((1, 8, 8), [(2, 4, 4), (8, 2, 2)], num_steps=6, title="Glow")
     texts = [text.get_text() for text in figure.axes[0].texts]
-    assert "level 1:\nsqueeze, 6 steps\n4×4×4" in texts and "level 2:\nsqueeze, 6 steps\n8×2×2" in texts
+    assert "level 0:\nsqueeze, 6 steps\n4×4×4" in texts and "level 1:\nsqueeze, 6 steps\n8×2×2" in texts
     assert [text.split("latent ")[1] for text in texts if "latent" in text] == ["2×4×4", "8×2×2"]
     assert figure.get_suptitle() == "Glow"
     inside(figure)
