@@ -12,6 +12,7 @@ from nbflows.nets import CausalSequenceNet
 from nbflows.recompute import CheapInverse
 
 SOLVERS = ("sequential", "jacobi", "gauss-seidel")
+"""The ways to invert a ``PatchAutoregressive``, which explains them."""
 
 
 class Patches(CheapInverse):

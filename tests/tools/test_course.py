@@ -131,7 +131,7 @@ def test_slides_of_a_lesson_need_no_network_and_show_its_figures(tmp_path):
     assert "Reveal.initialize(" in page
 
 
-@pytest.mark.slow
+@pytest.mark.full_size  # A whole lesson once more; `make test` runs them all as they are.
 def test_the_student_edition_of_a_lesson_runs(tmp_path):
     file = tmp_path / NOTEBOOKS[1].name
     nbformat.write(course.student(read(NOTEBOOKS[1])), file)

@@ -398,7 +398,8 @@ def subset_of(name, step, folder):
         images = data.ImageData("portraits", "test images", drawn, drawn, drawn)
     else:
         images = data.load(name)
-    return replace(images, labels=None, **{split: getattr(images, split)[::step] for split in data.SPLITS})
+    labels = images.labels and {split: values[::step] for split, values in images.labels.items()}
+    return replace(images, labels=labels, **{split: getattr(images, split)[::step] for split in data.SPLITS})
 
 
 def few_of_tiny_imagenet(step, folder):

@@ -298,7 +298,7 @@ def started():
         process.communicate()
 
 
-@pytest.mark.slow  # Whole trainings in fresh processes, one of which is killed.
+@pytest.mark.full_size  # Whole trainings in fresh processes, one of which is killed.
 def test_a_training_goes_on_where_a_killed_rank_left_it(started, tmp_path):
     out = tmp_path / "run"
     process = started("-m", "nbflows", *COMMAND, "--out", str(out))
