@@ -76,10 +76,6 @@ class LabelledFlow(Flow):
             vectors = self.embedding(labels + self._offsets).sum(1)
         return vectors.reshape(*vectors.shape, *[1] * (len(self.shape) - 1))
 
-    def no_labels(self, num_rows: int) -> Tensor:
-        """Returns labels none of which is given, for a flow that was trained with ``label_dropout``."""
-        return torch.full((num_rows, *cast(tuple[int, ...], self.context_shape)), -1, device=self.device)
-
     def counted_labels(self, num_rows: int) -> Tensor:
         """Returns labels that need no data: in row i each is i, modulo the number of its values."""
         labels = torch.arange(num_rows, device=self.device)[:, None] % self._sizes

@@ -49,7 +49,7 @@ class Panel(Pictured):
         self.noise = flow.unpack(z)
         self.picture = widgets.Image(format="png", height=HEIGHT)
         self.score = widgets.Label()
-        names = [f"level {i + 1}" for i in range(len(self.noise))] if len(self.noise) > 1 else ["all latents"]
+        names = [f"level {i}" for i in range(len(self.noise))] if len(self.noise) > 1 else ["all latents"]
         self.temperatures = [self._slider(f"temperature, {name}", 1, 0, 1.5) for name in names]
         self.shifts = [self._slider(f"shift, {name}", 0, -2, 2) for name in names]
         self.buttons = [widgets.Button(description=f"New noise, {name}") for name in names]

@@ -109,8 +109,8 @@ class PatchAutoregressive(Bijection):
 
     def _guided(self, raws: list[Tensor], x: Tensor) -> list[Tensor]:
         """a and b of the inverse from what the network says in each of ``_ways``."""
-        told = [self._scale_and_shift(raw, x) for raw in raws]
-        return [values[0] + self.guidance * (values[0] - values[-1]) for values in zip(*told, strict=True)]
+        given, *weak = [self._scale_and_shift(raw, x) for raw in raws]
+        return [v + self.guidance * (v - w) for v, w in zip(given, *weak, strict=True)] if weak else list(given)
 
     def _turned(self, x: Tensor) -> Tensor:
         return x.flip(1) if self.reverse else x

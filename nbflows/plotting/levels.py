@@ -120,7 +120,7 @@ def level_ladder(
             arrow(axes, (x, 0.45 - side / 2), (x, -1.35))
             label = "half exits" if i + 1 < len(columns) else "the rest"
             axes.text(x + 0.1, -0.95, label, ha="left", va="center", size=10)
-            text = f"level {i}: {times(latent)}\n= {prod(latent)} numbers"
+            text = f"level {i - 1}: {times(latent)}\n= {prod(latent)} numbers"
             box(axes, x, -1.85, 2.1, 0.95, _BLOCK_COLOURS[1], text)
     axes.text(0, -1.85, f"image: {times(full)}\n= {prod(full)} numbers", ha="center", va="center", size=11)
     arrow(axes, (0, -1.5), (0, -0.55))

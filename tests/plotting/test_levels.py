@@ -39,7 +39,7 @@ def test_kept_pixels_colours_the_mask():
 def test_level_ladder_names_every_level_and_counts_its_numbers():
     figure = plotting.level_ladder((3, 32, 32), [(6, 16, 16), (12, 8, 8), (48, 4, 4)], (1, 2, 3, 4), title="ladder")
     shown = " ".join(texts(figure.axes[0]))
-    for expected in ("3×32×32\n= 3072", "level 1: 6×16×16\n= 1536", "level 3: 48×4×4\n= 768", "3 couplings\n24×8×8"):
+    for expected in ("3×32×32\n= 3072", "level 0: 6×16×16\n= 1536", "level 2: 48×4×4\n= 768", "3 couplings\n24×8×8"):
         assert expected in shown
     assert shown.count("half exits") == 2 and shown.count("the rest") == 1
     assert figure.get_suptitle() == "ladder"
