@@ -18,8 +18,6 @@ from tools import notebooks
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 LESSONS = [file for file in NOTEBOOKS if not file.name.startswith("00")]
-# Their solutions are stored in nbflows/exercises; the other lessons have them at the end of the page.
-WITH_LAB = [file for file in NOTEBOOKS if "exercises.lab(" in file.read_text(encoding="utf-8")]
 # In this order, as headings of level 2; the sections of the lesson stand between Setup and the next.
 SKELETON = ["Setup", "What can go wrong", "Exercises", "Summary", "References"]
 
@@ -49,10 +47,6 @@ def markdown(file):
 
 each_notebook = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)
 each_lesson = pytest.mark.parametrize("file", LESSONS, ids=lambda file: file.stem)
-each_page_with_a_lab = pytest.mark.parametrize("file", WITH_LAB, ids=lambda file: file.stem)
-each_page_with_solutions = pytest.mark.parametrize(
-    "file", [file for file in LESSONS if file not in WITH_LAB], ids=lambda file: file.stem
-)
 
 
 def test_there_are_notebooks():
@@ -161,23 +155,20 @@ def test_lessons_name_the_command_that_trains_at_scale(file):
 
 
 def exercises_of(file):
-    """The exercises of a lesson whose solutions are stored apart, by number."""
+    """The exercises of a lesson, by number; their solutions are stored apart."""
     return exercises.lab(int(file.stem[:2])).exercises
 
 
-def printed_verdicts(all_cells):
-    text = "".join(text_of(output) for cell in all_cells for output in cell.get("outputs", []))
-    return re.findall(r"exercise (\d+): (correct|not yet)", text)
-
-
-@each_page_with_a_lab
+@each_notebook
 def test_exercises_are_those_of_the_lab_and_no_stub_solves_one(file):
     numbers = re.findall(r"^### Exercise (\d+)", markdown(file), re.M)
     assert [int(number) for number in numbers] == sorted(exercises_of(file)) and 2 <= len(numbers) <= 5
-    assert printed_verdicts(cells(file)) == [(number, "not yet") for number in numbers]
+    printed = "".join(text_of(output) for cell in cells(file, "code") for output in cell["outputs"])
+    verdicts = re.findall(r"exercise (\d+): (correct|not yet)", printed)
+    assert verdicts == [(number, "not yet") for number in numbers]
 
 
-@each_page_with_a_lab
+@each_notebook
 def test_no_solution_is_on_the_page(file):
     page = "".join(source(cell) for cell in cells(file))
     assert "Solutions" not in page
@@ -197,23 +188,3 @@ def test_every_prediction_is_compared(file):
     guesses = re.findall(r"^(\w+) = exercises\.predict\(", code, re.M)
     assert len(guesses) == len(set(guesses)) == code.count("exercises.predict(")
     assert all(f"{guess}.compare(" in code for guess in guesses)
-
-
-@each_page_with_solutions
-def test_every_exercise_has_a_solution_that_is_correct(file):
-    text = markdown(file)
-    solved = text[text.index("## Solutions") :]
-    numbers = re.findall(r"^### Exercise (\d+)", text[: text.index("## Solutions")], re.M)
-    assert 2 <= len(numbers) <= 3 and numbers == re.findall(r"^### Exercise (\d+)", solved, re.M)
-    stubs, solutions, seen = [], [], False
-    for cell in cells(file):
-        seen = seen or (cell["cell_type"] == "markdown" and "## Solutions" in source(cell))
-        for output in cell.get("outputs", []):
-            for number, verdict in re.findall(r"exercise (\d+): (correct|not yet)", text_of(output)):
-                if seen:
-                    # nbval compares the output of this cell: the solution must be correct in every run.
-                    assert "nbval-check-output" in cell["metadata"]["tags"]
-                    assert text_of(output).strip() == f"exercise {number}: {verdict}"
-                (solutions if seen else stubs).append((number, verdict))
-    assert stubs == [(number, "not yet") for number in numbers]
-    assert solutions == [(number, "correct") for number in numbers]
