@@ -85,8 +85,16 @@ def sample(
 
     Arguments as for ``Flow.sample`` and ``denoise``.
     """
+    return decode(flow, flow.draw_noise(num_samples, temperature, generator), labels, sigma)
+
+
+@torch.no_grad()
+def decode(flow: Flow, z: Tensor, labels: Tensor | None = None, sigma: float | None = None) -> Tensor:
+    """Decodes latents as ``flow.decode`` does, and removes noise before values are rounded: uint8.
+
+    Arguments as for ``Flow.decode`` and ``denoise``.
+    """
     noise, layers = _parts(flow)
-    z = flow.draw_noise(num_samples, temperature, generator)
     noisy = layers.inverse(z, None if labels is None else flow.encode_context(labels))
     return noise.inverse(denoise(flow, noisy, labels, sigma))
 

@@ -20,6 +20,8 @@ __all__ = ["describe", "explore", "film", "knots", "write_page"]
 def explore(flow: Flow, image: Tensor | None = None, context: Tensor | None = None, seed: int = 0) -> "Panel":
     """Returns a panel for a notebook: sliders move the latents of a flow of images, and its picture follows.
 
+    A flow given a class has a slider for it, and one that ``guidance.guided`` can steer by the class another.
+
     Args:
         flow: any flow of images, also one that was just trained.
         image: start from the latents of this image ``(C, H, W)`` instead of noise.

@@ -2,6 +2,8 @@
 
 import io
 import math
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import ipywidgets as widgets
@@ -10,7 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from nbflows.flow import Flow
+from nbflows import guidance
+from nbflows.flow import Flow, first_layer
+from nbflows.labelled import LabelledFlow
+from nbflows.layers import GaussianNoise, PatchAutoregressive, Patches
 
 HEIGHT = 256
 BELOW, ZERO, ABOVE = (np.array(colour, dtype=float) for colour in ((42, 103, 173), (244, 241, 234), (187, 74, 34)))
@@ -37,7 +42,11 @@ class Pictured(widgets.VBox):
 
 
 class Panel(Pictured):
-    """Shows the picture and the latents of a flow, with a temperature, a shift and new noise for each level."""
+    """Shows the picture and the latents of a flow, with a temperature, a shift and new noise for each level.
+
+    A flow given a class has a slider for it, and one that guidance steers a slider for its strength. Where a flow was
+    trained with Gaussian noise, the picture is without it.
+    """
 
     def __init__(self, flow: Flow, image: Tensor | None, context: Tensor | None, seed: int):
         if flow.num_grey_levels is None or len(flow.shape) != 3:
@@ -49,18 +58,31 @@ class Panel(Pictured):
         self.noise = flow.unpack(z)
         self.picture = widgets.Image(format="png", height=HEIGHT)
         self.score = widgets.Label()
+        self.patches = next((layer for layer in flow.modules() if isinstance(layer, Patches)), None)
+        self.classes, self.strength = self._conditions()
         names = [f"level {i}" for i in range(len(self.noise))] if len(self.noise) > 1 else ["all latents"]
-        self.temperatures = [self._slider(f"temperature, {name}", 1, 0, 1.5) for name in names]
-        self.shifts = [self._slider(f"shift, {name}", 0, -2, 2) for name in names]
+        self.temperatures = [self._slider(f"temperature, {name}", 1.0, 0, 1.5) for name in names]
+        self.shifts = [self._slider(f"shift, {name}", 0.0, -2, 2) for name in names]
         self.buttons = [widgets.Button(description=f"New noise, {name}") for name in names]
         for i, button in enumerate(self.buttons):
             button.on_click(lambda _, i=i: self._resample(i))
+        conditions = [slider for slider in (self.classes, self.strength) if slider is not None]
         rows = zip(self.temperatures, self.shifts, self.buttons, strict=True)
-        super().__init__([self.picture, self.score, *(widgets.HBox(row) for row in rows)])
+        super().__init__([self.picture, self.score, *(widgets.HBox(row) for row in (conditions, *rows))])
         self._show()
 
-    def _slider(self, name: str, value: float, low: float, high: float) -> widgets.FloatSlider:
-        slider = widgets.FloatSlider(value=value, min=low, max=high, step=0.05, description=name)
+    def _conditions(self) -> tuple[widgets.IntSlider | None, widgets.FloatSlider | None]:
+        """Sliders for the class and for guidance, where the flow has them."""
+        flow, classes, strength = self.flow, None, None
+        if isinstance(flow, LabelledFlow) and isinstance(flow.num_classes, int) and self.context is not None:
+            classes = self._slider("class", int(self.context), 0, flow.num_classes - 1)
+            if flow.label_dropout and any(isinstance(layer, PatchAutoregressive) for layer in flow.modules()):
+                strength = self._slider("guidance", 0.0, 0, 4)
+        return classes, strength
+
+    def _slider(self, name: str, value: float, low: float, high: float) -> Any:
+        kind, step = (widgets.IntSlider, 1) if isinstance(value, int) else (widgets.FloatSlider, 0.05)
+        slider = kind(value=value, min=low, max=high, step=step, description=name)
         slider.style.description_width, slider.layout.width = "10em", "26em"
         slider.observe(lambda _: self._show(), "value")
         return slider
@@ -76,16 +98,26 @@ class Panel(Pictured):
     def _show(self) -> None:
         moved = zip(self.noise, self.temperatures, self.shifts, strict=True)
         levels = [noise * temperature.value + shift.value for noise, temperature, shift in moved]
+        if self.classes is not None:
+            self.context = torch.tensor([self.classes.value], device=self.flow.device)
         try:
-            image = self.flow.decode(self.flow.pack(levels), self.context)
+            image = self._decode(self.flow.pack(levels))
         except RuntimeError as error:
             # An inverse that overflowed, far from the latents of data.
             self.score.value = str(error)
             return
         bits = self.flow.bits_per_dim(image, self.context).item()
         self.score.value = f"{bits:.3f} bits/dim"
+        if self.patches is not None:
+            levels = [self.patches.inverse(level) for level in levels]
         self.picture.value = _png(image[0], levels, self.grey_levels)
         self.text = f"A picture of {bits:.2f} bits/dim, and its latents, blue below 0 and orange above"
+
+    def _decode(self, z: Tensor) -> Tensor:
+        noisy = isinstance(first_layer(self.flow.bijection), GaussianNoise)
+        decode = partial(guidance.decode, self.flow) if noisy else self.flow.decode
+        with nullcontext() if self.strength is None else guidance.guided(self.flow, self.strength.value):
+            return decode(z, self.context)
 
 
 def _png(image: Tensor, levels: list[Tensor], grey_levels: int) -> bytes:

@@ -14,7 +14,7 @@ import torch
 from IPython.core.formatters import DisplayFormatter
 from PIL import Image
 
-from nbflows import data, explore, load, models
+from nbflows import data, explore, guidance, load, models
 from nbflows.explorer import film, knots
 
 
@@ -51,6 +51,37 @@ def test_any_flow_of_images_has_a_panel(name, context):
     source = torch.zeros(1, *flow.context_shape, dtype=torch.uint8) if context else None
     pixels = _pixels(explore(flow, context=source))
     assert pixels.any() and pixels.shape[1] < 8 * pixels.shape[0]
+
+
+@pytest.fixture
+def tarflow():
+    torch.manual_seed(0)
+    sizes = {"patch_size": 2, "width": 16, "num_blocks": 2, "num_layers": 1, "num_heads": 2}
+    flow = models.tarflow(
+        (1, 4, 4), 17, **sizes, noise_sigma=0.2, num_classes=10, label_channels=8, label_dropout=0.1
+    ).eval()
+    for layer in flow.bijection[2:]:
+        torch.nn.init.normal_(layer.net.out.weight, std=0.3)
+    return flow
+
+
+def test_class_and_guidance_have_sliders_and_the_picture_has_no_noise(tarflow):
+    panel = explore(tarflow, context=torch.tensor([3]))
+    for label, strength in ((3, 0.0), (5, 0.0), (5, 2.0)):
+        panel.classes.value, panel.strength.value = label, strength
+        generator = torch.Generator().manual_seed(0)
+        with guidance.guided(tarflow, strength):
+            picture = guidance.sample(tarflow, 1, torch.tensor([label]), generator=generator)[0, 0]
+        assert np.array_equal(_pixels(panel)[::64, :256:64, 0], picture.double().mul(255 / 16).round().byte().numpy())
+
+
+def test_latents_of_patches_are_shown_where_their_pixels_are(tarflow):
+    panel = explore(tarflow, context=torch.tensor([3]))
+    panel.noise = [torch.zeros(1, 4, 4)]
+    panel.noise[0][0, 1, 2] = 2.5  # of the upper right patch the lower left pixel
+    panel.temperatures[0].value = 0.95
+    latents = _pixels(panel)[32::64, 256 + 12 + 32 :: 64, 0]
+    assert (latents == latents[0, 0]).sum() == 15 and latents[1, 2] != latents[0, 0]
 
 
 def test_a_stored_output_keeps_the_figure_with_its_text():
