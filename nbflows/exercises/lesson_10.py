@@ -18,6 +18,10 @@ class LooksAway(nn.Module):
     def forward(self, kept, context):
         return self.net(context)
 
+    def log_det(self, context):
+        _, raw = self.net(context).chunk(2, dim=1)
+        return torch.tanh(raw).flatten(1).sum(1)
+
 
 def worth_at_most(train, test):
     bits = 0.0
@@ -38,9 +42,24 @@ class Exchanged(LooksAway):
         return torch.cat(self.net(context).chunk(2, dim=1)[::-1], dim=1)
 
 
+class WithoutBound(LooksAway):
+    """Sums the raw log-scales."""
+
+    def log_det(self, context):
+        return self.net(context).chunk(2, dim=1)[1].flatten(1).sum(1)
+
+
 def all_places_together(train, test):
     counts = torch.bincount(train.flatten().long(), minlength=17) + 0.5
     return -torch.log2(counts / counts.sum())[test.flatten().long()].mean() / 4
+
+
+class ToldLogDet(layers.AffineCoupling):
+    """The coupling, with the log-determinant that its network says."""
+
+    def forward(self, x, context=None):
+        z, _ = super().forward(x, context)
+        return z, self.net.log_det(context)
 
 
 def coupling(answer, generator):
@@ -49,7 +68,7 @@ def coupling(answer, generator):
         parameter.data.normal_(0, 0.3, generator=generator)
     looks_away = answer(net)
     looks_away.register_forward_hook(require_an_answer)
-    return layers.AffineCoupling(looks_away, keep=0)
+    return ToldLogDet(looks_away, keep=0)
 
 
 def require_an_answer(module, inputs, output):
@@ -76,15 +95,19 @@ EXERCISES = {
     1: Exercise(
         solution=LooksAway,
         explanation="The network ignores what is kept, of which there is nothing, and returns what the injector's "
-        "network "
-        "says about the context.",
+        "network says about the context. The log-determinant is the sum of the bounded log-scales: the context alone "
+        "decides it.",
         hints=(
             "The kept part has zero channels. What is left to look at?",
             "An injector computes shift and log-scale by net(context).",
+            "log_det is the sum of all s, and s is the tanh of the second half of the channels of net(context).",
         ),
         inputs=with_context,
         build=coupling,
-        mistakes={"shift and log-scale are exchanged": Exchanged},
+        mistakes={
+            "shift and log-scale are exchanged": Exchanged,
+            "log_det is the sum of the bounded log-scales: take the tanh first": WithoutBound,
+        },
     ),
     2: Exercise(
         solution=worth_at_most,

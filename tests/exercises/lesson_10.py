@@ -5,7 +5,8 @@ import math
 import numpy as np
 import torch
 
-from nbflows.exercises.lesson_10 import Exchanged, LooksAway, all_places_together, worth_at_most
+from nbflows import layers
+from nbflows.exercises.lesson_10 import Exchanged, LooksAway, WithoutBound, all_places_together, worth_at_most
 from tests.exercises.answers import Answers
 
 
@@ -29,11 +30,34 @@ class Nothing(LooksAway):
         return ...
 
 
+class NoLogDet(LooksAway):
+    def log_det(self, context):
+        return ...
+
+
+class OfShifts(LooksAway):
+    def log_det(self, context):
+        return torch.tanh(self.net(context).chunk(2, dim=1)[0]).flatten(1).sum(1)
+
+
+class MeanLogDet(LooksAway):
+    def log_det(self, context):
+        return torch.tanh(self.net(context).chunk(2, dim=1)[1]).flatten(1).mean(1)
+
+
+class OfInverse(LooksAway):
+    def log_det(self, context):
+        return -super().log_det(context)
+
+
 class Joined(LooksAway):
-    """The kept part is empty, so joining it changes nothing."""
+    """The kept part is empty, so joining it changes nothing; the coupling itself says its log-determinant."""
 
     def forward(self, kept, context):
         return self.net(torch.cat([kept, context], dim=1))
+
+    def log_det(self, context):
+        return layers.AffineCoupling(self, keep=0)(torch.zeros(len(context), 4, 2, 2).to(context), context)[1]
 
 
 def with_numpy(train, test):
@@ -54,6 +78,11 @@ ANSWERS = {
             (Zeros, "z: "),
             (Negative, "z: "),
             (Exchanged, "exchanged"),
+            (NoLogDet, "there is no answer"),
+            (WithoutBound, "take the tanh first"),
+            (MeanLogDet, "log_det: this is a mean over dimensions"),
+            (OfInverse, "log_det: the sign is opposite"),
+            (OfShifts, "log_det: it differs"),
         ],
     ),
     2: Answers(
