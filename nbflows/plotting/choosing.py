@@ -114,8 +114,7 @@ def patch_orders(side: int, position: int, title: str | None = None) -> Figure:
             colour = "C1" if i == position else "C0" if read else "white"
             corner = i % side, side - 1 - i // side
             axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="0.4", alpha=0.75 if read else 1))
-            turn = i if name.endswith("forwards") else side**2 - 1 - i
-            axes.text(corner[0] + 0.5, corner[1] + 0.5, str(turn), ha="center", va="center", size=12)
+            axes.text(corner[0] + 0.5, corner[1] + 0.5, str(i), ha="center", va="center", size=12)
         axes.set(xlim=(-0.02, side + 0.02), ylim=(-0.02, side + 0.02), aspect="equal")
         axes.axis("off")
         axes.set_title(name, size=12)
