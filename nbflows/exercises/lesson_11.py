@@ -115,19 +115,17 @@ EXERCISES = {
     ),
     4: Exercise(
         solution="b",
-        explanation="All three conditional flows save about the same, also the one per level, which has Dual-Glow's "
-        "links: so "
-        "a) is wrong, the flexible link pays and not the additional one. c) and d) may be true, but the figure shows "
-        "one "
-        "budget and no other number of levels.",
+        explanation="A flow per level has Dual-Glow's links and already saves 0.07, so a) is wrong: it is mostly the "
+        "flexible link that pays. c) and d) speak of other budgets and other tasks; the appendix has a task in which "
+        "Dual-Glow is ahead.",
         hints=(
-            "What do a flow per level and CAFLOW differ in? And how far are they apart in the figure?",
-            "Which sentences speak of something that was not varied: the budget, the number of levels?",
+            "What do a flow per level and CAFLOW differ in? And how far are they apart?",
+            "Which sentences speak of something that was not varied: the budget, the task?",
         ),
         mistakes={
-            "a flow per level has no additional links, and saves as much": "a",
-            "the figure shows one budget only": "c",
-            "the number of levels was not varied": "d",
+            "a flow per level has no additional links, and saves most of it": "a",
+            "there is one budget only": "c",
+            "there is one task only": "d",
         },
     ),
 }

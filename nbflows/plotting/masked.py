@@ -1,4 +1,4 @@
-"""Autoregressive flows: masks as matrices, splines and their knots, the unit interval cut into grey levels, walks."""
+"""Autoregressive flows: masks as matrices, splines and their knots, the unit interval cut into grey levels."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nbflows.plotting.page import as_array, entitle, legend_below
 
-__all__ = ["interval_parts", "mask_matrices", "spline_knots", "step_changes"]
+__all__ = ["interval_parts", "mask_matrices", "spline_knots"]
 
 
 def mask_matrices(panels: dict[str, tuple[Tensor, str, str]], title: str | None = None) -> Figure:
@@ -118,32 +118,5 @@ def interval_parts(
     axes.invert_yaxis()
     axes.grid(False)
     axes.set(xlim=(-0.005, 1.005), xlabel="v: the grey level is the part that contains v")
-    entitle(figure, title)
-    return figure
-
-
-def step_changes(changes: dict[str, Tensor], ylabel: str, title: str | None = None) -> Figure:
-    """How much each step of a walk changes the image, as bars, one panel below the other on one scale.
-
-    Args:
-        changes: name -> change of each step ``(N,)``.
-        ylabel: what a change is.
-        title: the finding.
-    """
-    figure, all_axes = plt.subplots(
-        len(changes),
-        1,
-        figsize=(8, 1.3 * len(changes) + 1),
-        layout="constrained",
-        squeeze=False,
-        sharex=True,
-        sharey=True,
-    )
-    for i, (axes, (name, change)) in enumerate(zip(all_axes[:, 0], changes.items(), strict=True)):
-        axes.bar(range(1, len(change) + 1), as_array(change), 0.8, color=f"C{i}", linewidth=0)
-        axes.set_title(name, size=12, loc="left")
-        axes.grid(axis="x", visible=False)
-    axes.set(xlabel="step", xlim=(0.3, len(change) + 0.7))
-    figure.supylabel(ylabel, size=11)
     entitle(figure, title)
     return figure

@@ -1,4 +1,4 @@
-"""Translation: dependencies between latents, shared blocks, and quality and variety of samples."""
+"""Translation: dependencies between latents, and shared blocks."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,6 @@ __all__ = [
     "conditional_flow_diagram",
     "dependency_diagrams",
     "dependency_matrices",
-    "uncertainty_maps",
 ]
 
 _SOURCE, _TARGET, _DROPPED = "#9ecae1", "#fdd0a2", "#b5b5b5"
@@ -185,37 +184,5 @@ def block_tables(tables: dict[str, Tensor], title: str | None = None) -> Figure:
         axes.grid(False)
         axes.spines[:].set_visible(False)
         axes.set_title(name, size=12)
-    entitle(figure, title)
-    return figure
-
-
-def uncertainty_maps(
-    images: dict[str, Tensor], maps: dict[str, Tensor], num_grey_levels: int = 256, title: str | None = None
-) -> Figure:
-    """Images, and maps of the spread of samples and of the error of their mean; one column per source.
-
-    Args:
-        images: label -> grey levels ``(B, C, H, W)``: sources, targets, means.
-        maps: label -> ``(B, H, W)``, in grey levels, on one scale of colours.
-        num_grey_levels: grey levels of the images.
-        title: the finding.
-    """
-    count, rows = len(next(iter(images.values()))), len(images) + len(maps)
-    figure, all_axes = plt.subplots(
-        rows, count, figsize=(8, 0.9 * rows * 6.2 / count + 0.5), squeeze=False, layout="constrained"
-    )
-    largest = max(values.max().item() for values in maps.values())
-    for row, (label, pictures) in zip(all_axes, [*images.items(), *maps.items()], strict=True):
-        for axes, picture in zip(row, as_array(pictures), strict=True):
-            if label in maps:
-                scale = axes.imshow(picture, cmap="magma", vmin=0, vmax=largest)
-            else:
-                shown = np.broadcast_to(np.moveaxis(picture, 0, 2), (*picture.shape[1:], 3)) / (num_grey_levels - 1)
-                axes.imshow(shown.clip(0, 1))
-            axes.set(xticks=[], yticks=[])
-            axes.grid(False)
-        row[0].set_ylabel(label, rotation=0, ha="right", va="center", size=11)
-    bar = figure.colorbar(scale, ax=all_axes, aspect=25, shrink=0.5, label="grey levels")
-    bar.ax.tick_params(labelsize=10)
     entitle(figure, title)
     return figure

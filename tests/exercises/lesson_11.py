@@ -48,7 +48,7 @@ ANSWERS = {
         wrong=[
             ("a", "no additional links"),
             ("c", "one budget only"),
-            ("d", "was not varied"),
+            ("d", "one task only"),
             (..., "there is no answer"),
         ],
     ),

@@ -48,11 +48,3 @@ def test_interval_parts_are_as_long_as_probabilities():
     assert texts(axes) == ["0", "1"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "b"]
     inside(figure)
-
-
-def test_step_changes_share_one_scale():
-    figure = plotting.step_changes({"a": torch.tensor([0.0, 2.0]), "b": torch.tensor([0.1, 0.2])}, "change", "jumps")
-    first, second = figure.axes
-    assert [bar.get_height() for bar in first.patches] == [0.0, 2.0] and first.get_ylim() == second.get_ylim()
-    assert first.get_title("left") == "a" and figure.get_suptitle() == "jumps"
-    inside(figure)

@@ -82,15 +82,3 @@ def test_block_tables_hatch_the_blocks_that_appear_twice():
     assert texts(figure.axes[0]) == ["1", "2", "3", "4", "3", "5"]
     figure = plotting.block_tables({"unshared": torch.arange(16).view(4, 4), "shared": torch.zeros(4, 4)}, "blocks")
     inside(figure)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_uncertainty_maps_have_one_scale_of_colours(channels):
-    images = {"source": torch.full((4, channels, 8, 8), 16), "mean": torch.zeros(4, channels, 8, 8)}
-    maps = {"std": torch.rand(4, 8, 8), "|error|": 5 * torch.ones(4, 8, 8)}
-    figure = plotting.uncertainty_maps(images, maps, 17, "uncertainty")
-    panels = figure.axes[:16]
-    assert panels[0].images[0].get_array().min() == 1
-    assert [axes.images[0].get_clim() for axes in panels[8:]] == [(0, 5)] * 8
-    assert [axes.get_ylabel() for axes in panels[::4]] == ["source", "mean", "std", "|error|"]
-    inside(figure)
