@@ -60,10 +60,10 @@ class Panel(Pictured):
         self.score = widgets.Label()
         self.patches = next((layer for layer in flow.modules() if isinstance(layer, Patches)), None)
         self.classes, self.strength = self._conditions()
-        names = [f"level {i}" for i in range(len(self.noise))] if len(self.noise) > 1 else ["all latents"]
-        self.temperatures = [self._slider(f"temperature, {name}", 1.0, 0, 1.5) for name in names]
-        self.shifts = [self._slider(f"shift, {name}", 0.0, -2, 2) for name in names]
-        self.buttons = [widgets.Button(description=f"New noise, {name}") for name in names]
+        names = [f", level {i}" for i in range(len(self.noise))] if len(self.noise) > 1 else [""]
+        self.temperatures = [self._slider(f"temperature{name}", 1.0, 0, 1.5) for name in names]
+        self.shifts = [self._slider(f"shift{name}", 0.0, -2, 2) for name in names]
+        self.buttons = [widgets.Button(description=f"New noise{name}") for name in names]
         for i, button in enumerate(self.buttons):
             button.on_click(lambda _, i=i: self._resample(i))
         conditions = [slider for slider in (self.classes, self.strength) if slider is not None]
@@ -83,7 +83,7 @@ class Panel(Pictured):
     def _slider(self, name: str, value: float, low: float, high: float) -> Any:
         kind, step = (widgets.IntSlider, 1) if isinstance(value, int) else (widgets.FloatSlider, 0.05)
         slider = kind(value=value, min=low, max=high, step=step, description=name)
-        slider.style.description_width, slider.layout.width = "10em", "26em"
+        slider.style.description_width, slider.layout.width = "11em", "26em"
         slider.observe(lambda _: self._show(), "value")
         return slider
 
