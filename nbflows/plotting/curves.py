@@ -1,11 +1,13 @@
-"""The training curve."""
+"""Scores over the time of training."""
 
 import math
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-__all__ = ["training_curve"]
+from nbflows.plotting.page import entitle
+
+__all__ = ["scores_over_minutes", "training_curve"]
 
 
 def training_curve(
@@ -37,4 +39,38 @@ def training_curve(
     axes.set(xlabel="training step", ylabel="bits/dim (M = 1)")
     axes.set_title(title or "")
     axes.legend()
+    return figure
+
+
+def scores_over_minutes(
+    scores: dict[str, dict[str, dict[float, tuple[float, float]]]],
+    reference: tuple[str, float],
+    title: str | None = None,
+) -> Figure:
+    """Test bits/dim of models after budgets of training, in a panel for each kind of value.
+
+    Args:
+        scores: kind, such as "exact" -> name -> minutes -> bits/dim and standard error. Names are listed from the
+            worst to the best at the last budget.
+        reference: name and bits/dim of a model that needs no training, a line.
+        title: the finding.
+    """
+    figure, panels = plt.subplots(1, len(scores), figsize=(9, 4.4), sharey=True, squeeze=False, layout="constrained")
+    colours = iter(f"C{i}" for i in range(10))
+    for axes, (kind, named) in zip(panels[0], scores.items(), strict=True):
+        axes.axhline(reference[1], color="black", linestyle="--", linewidth=1.5, label=reference[0])
+        for name, over in sorted(named.items(), key=lambda item: -item[1][max(item[1])][0]):
+            means, errors = zip(*over.values(), strict=True)
+            axes.errorbar(
+                list(over), means, [2 * error for error in errors], fmt="o-", capsize=3, color=next(colours), label=name
+            )
+        ticks = sorted({minutes for over in named.values() for minutes in over})
+        axes.set(xscale="log", xlabel="minutes of one CPU core")
+        axes.margins(x=0.1)
+        axes.set_xticks(ticks, [f"{minutes:g}" for minutes in ticks])
+        axes.set_xticks([], minor=True)
+        axes.set_title(kind, size=12)
+        axes.legend(fontsize=10.5, loc="upper right")
+    panels[0, 0].set_ylabel("test bits/dim")
+    entitle(figure, title)
     return figure
