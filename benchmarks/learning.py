@@ -43,7 +43,7 @@ class Learner:
         batch_size, learning_rate, optimizer, betas, ema_decay, warmup_steps: settings of the training.
         precision: precision of the networks, "32-true" or "bf16-mixed".
         package: package that must be installed, if it is not ours.
-        kind: of its bits/dim: a "bound", or "exact", or an "estimate" of a bound.
+        kind: whether its bits/dim are "exact", a "bound", or an "estimate" of a bound.
     """
 
     build: Callable
