@@ -77,6 +77,19 @@ def page(browser):
     page.close()
 
 
+@pytest.fixture
+def violations():
+    """A function that returns what axe-core finds on an open page: rules, and the elements that break them."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
+
+    def run(page):
+        # Without loading style sheets a second time, which a page that was opened as a file may not do.
+        found = axe.run(page, options={"preload": False}).response["violations"]
+        return [(rule["id"], [node["html"] for node in rule["nodes"]]) for rule in found]
+
+    return run
+
+
 def pytest_collection_modifyitems(items):
     """Slow tests first, in both halves: two workers begin with a half each, and steal from each other at the end.
 

@@ -205,6 +205,14 @@ def on_page_content(content, page, config, files):
     )
 
 
+def on_post_page(output, page, config):
+    """Names for screen readers what the theme leaves without a name: the search, and menus whose section is a page."""
+    search = 'data-md-component="search" role="dialog"'
+    title = r'[^>]*>\s*<label class="md-nav__title"[^>]*>\s*<span[^>]*></span>\s*'
+    output = output.replace(search, f'{search} aria-label="Search"')
+    return re.sub(rf'aria-labelledby="__nav_\d+_label"({title})([^<]+?)\s*<', r'aria-label="\2"\1\2<', output)
+
+
 class Docstrings(griffe.Extension):
     """Prepares docstrings for Markdown: ``q[i](z)`` is not a link, and shapes and sources begin a paragraph."""
 

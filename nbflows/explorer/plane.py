@@ -51,6 +51,9 @@ class Knots(Pictured):
         if self.moving:
             return
         self.moving = True
+        # The neighbours that it pushes need room within the sliders.
+        below, above = i * GAP, (len(self.sliders) - 1 - i) * GAP
+        self.sliders[i].value = min(max(self.sliders[i].value, below - HIGHEST), HIGHEST - above)
         for k in range(i + 1, len(self.sliders)):
             self.sliders[k].value = max(self.sliders[k].value, self.sliders[k - 1].value + GAP)
         for k in reversed(range(len(self.sliders) - 1)):

@@ -1,6 +1,7 @@
 """The panel in a notebook: sliders and buttons move the picture, and a stored output has a figure with its text."""
 
 import io
+import itertools
 import os
 import socket
 import subprocess
@@ -97,6 +98,10 @@ def test_knots_stay_in_order_and_move_the_density():
     heights = torch.tensor([slider.value for slider in panel.sliders])
     assert heights[1] == 1.2 and (heights.diff() > 0.09).all()
     assert not np.array_equal(before, _pixels(panel))
+    # As far as a slider goes there is still a curve.
+    for i, height in ((3, -3.0), (0, 3.0), (4, -3.0)):
+        panel.sliders[i].value = height
+        assert all(a.value < b.value for a, b in itertools.pairwise(panel.sliders))
     stored, metadata = DisplayFormatter().format(panel)
     assert stored["image/png"] and metadata["image/png"]["alt"].startswith("An increasing curve through 5 knots")
 

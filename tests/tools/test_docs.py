@@ -102,6 +102,16 @@ def _formulas(lesson):
 
 
 @slow
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_no_violation_on_the_pages_of_the_site(theme, site, page, violations):
+    page.emulate_media(color_scheme=theme)
+    for name in ("index", "seminar/flowpp", "saved_models/index", "how-to/own_layer"):
+        page.goto((site / f"{name}.html").as_uri())
+        page.evaluate(_OPEN)
+        assert not violations(page), name
+
+
+@slow
 @pytest.mark.parametrize("served", [False, True], ids=["file", "server"])
 def test_a_search_finds_a_layer_by_its_name(served, site, page):
     quiet = type("Quiet", (http.server.SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})

@@ -88,6 +88,15 @@ def test_a_page_has_its_formulas_and_mathjax_and_loads_nothing(results):
     assert 'type="module"' not in page
 
 
+def test_axe_finds_no_violation_on_the_page_of_a_lesson(tmp_path, page, violations):
+    # It has a panel, tables, folded answers and formulas that are wider than a telephone.
+    notebooks.make_page(notebooks.ROOT / "notebooks/05_multiscale.ipynb", tmp_path / "lesson.html")
+    page.goto((tmp_path / "lesson.html").as_uri())
+    page.evaluate("MathJax.startup.promise")
+    assert page.evaluate("document.documentElement.scrollWidth") == 400
+    assert not violations(page) and not page.faults
+
+
 def test_an_executed_notebook_keeps_the_last_state_of_a_progress_bar(results):
     (text,) = [output["text"] for _, output in notebooks._outputs(results[0] / "quickstart.ipynb") if "text" in output]
     assert "".join(text).strip() == "2"
