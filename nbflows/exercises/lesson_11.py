@@ -115,9 +115,9 @@ EXERCISES = {
     ),
     4: Exercise(
         solution="b",
-        explanation="A flow per level has Dual-Glow's links and already saves 0.07, so a) is wrong: it is mostly the "
-        "flexible link that pays. c) and d) speak of other budgets and other tasks; the appendix has a task in which "
-        "Dual-Glow is ahead.",
+        explanation="A flow per level has Dual-Glow's links and already saves 0.09 of the 0.11, so a) is wrong: it is "
+        "mostly the flexible link that pays. c) and d) speak of other budgets and other tasks; the appendix has a task "
+        "in which Dual-Glow is ahead.",
         hints=(
             "What do a flow per level and CAFLOW differ in? And how far are they apart?",
             "Which sentences speak of something that was not varied: the budget, the task?",

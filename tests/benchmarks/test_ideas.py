@@ -1,6 +1,7 @@
 """Experiments on the ideas of the papers: every variant trains, and differences are paired by seed."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ def test_differences_are_paired_by_seed_with_the_error_of_their_mean():
     assert first == ["without", 10, "2.200", ""]
     # -0.1, -0.3, -0.2: variance 0.01 over two degrees of freedom.
     assert second == ["with", 10, "2.000", f"-0.200 ± {math.sqrt(0.01 / 3):.3f}"]
+    with_eyes = {key: {**result, "eyes": 0.1 * key[1]} for key, result in results.items()}
+    assert [row[-1] for row in ideas.compare(replace(idea, task="super-resolution"), with_eyes)] == ["0.10", "0.10"]
 
 
 @pytest.mark.slow  # Models for images of 28x28 pixels.
