@@ -214,11 +214,11 @@
     mark.style.top = `${(100 * (Math.floor(k / columns) * (h + 1) + y)) / height}%`;
     Object.assign(mark.style, { width: `${100 / width}%`, height: `${100 / height}%` });
     const v = S.z[level][index];
-    $("cell-name").textContent = `level ${level + 1}, channel ${k + 1}, row ${y + 1}, column ${x + 1}`;
+    $("cell-name").textContent = `level ${level}, channel ${k + 1}, row ${y + 1}, column ${x + 1}`;
     $("value").value = v;
     $("value-out").textContent = v.toFixed(2);
     $(`level-${level}`).setAttribute("aria-label",
-      `Latents of level ${level + 1}. Selected: channel ${k + 1}, row ${y + 1}, column ${x + 1}, value ${v.toFixed(2)}`);
+      `Latents of level ${level}. Selected: channel ${k + 1}, row ${y + 1}, column ${x + 1}, value ${v.toFixed(2)}`);
   }
 
   const RULER = [0.05, 32];
@@ -237,7 +237,7 @@
     $("map-note").textContent = `faint: 0 bits or fewer; strong: ${top.toFixed(0)} or more, as many as a guess`;
     const rows = [["Dequantization", layers[0]]];
     model().levels.forEach((_, i) => {
-      const which = model().levels.length > 1 ? `Level ${i + 1} ` : "";
+      const which = model().levels.length > 1 ? `Level ${i} ` : "";
       rows.push([`${which}layers`, layers[i + 1]], [`${which}latents`, latents[i]]);
     });
     const largest = Math.max(...rows.map(([, v]) => Math.abs(v)));
@@ -277,18 +277,18 @@
     $("levels").replaceChildren(...model().levels.map(([c, h, w], i) => {
       const canvas = make("canvas", { id: `level-${i}`, tabIndex: 0 });
       canvas.setAttribute("role", "application");
-      canvas.setAttribute("aria-label", `Latents of level ${i + 1}`);
+      canvas.setAttribute("aria-label", `Latents of level ${i}`);
       canvas.setAttribute("aria-roledescription", "map of latents");
       canvas.addEventListener("pointerdown", (event) => dragCell(event, i));
       canvas.addEventListener("keydown", (event) => keyCell(event, i));
       const which = i === 0 ? "finest" : i === parts - 1 ? "coarsest" : "";
-      const head = make("h3", { textContent: parts > 1 ? `Level ${i + 1} ` : "All latents " },
+      const head = make("h3", { textContent: parts > 1 ? `Level ${i} ` : "All latents " },
         make("span", { textContent: `${which && parts > 1 ? which + ", " : ""}${c} channel${c > 1 ? "s" : ""} of ${h} × ${w}` }));
       return make("div", { className: "level" }, head, make("div", { className: "board" }, canvas));
     }));
     $("levels").append(make("span", { id: "mark", className: "cell" }));
     $("level-controls").replaceChildren(...model().levels.map((_, i) => {
-      const name = parts > 1 ? `Level ${i + 1}` : "All latents";
+      const name = parts > 1 ? `Level ${i}` : "All latents";
       const noise = make("button", { type: "button", textContent: "New noise", id: `noise-${i}` });
       noise.setAttribute("aria-label", `New noise for ${name.toLowerCase()}`);
       noise.addEventListener("click", () => resample(i));
@@ -550,7 +550,7 @@
     $("step").value = i;
     $("step-out").textContent = `${i}/${steps.length}`;
     $("step-name").textContent = i === 0 ? "The picture, with noise that makes its integers continuous."
-      : `After layer ${i}, level ${step.level + 1}: ${step.name} ${ABOUT[step.op]}.`;
+      : `After layer ${i}, level ${step.level}: ${step.name} ${ABOUT[step.op]}.`;
     if (states[i]) paint($("picture"), model().shape[2], model().shape[1], stretched(states[i]));
     $("picture-note").textContent = i === 0 ? "" : i === steps.length ? "all latents, at their places" : `after ${i} of ${steps.length} layers`;
     const { width, height } = $("film"), [, h, w] = model().shape, mark = $("frame").style;

@@ -169,7 +169,7 @@ def test_every_layer_has_its_picture(opened):
         _slide(page, "#step", step)
         seen.append(page.evaluate(read))
     assert len(set(seen)) == 3
-    assert page.inner_text("#step-out") == f"{last}/{last}" and "level 2" in page.inner_text("#step-name")
+    assert page.inner_text("#step-out") == f"{last}/{last}" and "level 1" in page.inner_text("#step-name")
     page.click("#film", position={"x": 5, "y": 5})
     assert page.input_value("#step") == "0"
     page.click("#step-play")
