@@ -11,7 +11,7 @@ def guided_patch(z, a, b, weak_a, weak_b, g):
 
 
 def posterior(log_probs, prior):
-    """p(y | x) for all classes y, from log p(x | y), ``(N, 10)``, and the probabilities of the classes, ``(10,)``."""
+    """p(c | y) for all classes c, from log p(y | c), ``(N, 10)``, and the probabilities of the classes, ``(10,)``."""
     return (log_probs + prior.log()).softmax(1)
 
 
@@ -57,10 +57,10 @@ EXERCISES = {
     ),
     2: Exercise(
         solution=posterior,
-        explanation="Bayes' rule: p(y | x) is proportional to p(x | y) p(y). The softmax subtracts the largest "
+        explanation="Bayes' rule: p(c | y) is proportional to p(y | c) p(c). The softmax subtracts the largest "
         "logarithm before it takes exp, so numbers such as exp(-800) are never formed.",
         hints=(
-            "Bayes' rule: p(y | x) = p(x | y) p(y) / sum over y of the same.",
+            "Bayes' rule: p(c | y) = p(y | c) p(c) / sum over c of the same.",
             "In logarithms the product is a sum, and dividing by the sum of exponentials is a softmax.",
             "(log_probs + prior.log()).softmax(1)",
         ),
@@ -70,11 +70,11 @@ EXERCISES = {
             "this multiplies the softmax by the prior, but then the rows do not sum to 1": lambda log_probs, prior: (
                 log_probs.softmax(1) * prior
             ),
-            "in logarithms the prior is log p(y), not p(y)": lambda log_probs, prior: (log_probs + prior).softmax(1),
+            "in logarithms the prior is log p(c), not p(c)": lambda log_probs, prior: (log_probs + prior).softmax(1),
             "this sums over the images; the sum goes over the classes": lambda log_probs, prior: (
                 log_probs + prior.log()
             ).softmax(0),
-            "this is log p(y | x); take exp": lambda log_probs, prior: (log_probs + prior.log()).log_softmax(1),
+            "this is log p(c | y); take exp": lambda log_probs, prior: (log_probs + prior.log()).log_softmax(1),
         },
     ),
     3: Exercise(

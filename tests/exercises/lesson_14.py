@@ -41,7 +41,7 @@ ANSWERS = {
             (lambda logs, p: ..., "there is no answer"),
             (lambda logs, p: logs.softmax(1), "forgets the probabilities"),
             (lambda logs, p: logs.softmax(1) * p, "do not sum to 1"),
-            (lambda logs, p: (logs + p).softmax(1), "not p(y)"),
+            (lambda logs, p: (logs + p).softmax(1), "not p(c)"),
             (lambda logs, p: (logs + p.log()).softmax(0), "over the images"),
             (lambda logs, p: posterior(logs, p).log(), "take exp"),
             (lambda logs, p: logs.exp() * p / (logs.exp() * p).sum(1, keepdim=True), "NaN"),
