@@ -107,20 +107,21 @@ def patch_orders(side: int, position: int, title: str | None = None) -> Figure:
         position: index of the patch, counted row by row from 0.
         title: the finding.
     """
+    light = ("C0", 0.75)  # numbers on it stay legible
     figure, panels = plt.subplots(1, 2, figsize=(7, 3.7), layout="constrained")
     for axes, name in zip(panels, ("a block forwards", "a block backwards"), strict=True):
         for i in range(side**2):
             read = i < position if name.endswith("forwards") else i > position
-            colour = "C1" if i == position else "C0" if read else "white"
+            colour = "C1" if i == position else light if read else "white"
             corner = i % side, side - 1 - i // side
-            axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="0.4", alpha=0.75 if read else 1))
+            axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="0.4"))
             axes.text(corner[0] + 0.5, corner[1] + 0.5, str(i), ha="center", va="center", size=12)
         axes.set(xlim=(-0.02, side + 0.02), ylim=(-0.02, side + 0.02), aspect="equal")
         axes.axis("off")
         axes.set_title(name, size=12)
     handles = [
         Rectangle((0, 0), 1, 1, facecolor=colour, edgecolor="0.4", label=label)
-        for colour, label in (("C1", "is scaled and shifted"), ("C0", "is read for it"), ("white", "is not read"))
+        for colour, label in (("C1", "is scaled and shifted"), (light, "is read for it"), ("white", "is not read"))
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=11)
     entitle(figure, title)

@@ -45,6 +45,8 @@ def test_patches_read_those_before_them_in_the_order_of_the_block():
         colours = [square.get_facecolor()[:3] for square in squares]
         white = [i for i, colour in enumerate(colours) if colour == (1, 1, 1)]
         assert set(white) == set(range(9)) - {4} - set(read) and len({colours[i] for i in read} | {colours[4]}) == 2
+        marked, reading, unread = (handle.get_facecolor() for handle in figure.legends[0].get_patches())
+        assert [squares[i].get_facecolor() for i in (4, read[0], white[0])] == [marked, reading, unread]
         assert math.prod(figure.get_size_inches()) < 40
     inside(figure)
 
