@@ -141,6 +141,21 @@ def test_lessons_have_the_same_skeleton(file):
 
 
 @each_lesson
+def test_the_main_path_of_a_lesson_fits_its_hour(file):
+    """At most 2,000 words and 250 lines of code before the sections at the end."""
+    words = lines = 0
+    for cell in cells(file):
+        main, end, _ = source(cell).partition("## What can go wrong")
+        if cell["cell_type"] == "markdown":
+            words += len(re.sub(r"<[^>]*>", "", main).split())
+        else:
+            lines += sum(bool(line.strip()) for line in main.splitlines())
+        if end:
+            break
+    assert words <= 2000 and lines <= 250
+
+
+@each_lesson
 def test_lessons_check_their_layers_and_agree_with_the_package(file):
     code = "\n".join(source(cell) for cell in cells(file, "code"))
     assert "check_bijection(" in code
