@@ -116,18 +116,18 @@ EXERCISES = {
     ),
     4: Exercise(
         solution="b",
-        explanation="1.077 is an upper bound of what `mnist-glow` needs, and 1.116 is exact, so the order is certain. "
-        "In a) and c) the models differ in size and training as well; c) compares 15 with 20 minutes and other "
-        "networks. "
-        "In d) 1.125 is only a bound: the true value may be below 1.116, and with M = 8 the bound is 1.112.",
+        explanation="1.028 and 1.092 are both exact, measured on the same images, and many standard errors of 0.007 "
+        "apart. In a) the models differ in seconds per step as well, and one seed and ten minutes say little about an "
+        "idea. In c) 1.122 is an upper bound: the true value may be below 1.092. In d) the two models differ in their "
+        "networks too.",
         hints=(
             "In which of the sentences does more than one thing differ between the two models?",
             "Which numbers are exact, and which are upper bounds? What follows from an upper bound that is higher?",
         ),
         mistakes={
-            "the two models also differ in their budget": "a",
-            "the two models differ in networks and training, not only in the noise": "c",
-            "an upper bound above 1.116 does not show that the model is worse": "d",
+            "a step of marscf takes longer, and one seed and ten minutes do not rank two ideas": "a",
+            "an upper bound above 1.092 does not show that the model is worse": "c",
+            "the two models differ in their networks, not only in the noise": "d",
         },
     ),
 }

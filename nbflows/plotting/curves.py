@@ -70,7 +70,10 @@ def scores_over_minutes(
         axes.set_xticks(ticks, [f"{minutes:g}" for minutes in ticks])
         axes.set_xticks([], minor=True)
         axes.set_title(kind, size=12)
-        axes.legend(fontsize=10.5, loc="upper right")
-    panels[0, 0].set_ylabel("test bits/dim")
+    panels[0, 0].set_ylabel("test bits/dim (bars: ± 2 standard errors)")
+    handles = {
+        label: handle for axes in panels[0] for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(handles.values(), handles, loc="outside lower center", ncols=4, frameon=False, fontsize=11)
     entitle(figure, title)
     return figure

@@ -64,9 +64,9 @@ ANSWERS = {
     4: Answers(
         right=["B", "b)"],
         wrong=[
-            ("a", "differ in their budget"),
-            ("c", "not only in the noise"),
-            ("d", "an upper bound above 1.116"),
+            ("a", "do not rank two ideas"),
+            ("c", "an upper bound above 1.092"),
+            ("d", "not only in the noise"),
             (..., "there is no answer"),
         ],
     ),

@@ -88,23 +88,6 @@ def test_latent_levels_draws_the_images_and_one_panel_per_kept_level():
     assert [axes.get_images()[0].get_array().shape[1] for axes in figure.axes] == [4, 14, 14]
 
 
-def test_training_curve_draws_training_and_validation():
-    history = [{"step": step, "bits_per_dim": 3.0 - step} for step in range(3)]
-    history.append({"step": 2, "validation_bits_per_dim": 2.0})
-    (axes,) = plotting.training_curve(history, title="falling").axes
-    assert len(axes.lines) == 2 and axes.get_title() == "falling" and axes.get_xlabel() == "training step"
-    (axes,) = plotting.training_curve(history, references={"guessing": 4.0}).axes
-    assert axes.lines[2].get_label() == "guessing: 4.00" and axes.get_ylim()[1] > 4
-
-
-def test_scores_over_minutes_keep_kinds_apart_and_draw_the_reference_in_both():
-    scores = {"bounds": {"a": {2: (1.2, 0.01), 5: (1.1, 0.01)}, "b": {5: (1.3, 0.01)}}, "exact": {"c": {2: (1.0, 0)}}}
-    figure = plotting.scores_over_minutes(scores, ("counts", 1.15), "c is below counts")
-    assert [axes.get_title() for axes in figure.axes] == ["bounds", "exact"]
-    named = [[text.get_text() for text in axes.get_legend().get_texts()] for axes in figure.axes]
-    assert named == [["counts", "b", "a"], ["counts", "c"]]
-
-
 @pytest.mark.parametrize(
     "draw, message",
     [
