@@ -203,3 +203,14 @@ def test_every_prediction_is_compared(file):
     guesses = re.findall(r"^(\w+) = exercises\.predict\(", code, re.M)
     assert len(guesses) == len(set(guesses)) == code.count("exercises.predict(")
     assert all(f"{guess}.compare(" in code for guess in guesses)
+
+
+def test_lesson_12_has_the_scores_of_the_page_of_results():
+    page = (Path(__file__).parents[1] / "docs" / "results" / "learning.md").read_text(encoding="utf-8")
+    measured = {
+        name: re.findall(r"(\d\.\d{3}) ±", rest) for name, rest in re.findall(r"^\| `(\w+)` \|(.*)$", page, re.M)
+    }
+    (lesson,) = (file for file in LESSONS if file.name.startswith("12"))
+    code = "\n".join(source(cell) for cell in cells(lesson, "code"))
+    shown = {name: scores.split(", ") for name, scores in re.findall(r'"(\w+)": \((\d\.[\d., ]+)\)', code)}
+    assert shown == measured and len(measured) == 5
