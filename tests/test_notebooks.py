@@ -205,6 +205,12 @@ def test_every_prediction_is_compared(file):
     assert all(f"{guess}.compare(" in code for guess in guesses)
 
 
+@each_notebook
+def test_no_formula_stands_in_the_heading_of_a_fold(file):
+    """The site shows HTML as it is, without formulas."""
+    assert not [fold for fold in re.findall(r"<summary>.*?</summary>", markdown(file), re.S) if "$" in fold]
+
+
 def test_lesson_12_has_the_scores_of_the_page_of_results():
     page = (Path(__file__).parents[1] / "docs" / "results" / "learning.md").read_text(encoding="utf-8")
     measured = {
