@@ -1,7 +1,6 @@
 """Writes ``saved_models/README.md``: a table of model cards with pictures."""
 
 import io
-import re
 from pathlib import Path
 
 import torch
@@ -206,11 +205,11 @@ def page(known: Manifest) -> str:
     groups: dict[str, list[str]] = {
         "Digits": [],
         "MNIST": [],
-        "Colour photographs": [],
+        "Colour images": [],
         "Translations": [],
         "Others": [],
     }
-    for name in sorted(known.models, key=lambda name: _order(name, known.models[name])):
+    for name in sorted(known.models, key=lambda name: (known.models[name].get("task", {}).get("name", ""), name)):
         groups[_group(known.models[name])].append(name)
     for title, names in groups.items():
         if names:
@@ -258,15 +257,8 @@ def _group(entry: dict) -> str:
         return "Translations"
     shape = tuple(entry["arguments"].get("shape", ()))
     if len(shape) == 3 and shape[0] == 3:
-        return "Colour photographs"
+        return "Colour images"
     return {(1, 8, 8): "Digits", (1, 28, 28): "MNIST"}.get(shape, "Others")
-
-
-def _order(name: str, entry: dict) -> tuple:
-    """Sorts models by lesson; models that no lesson uses come last, by task."""
-    lessons = re.match(r"lessons? ([\d and]+):", entry["purpose"])
-    last = int(lessons[1].split()[-1]) if lessons else 100
-    return last, entry.get("task", {}).get("name", ""), name
 
 
 def _row(name: str, known: Manifest) -> dict[str, str]:

@@ -70,7 +70,7 @@ def scores_over_minutes(
         axes.set_xticks(ticks, [f"{minutes:g}" for minutes in ticks])
         axes.set_xticks([], minor=True)
         axes.set_title(kind, size=12)
-    panels[0, 0].set_ylabel("test bits/dim (bars: ± 2 standard errors)")
+    panels[0, 0].set_ylabel("test bits/dim\n(bars: ± 2 standard errors)")
     handles = {
         label: handle for axes in panels[0] for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
